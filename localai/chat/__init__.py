@@ -1,0 +1,1 @@
+"""Conversations as data: messages, prompts, and the streaming thinking/answer splitter."""

@@ -1,0 +1,97 @@
+"""A conversation: a tree of messages, of which one branch is shown.
+
+Every message names its parent, so an edit or a second reply is a sibling and nothing is ever overwritten.
+What is sent to the model is the branch that ends in `Conversation.head`, without past thinking.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Literal
+
+import msgspec
+
+from localai.chat.messages import ChatMessage
+
+MessageState = Literal["streaming", "complete", "stopped", "failed"]
+
+TITLE_LENGTH = 60
+
+
+def new_id() -> str:
+    """A fresh identifier for a conversation or message."""
+    return uuid.uuid4().hex
+
+
+class Message(msgspec.Struct, kw_only=True):
+    """One message. `thinking` and the counts belong to assistant messages only."""
+
+    id: str = msgspec.field(default_factory=new_id)
+    parent: str | None
+    role: Literal["user", "assistant"]
+    content: str = ""
+    thinking: str = ""
+    state: MessageState = "complete"
+    created: float = msgspec.field(default_factory=time.time)
+    """Seconds since the epoch."""
+    model: str = ""
+    """Name of the model that wrote it."""
+    finish_reason: str = ""
+    """Why it ended: an engine's reason, or the one line of the error when `state` is "failed"."""
+    thinking_s: float = 0.0
+    """How long the model thought, in seconds."""
+    thinking_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens: int = 0
+    tokens_per_s: float = 0.0
+
+
+class Conversation(msgspec.Struct, kw_only=True):
+    """A conversation and all its messages, by id."""
+
+    id: str = msgspec.field(default_factory=new_id)
+    title: str = ""
+    system: str = ""
+    model: str = ""
+    created: float = msgspec.field(default_factory=time.time)
+    updated: float = msgspec.field(default_factory=time.time)
+    head: str | None = None
+    messages: dict[str, Message] = msgspec.field(default_factory=dict)
+
+    def append(self, message: Message) -> Message:
+        """Add `message` at the end of the shown branch and return it."""
+        if message.parent != self.head:
+            raise ValueError(f"message {message.id} does not follow the head of the conversation")
+        self.messages[message.id] = message
+        self.head = message.id
+        self.updated = message.created
+        if not self.title and message.role == "user":
+            self.title = title_of(message.content)
+        return message
+
+    def branch(self) -> list[Message]:
+        """The messages from the first to `head`."""
+        found: list[Message] = []
+        at = self.head
+        while at is not None:
+            message = self.messages[at]
+            found.append(message)
+            at = message.parent
+        return found[::-1]
+
+    def chat_messages(self) -> list[ChatMessage]:
+        """The shown branch as the model gets it: no thinking, no replies that never said anything."""
+        system = [ChatMessage("system", self.system)] if self.system.strip() else []
+        return system + [
+            ChatMessage(m.role, m.content) for m in self.branch() if m.role == "user" or m.content
+        ]
+
+
+def title_of(text: str) -> str:
+    """The first words of `text`, at most `TITLE_LENGTH` characters, on one line."""
+    line = " ".join(text.split())
+    if len(line) <= TITLE_LENGTH:
+        return line
+    cut = line[: TITLE_LENGTH - 1]
+    return (cut.rsplit(" ", 1)[0] if " " in cut[TITLE_LENGTH // 2 :] else cut) + "…"
