@@ -1,24 +1,18 @@
-"""The messages between app and worker, and their framing.
+"""The messages between app and worker.
 
-A frame is a little-endian u32 length followed by that many bytes of MessagePack. Every frame decodes into
-exactly one of the structs below (msgspec checks types and refuses unknown fields), so neither side ever acts
-on unvalidated bytes. Requests go to the worker, events come back.
+Each frame (`localai.frames`) holds the MessagePack of exactly one of the structs below; msgspec checks types
+and refuses unknown fields, so neither side ever acts on unvalidated bytes. Requests go to the worker, events
+come back.
 """
 
 from __future__ import annotations
 
-import struct
 from typing import Literal
 
 import msgspec
 
+from localai import frames
 from localai.chat.messages import ChatMessage
-
-MAX_FRAME = 64 * 1024 * 1024
-"""Longest frame in bytes that either side accepts."""
-
-_LENGTH = struct.Struct("<I")
-LENGTH_BYTES = _LENGTH.size
 
 FinishReason = Literal["stop", "length", "context", "cancelled"]
 
@@ -212,30 +206,17 @@ class Failed(_Frame, frozen=True):
 
 
 Request = Load | Generate | Cancel | Describe | Shutdown
-Event = (
-    EngineInfo | LoadProgress | Loaded | PrefillProgress | Thinking | Answer | Done | Alive | Failed
-)
+Event = EngineInfo | LoadProgress | Loaded | PrefillProgress | Thinking | Answer | Done | Alive | Failed
 GenerationEvent = PrefillProgress | Thinking | Answer | Done
 
 _encoder = msgspec.msgpack.Encoder()
-_requests = msgspec.msgpack.Decoder(Request)
-_events = msgspec.msgpack.Decoder(Event)
+_requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
 
 
 def encode(frame: Request | Event) -> bytes:
     """The frame's bytes, its length included."""
-    body = _encoder.encode(frame)
-    if len(body) > MAX_FRAME:
-        raise ValueError(f"a frame of {len(body)} bytes is over the limit of {MAX_FRAME}")
-    return _LENGTH.pack(len(body)) + body
-
-
-def body_length(head: bytes) -> int:
-    """The number of body bytes that the 4-byte `head` announces; ValueError if over the limit."""
-    (length,) = _LENGTH.unpack(head)
-    if length > MAX_FRAME:
-        raise ValueError(f"a frame of {length} bytes is over the limit of {MAX_FRAME}")
-    return int(length)
+    return frames.pack(_encoder.encode(frame))
 
 
 def decode_request(body: bytes) -> Request:

@@ -1,0 +1,1 @@
+"""The commands: each file parses, wires and prints one group of them."""

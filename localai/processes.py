@@ -1,0 +1,54 @@
+"""Starting worker processes and understanding how they ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import BinaryIO
+
+
+def worker_command(module: str) -> list[str]:
+    """The command that runs `module` as a worker, whatever the current folder holds."""
+    return [sys.executable, "-P", "-m", module]
+
+
+def worker_environment() -> dict[str, str]:
+    """The environment of a worker.
+
+    Without GGML_NO_BACKTRACE, ggml starts a debugger found on PATH when it aborts.
+    """
+    return {**os.environ, "GGML_NO_BACKTRACE": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def claim_stdio() -> tuple[BinaryIO, BinaryIO]:
+    """Take standard input and output for frames, and return them as (reader, writer).
+
+    Afterwards file descriptor 0 is empty and 1 goes to standard error, so that nothing that a library
+    prints can get between the frames.
+    """
+    reader = os.fdopen(os.dup(0), "rb", buffering=64 * 1024)
+    writer = os.fdopen(os.dup(1), "wb", buffering=0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return reader, writer
+
+
+def describe_exit(returncode: int | None, stderr: str = "") -> str:
+    """How a worker ended, in words; `stderr` is the end of what it printed."""
+    last = next((line.strip() for line in reversed(stderr.splitlines()) if line.strip()), "")
+    if returncode is not None and returncode < 0:
+        try:
+            name = signal.Signals(-returncode).name
+        except ValueError:
+            name = "unknown"
+        text = f"it was ended by signal {-returncode} ({name})"
+        if name == "SIGKILL":
+            text += ", as the system does when memory runs out"
+        elif last:
+            text += f": {last}"
+        return text
+    text = f"it ended with exit code {returncode}"
+    return f"{text}: {last}" if last else text
