@@ -1,0 +1,48 @@
+"""Options that several commands share, and how a model is chosen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from localai.errors import ModelNotFound
+
+if TYPE_CHECKING:
+    from localai.engine.protocol import Sampling
+    from models.store import Resolved, Store
+
+Context = Annotated[
+    int | None,
+    typer.Option(
+        "--context", "-c", min=256, metavar="TOKENS", help="Room for the conversation. Default: what fits."
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", "-t", min=1, max=512, help="CPU threads. Default: the physical cores."),
+]
+GpuLayers = Annotated[
+    int | None,
+    typer.Option("--gpu-layers", min=-1, help="Layers on the GPU, where one is compiled in. Default: all."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text for people.")]
+
+
+def choose_model(store: Store, text: str | None) -> Resolved:
+    """The model that `text` names, or the default one; ModelNotFound if there is none."""
+    if text is not None:
+        return store.resolve(text)
+    default = store.default()
+    if default is None:
+        raise ModelNotFound("no model is installed", "Get the starter with: localai models pull smollm2:135m")
+    return store.resolve(default.name)
+
+
+def recommended_sampling(model: Resolved) -> Sampling:
+    """What the store knows about a model's sampling; what it does not know is left to the engine."""
+    from localai.engine.protocol import Sampling
+
+    if model.manifest is None or model.manifest.sampling is None:
+        return Sampling()
+    return Sampling(temperature=model.manifest.sampling.temperature, top_p=model.manifest.sampling.top_p)

@@ -1,0 +1,40 @@
+"""What this machine has: the facts that defaults are chosen from."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import psutil
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may use, at least 1.
+
+    A second hyper-thread on a core adds nothing to llama.cpp's matrix multiplications but one more thread
+    that spins at each barrier.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(psutil.cpu_count(logical=False) or usable, usable))
+
+
+def available_memory() -> int:
+    """Bytes of memory that can be had without swapping."""
+    return int(psutil.virtual_memory().available)
+
+
+def total_memory() -> int:
+    """Bytes of memory in the machine."""
+    return int(psutil.virtual_memory().total)
+
+
+def processor() -> str:
+    """The processor's name, such as "AMD EPYC 7B13", or its architecture where it tells none."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:  # noqa: PTH123
+            for line in lines:
+                if line.lower().startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

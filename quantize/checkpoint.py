@@ -1,0 +1,156 @@
+"""A Hugging Face checkpoint folder as untrusted input: its small files, and where each tensor lies.
+
+Only safetensors are read, one file or shards with an index. Pickled checkpoints (.bin, .pt, .pth) are refused,
+because reading one can run code that it carries.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localai.errors import CheckpointError
+from quantize import strict_json
+from quantize.safetensors import StoredTensor, read_header
+
+INDEX = "model.safetensors.index.json"
+_PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+_ASK_SAFETENSORS = "Reading a pickled checkpoint can run code that it carries: get the model as safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a folder holds. `tensors` are in the order in which llama.cpp's converter meets them:
+    files by name, then tensors by name."""
+
+    folder: Path
+    config: dict[str, Any]
+    generation: dict[str, Any]
+    tokenizer_config: dict[str, Any]
+    tensors: dict[str, StoredTensor]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint in the folder `path`; CheckpointError if it is incomplete, malformed or refused."""
+    _require_folder(path)
+    names = sorted(entry.name for entry in path.iterdir())
+    _refuse_pickles_only(path, names)
+    if not (path / "config.json").is_file():
+        raise CheckpointError(
+            f"{path} has no config.json, so it is not a model checkpoint",
+            "Give the folder that holds config.json, tokenizer.json and the .safetensors files",
+        )
+    return Checkpoint(
+        folder=path,
+        config=strict_json.read_object(path / "config.json"),
+        generation=strict_json.read_optional(path / "generation_config.json"),
+        tokenizer_config=strict_json.read_optional(path / "tokenizer_config.json"),
+        tensors=_tensors(path, names),
+    )
+
+
+def _require_folder(path: Path) -> None:
+    if path.is_dir():
+        return
+    if not path.exists():
+        raise CheckpointError(f"there is no folder {path}", _nearest(path))
+    if path.suffix.lower() in _PICKLES:
+        raise CheckpointError(f"{path} is a pickled checkpoint, which is refused", _ASK_SAFETENSORS)
+    hint = "Give the folder that holds config.json and the .safetensors files"
+    if path.suffix.lower() == ".gguf":
+        hint = "It is a GGUF already: import it as it is"
+    raise CheckpointError(f"{path} is a file, not a checkpoint folder", hint)
+
+
+def _nearest(path: Path) -> str:
+    if not path.parent.is_dir():
+        return "Check the path"
+    folders = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
+    near = difflib.get_close_matches(path.name, folders, n=1)
+    return f"Did you mean {path.parent / near[0]}?" if near else "Check the path"
+
+
+def _refuse_pickles_only(path: Path, names: list[str]) -> None:
+    pickles = [name for name in names if Path(name).suffix.lower() in _PICKLES]
+    if pickles and not any(name.endswith((".safetensors", INDEX)) for name in names):
+        raise CheckpointError(
+            f"{path} holds only pickled weights ({pickles[0]}), which are refused", _ASK_SAFETENSORS
+        )
+
+
+def _tensors(path: Path, names: list[str]) -> dict[str, StoredTensor]:
+    index = path / INDEX
+    listed = _weight_map(index) if index.is_file() else None
+    files = sorted(set(listed.values())) if listed is not None else _weight_files(path, names)
+    _require_files(path, files)
+    tensors: dict[str, StoredTensor] = {}
+    for file in files:
+        for name, tensor in sorted(read_header(path / file).items()):
+            if name in tensors:
+                raise CheckpointError(f"the tensor {name!r} stands both in {tensors[name].file} and in {path / file}")
+            tensors[name] = tensor
+    if listed is not None:
+        _compare(listed, tensors, index)
+    return tensors
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    weight_map = strict_json.read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} has no weight_map")
+    for tensor, file in weight_map.items():
+        if not isinstance(file, str) or not _is_plain_name(file):
+            raise CheckpointError(
+                f"{index} names {file!r} for the tensor {tensor!r}, which is not a file in its folder",
+                "Do not use this checkpoint: a proper one names only files beside its index",
+            )
+        if not file.endswith(".safetensors"):
+            raise CheckpointError(f"{index} names {file!r}, which is not a safetensors file", _ASK_SAFETENSORS)
+    return weight_map
+
+
+def _is_plain_name(name: str) -> bool:
+    """Whether `name` is one component under POSIX and Windows rules alike."""
+    return bool(name) and name not in {".", ".."} and not re.search(r'[/\\:\x00-\x1f<>"|?*]', name)
+
+
+def _weight_files(path: Path, names: list[str]) -> list[str]:
+    files = [name for name in names if name.startswith("model") and name.endswith(".safetensors")]
+    if not files:
+        other = next((name for name in names if name.endswith(".safetensors")), "")
+        hint = f"{other} is not one: an adapter or a part cannot be converted by itself" if other else ""
+        raise CheckpointError(f"{path} has no model.safetensors and no {INDEX}", hint or "Fetch the weights, too")
+    counted = [match for name in files if (match := re.fullmatch(r"(.*)-(\d+)-of-(\d+)\.safetensors", name))]
+    if counted:
+        stem, number, total = counted[0].groups()
+        if int(total) > 10_000:
+            raise CheckpointError(f"{path / files[0]} says that it is one of {int(total)} shards")
+        files = [f"{stem}-{i:0{len(number)}d}-of-{total}.safetensors" for i in range(1, int(total) + 1)]
+    return files
+
+
+def _require_files(path: Path, files: list[str]) -> None:
+    missing = [file for file in files if not (path / file).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{path} lacks {len(missing)} of {len(files)} weight files: {', '.join(missing[:3])}"
+            f"{', ...' if len(missing) > 3 else ''}",
+            "Fetch the missing files, too",
+        )
+
+
+def _compare(listed: dict[str, str], tensors: dict[str, StoredTensor], index: Path) -> None:
+    for name, file in listed.items():
+        if name not in tensors or tensors[name].file.name != file:
+            raise CheckpointError(f"{index} says that the tensor {name!r} is in {file}, but it is not there")
+    extra = next((name for name in tensors if name not in listed), None)
+    if extra is not None:
+        raise CheckpointError(f"{tensors[extra].file} holds the tensor {extra!r}, which {index} does not list")

@@ -1,0 +1,124 @@
+"""One safetensors file as untrusted input: a checked header, and its tensors as numpy views.
+
+The format: a little-endian u64 with the length of a JSON object, that object, and the tensors' bytes. The
+object maps each name to dtype, shape and the [begin, end) of its bytes, counted from the end of the object.
+The tensors must tile the data exactly. https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localai.errors import CheckpointError
+from quantize import strict_json
+
+MAX_HEADER = 100_000_000
+"""Bytes; the limit of the safetensors library."""
+
+FLOATS = {"BF16": np.dtype("<u2"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+"""The dtypes that are converted, and what a view of each holds; BF16 comes as its bits."""
+
+_ITEM_BYTES = {
+    **{name: 1 for name in ("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0")},
+    **{name: 2 for name in ("U16", "I16", "F16", "BF16")},
+    **{name: 4 for name in ("U32", "I32", "F32")},
+    **{name: 8 for name in ("U64", "I64", "F64", "C64")},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where a tensor lies: `shape` as in the checkpoint (rows first), `offset` from the start of the file."""
+
+    name: str
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+    def rows(self, start: int, stop: int) -> NDArray[Any]:
+        """A read-only view of the rows `start` to `stop` (elements, where there is one dimension).
+
+        Each call maps only these rows, so that memory stays bounded by what the caller keeps.
+        """
+        item = FLOATS[self.dtype]
+        row_bytes = math.prod(self.shape[1:]) * item.itemsize
+        shape = (stop - start, *self.shape[1:])
+        return np.memmap(self.file, item, "r", self.offset + start * row_bytes, shape)
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of the file at `path` by name; CheckpointError if anything about it is malformed."""
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            start = file.read(64)
+            strict_json.refuse_lfs_pointer(start, path)
+            length = _header_length(start, size, path)
+            file.seek(8)
+            text = file.read(length)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    entries = strict_json.parse_object(text, path, "the header")
+    entries.pop("__metadata__", None)
+    tensors = {name: _tensor(name, entry, path, 8 + length) for name, entry in entries.items()}
+    _check_tiling(tensors, path, 8 + length, size)
+    return tensors
+
+
+def _header_length(start: bytes, size: int, path: Path) -> int:
+    if len(start) < 8:
+        raise CheckpointError(f"{path} is not a safetensors file: it has only {size} bytes")
+    (length,) = struct.unpack("<Q", start[:8])
+    if length > MAX_HEADER:
+        raise CheckpointError(f"{path} is not a safetensors file: its header would take {length} bytes")
+    if 8 + length > size:
+        raise CheckpointError(
+            f"{path} is truncated: its header takes {length} bytes, the file has {size}", _FETCH_AGAIN
+        )
+    return int(length)
+
+
+def _tensor(name: str, entry: object, path: Path, data: int) -> StoredTensor:
+    match entry:
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
+            pass
+        case _:
+            raise CheckpointError(f"the header of {path} does not describe the tensor {name!r} properly")
+    if dtype not in _ITEM_BYTES:
+        raise CheckpointError(f"the tensor {name!r} in {path} has the unknown type {dtype!r}", _FLOATS_ONLY)
+    if not all(type(n) is int and 0 <= n < 2**48 for n in shape) or len(shape) > 8:
+        raise CheckpointError(f"the tensor {name!r} in {path} has the impossible shape {shape}")
+    if type(begin) is not int or type(end) is not int or not 0 <= begin <= end:
+        raise CheckpointError(f"the tensor {name!r} in {path} has the impossible offsets {[begin, end]}")
+    nbytes = math.prod(shape) * _ITEM_BYTES[dtype]
+    if nbytes != end - begin:
+        raise CheckpointError(
+            f"the tensor {name!r} in {path} has {end - begin} bytes, but {dtype} of shape {shape} takes {nbytes}"
+        )
+    return StoredTensor(name, path, dtype, tuple(shape), data + begin, nbytes)
+
+
+def _check_tiling(tensors: dict[str, StoredTensor], path: Path, data: int, size: int) -> None:
+    end = data
+    for tensor in sorted(tensors.values(), key=lambda t: (t.offset, t.nbytes)):
+        if tensor.offset != end:
+            how = "overlaps the tensor before it" if tensor.offset < end else "leaves a gap before it"
+            raise CheckpointError(f"the tensor {tensor.name!r} in {path} {how}")
+        end += tensor.nbytes
+    if end > size:
+        raise CheckpointError(f"{path} is truncated: {end - size} of {end} bytes are missing", _FETCH_AGAIN)
+    if end < size:
+        raise CheckpointError(f"{path} has {size - end} bytes after its last tensor", _FETCH_AGAIN)
+
+
+_FETCH_AGAIN = "Fetch this file again"
+_FLOATS_ONLY = "Use a checkpoint in BF16, F16 or F32"

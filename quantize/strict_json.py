@@ -1,0 +1,65 @@
+"""JSON files of a checkpoint, read as untrusted input: bounded in size, no key twice, an object at the top."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from localai.errors import CheckpointError
+
+MAX_BYTES = 256 * 1024 * 1024
+"""No tokenizer.json or index that is in use comes near this."""
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`; CheckpointError if it is not readable, not JSON, not an object, or too big."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    if len(text) > MAX_BYTES:
+        raise CheckpointError(f"{path} is larger than {MAX_BYTES} bytes, which no file of its kind is")
+    return parse_object(text, path)
+
+
+def read_optional(path: Path) -> dict[str, Any]:
+    """As `read_object`, but an empty object where there is no such file."""
+    return read_object(path) if path.is_file() else {}
+
+
+def parse_object(text: bytes, path: Path, part: str = "") -> dict[str, Any]:
+    """The JSON object in `text`, which stands in `path` (`part` says where); CheckpointError if malformed."""
+    refuse_lfs_pointer(text, path)
+    where = f"{part} of {path}" if part else f"{path}"
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates)
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{where} is not UTF-8 text") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{where} is nested too deeply") from error
+    except ValueError as error:
+        raise CheckpointError(f"{where} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{where} does not hold a JSON object")
+    return value
+
+
+def refuse_lfs_pointer(start: bytes, path: Path) -> None:
+    """CheckpointError if the file that begins with `start` only points to a file of git-lfs."""
+    if start.startswith(_LFS_POINTER):
+        raise CheckpointError(
+            f"{path} is a git-lfs pointer, not the file itself", "Run `git lfs pull` in its repository"
+        )
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice!r} stands there twice")
+    return found

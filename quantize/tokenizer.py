@@ -1,0 +1,168 @@
+"""tokenizer.json -> GGUF vocabulary. Only byte-level BPE, which all R1 distills have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gguf import GGUFWriter, TokenType
+
+from localai.errors import CheckpointError, UnsupportedModel
+from quantize import pretokenizer, strict_json
+from quantize.checkpoint import Checkpoint
+from quantize.special_tokens import SpecialTokens, read_special_tokens
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What GGUF says of a tokenizer. `tokens` and `types` have one entry for each row of the embedding."""
+
+    tokens: list[str]
+    types: list[int]
+    merges: list[str]
+    pre_tokenizer: str
+    special: SpecialTokens
+
+    def add_metadata(self, writer: GGUFWriter) -> None:
+        """Write it, in the order in which llama.cpp's converter does."""
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(self.pre_tokenizer)
+        writer.add_token_list(self.tokens)
+        writer.add_token_types(self.types)
+        if self.merges:
+            writer.add_token_merges(self.merges)
+        self.special.add_metadata(writer)
+
+
+def read_vocabulary(checkpoint: Checkpoint, vocab_size: int, pre_tokenizer: str = "") -> Vocabulary:
+    """The vocabulary of `checkpoint`, padded to `vocab_size` tokens.
+
+    `pre_tokenizer` is llama.cpp's name of it; "" finds it out. CheckpointError or UnsupportedModel if the
+    tokenizer is malformed or of another kind.
+    """
+    path = checkpoint.folder / "tokenizer.json"
+    if not path.is_file():
+        if (checkpoint.folder / "tokenizer.model").is_file():
+            raise UnsupportedModel(f"{checkpoint.folder} has a SentencePiece tokenizer, no tokenizer.json", _ONLY_BPE)
+        raise CheckpointError(f"{checkpoint.folder} has no tokenizer.json", "Fetch tokenizer.json, too")
+    tokenizer = strict_json.read_object(path)
+    _require_byte_level_bpe(tokenizer)
+    added = _added_tokens(tokenizer)
+    special = read_special_tokens(checkpoint, tokenizer, vocab_size)
+    if pre_tokenizer:
+        name = pretokenizer.require_known(pre_tokenizer)
+    else:
+        name = pretokenizer.name_for(tokenizer, special.add.get("bos", False))
+    tokens, types = _tokens(tokenizer["model"]["vocab"], added, vocab_size)
+    return Vocabulary(tokens, types, _merges(tokenizer["model"].get("merges")), name, special)
+
+
+def _require_byte_level_bpe(tokenizer: dict[str, Any]) -> None:
+    model = tokenizer.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
+        raise CheckpointError("tokenizer.json has no vocabulary")
+    decoder = tokenizer.get("decoder")
+    decoders = [decoder, *(decoder.get("decoders") or [])] if isinstance(decoder, dict) else []
+    byte_level = any(isinstance(step, dict) and step.get("type") == "ByteLevel" for step in decoders)
+    kind = model.get("type", "BPE")
+    if kind != "BPE" or model.get("byte_fallback") or not byte_level or not isinstance(model["vocab"], dict):
+        found = f"{kind} with byte fallback" if model.get("byte_fallback") else f"{kind} without a byte level"
+        raise UnsupportedModel(
+            f"the tokenizer is {kind if kind != 'BPE' else found}, which is not supported", _ONLY_BPE
+        )
+
+
+def _added_tokens(tokenizer: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    added = tokenizer.get("added_tokens") or []
+    if not isinstance(added, list):
+        raise CheckpointError("tokenizer.json has added tokens that are not a list")
+    for token in added:
+        match token:
+            case {"id": int(), "content": str()}:
+                pass
+            case _:
+                raise CheckpointError(f"tokenizer.json has a malformed added token: {str(token)[:100]}")
+    return {token["id"]: token for token in added}
+
+
+def _tokens(
+    vocab: dict[str, Any], added: dict[int, dict[str, Any]], vocab_size: int
+) -> tuple[list[str], list[int]]:
+    tokens = [f"[PAD{i}]" for i in range(vocab_size)]
+    types = [int(TokenType.UNUSED)] * vocab_size
+    for token, number in vocab.items():
+        _require_in_range(token, number, vocab_size)
+        if types[number] != TokenType.UNUSED:
+            raise CheckpointError(f"tokenizer.json gives {token!r} the number {number}, which {tokens[number]!r} has")
+        tokens[number], types[number] = token, int(TokenType.NORMAL)
+    for number, entry in added.items():
+        _require_in_range(entry["content"], number, vocab_size)
+        tokens[number], types[number] = _added(entry)
+    return tokens, types
+
+
+def _require_in_range(token: str, number: Any, vocab_size: int) -> None:
+    if type(number) is not int or not 0 <= number < vocab_size:
+        raise CheckpointError(
+            f"tokenizer.json gives {token!r} the number {number!r}, but config.json has {vocab_size} tokens",
+            "tokenizer.json and config.json are of different models",
+        )
+
+
+def _added(entry: dict[str, Any]) -> tuple[str, int]:
+    """Text and type of an added token: one that is special, or looks it, is control and never printed."""
+    text = str(entry["content"])
+    if not entry.get("normalized", True):
+        text = _as_decoded(text)
+    if entry.get("special") or _looks_special(text):
+        return text, int(TokenType.CONTROL)
+    return text.replace("\u2581", " "), int(TokenType.USER_DEFINED)
+
+
+def _looks_special(text: str) -> bool:
+    # llama.cpp's converter: some models do not mark as special what plainly is
+    return (
+        text in {"<pad>", "<mask>", "<2mass>", "[@BOS@]"}
+        or (text.startswith("<|") and text.endswith("|>"))
+        or (text.startswith("<｜") and text.endswith("｜>"))
+        or (text.startswith("<unused") and text.endswith(">"))
+    )
+
+
+def _as_decoded(text: str) -> str:
+    """`text` as a byte-level decoder prints it: each character is a byte, if each can be one."""
+    if all(char in _BYTE_OF for char in text):
+        return bytes(_BYTE_OF[char] for char in text).decode("utf-8", errors="replace")
+    return text
+
+
+def _byte_of() -> dict[str, int]:
+    """GPT-2's alphabet: printable bytes stand for themselves, the others follow from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_of()
+
+
+def _merges(merges: Any) -> list[str]:
+    """Each as "left right", from either spelling; a space within a part becomes its byte-level letter."""
+    if merges is None:
+        return []
+    if not isinstance(merges, list):
+        raise CheckpointError("tokenizer.json has merges that are not a list")
+    return [_merge(merge) for merge in merges]
+
+
+def _merge(merge: Any) -> str:
+    match merge:
+        case str(text) if text.count(" ") == 1 and len(text) > 2:
+            return text
+        case [str(left), str(right)]:
+            return f"{left.replace(' ', 'Ġ')} {right.replace(' ', 'Ġ')}"
+        case _:
+            raise CheckpointError(f"tokenizer.json has a malformed merge: {str(merge)[:100]}")
+
+
+_ONLY_BPE = "Supported is byte-level BPE, which all DeepSeek-R1 distills have"

@@ -1,0 +1,55 @@
+"""Numbers, durations and dates as people read them."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Final
+
+GAUGE: Final = "▰▱"
+
+
+def count(number: int) -> str:
+    """1234 -> "1,234"."""
+    return f"{number:,}"
+
+
+def duration(seconds: float) -> str:
+    """0.42 -> "0.4 s", 12.3 -> "12 s", 125 -> "2 min 5 s"."""
+    if seconds < 1:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def size(number: int) -> str:
+    """Bytes in the units of disks: 98362432 -> "98 MB", 4683073536 -> "4.7 GB"."""
+    value = float(number)
+    for unit in ("B", "kB", "MB"):
+        if value < 999.5:
+            return f"{value:.0f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"
+
+
+def gauge(share: float, cells: int = 8) -> str:
+    """A bar of `cells` characters, filled to `share` (0 to 1); anything above 0 fills at least one."""
+    full = min(cells, max(0, round(share * cells)))
+    if share > 0:
+        full = max(full, 1)
+    return GAUGE[0] * full + GAUGE[1] * (cells - full)
+
+
+def day(then: float, now: float) -> str:
+    """The heading for a conversation of `then`, seen at `now`; both in seconds since the epoch."""
+    at, today = datetime.fromtimestamp(then).date(), datetime.fromtimestamp(now).date()
+    days = (today - at).days
+    if days <= 0:
+        return "Today"
+    if days == 1:
+        return "Yesterday"
+    return "This week" if days < 7 else _month(at, today)
+
+
+def _month(at: date, today: date) -> str:
+    return f"{at:%B}" if at.year == today.year else f"{at:%B %Y}"

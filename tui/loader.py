@@ -1,0 +1,101 @@
+"""Which model is chosen, and how far it is: loading in the background while the user already types."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from localai.engine.client import Engine, LoadOptions
+from localai.engine.protocol import Loaded, Sampling
+from localai.errors import LocalAIError, ModelNotFound
+from tui.shelf import ModelEntry, ModelShelf, ResolvedModel
+
+ModelState = Literal["none", "loading", "ready", "failed"]
+
+
+class Loader:
+    """Loads one model at a time into the engine; the latest choice wins."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        models: ModelShelf,
+        options: LoadOptions,
+        sampling: Sampling = Sampling(),
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`sampling` overrides, field by field, what a model recommends."""
+        self.state: ModelState = "none"
+        self.entry: ModelEntry | None = None
+        """The chosen model, loaded or not."""
+        self.fraction = 0.0
+        self.loaded: Loaded | None = None
+        self.error: LocalAIError | None = None
+        self.on_change = on_change
+        self._engine = engine
+        self._models = models
+        self._options = options
+        self._sampling = sampling
+        self._name = ""
+        self._task: asyncio.Task[ResolvedModel] | None = None
+
+    def start(self, name: str) -> None:
+        """Load the model of that name, instead of any other."""
+        previous = self._task
+        self._name = name
+        self.loaded, self.error, self.fraction = None, None, 0.0
+        self.state = "loading"
+        self._task = asyncio.create_task(self._load(name, previous))
+        # Its error is kept in `error`: nobody has to await the task for it.
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self.on_change()
+
+    async def ready(self) -> ResolvedModel:
+        """The model, when it is loaded; after a failure, this tries again. Errors as in `Engine.load`."""
+        if self._task is None:
+            raise ModelNotFound("No model is chosen", "Ctrl+O shows the installed ones")
+        if self.state == "failed":
+            self.start(self._name)
+        while True:
+            task = self._task
+            await asyncio.wait({task})
+            if task is self._task:
+                return task.result()
+
+    async def close(self) -> None:
+        """Stop loading."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _load(self, name: str, previous: asyncio.Task[ResolvedModel] | None) -> ResolvedModel:
+        if previous is not None:
+            previous.cancel()
+            await asyncio.wait({previous})
+        try:
+            model = self._models.resolve(name)
+            self.entry = model.entry
+            self.on_change()
+            self.loaded = await self._engine.load(model.path, self._options, self._progress)
+        except LocalAIError as error:
+            self.state, self.error = "failed", error
+            self.on_change()
+            raise
+        self.state, self.fraction = "ready", 1.0
+        self.on_change()
+        return msgspec.structs.replace(model, sampling=merged(model.sampling, self._sampling))
+
+    def _progress(self, fraction: float) -> None:
+        # The screen shows whole per cents: more calls than that would only cost time.
+        if int(fraction * 100) != int(self.fraction * 100):
+            self.fraction = fraction
+            self.on_change()
+
+
+def merged(recommended: Sampling, wanted: Sampling) -> Sampling:
+    """`recommended`, with what `wanted` sets."""
+    changes = {k: v for k, v in msgspec.structs.asdict(wanted).items() if v is not None}
+    return msgspec.structs.replace(recommended, **changes)

@@ -1,0 +1,201 @@
+"""One reply, from the engine's first event to the stored end; knows nothing of a screen.
+
+A `Turn` copies the engine's events into its `Message` and into the store: when the reply begins, at most once
+a second while it streams, and when it ends, however it ends. An engine's error does not leave it: it becomes
+the message's state "failed". A screen takes what is new with `take`, as often as it likes to paint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, Literal
+
+import msgspec
+
+from localai.chat.conversation import Conversation, Message
+from localai.engine.client import Engine
+from localai.engine.protocol import Answer, Done, GenerationEvent, PrefillProgress, Sampling, Thinking
+from localai.errors import HistoryError, LocalAIError, StoreError
+from localai.history import History
+from tui.shelf import ResolvedModel
+
+STORE_EVERY_S: Final = 1.0
+
+Phase = Literal["waiting", "reading", "thinking", "answering", "done"]
+
+
+class Pieces(msgspec.Struct, frozen=True):
+    """Text that has come since the last look."""
+
+    thinking: str
+    answer: str
+
+
+class Turn:
+    """A reply in the making. `message` must already be the head of `conversation`."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        message: Message,
+        engine: Engine,
+        history: History,
+        *,
+        on_unstored: Callable[[LocalAIError], None] = lambda error: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`on_unstored` is told, once, when the reply could not be stored; the reply goes on."""
+        self.conversation = conversation
+        self.message = message
+        self.phase: Phase = "waiting"
+        self.prefill = (0, 0)
+        """Tokens of the prompt that are read, and all of them."""
+        self.changed = asyncio.Event()
+        """Set whenever there is something new to show."""
+        self._engine = engine
+        self._history = history
+        self._on_unstored = on_unstored
+        self._clock = clock
+        self._task: asyncio.Task[None] | None = None
+        self._thinking: list[str] = []
+        self._answer: list[str] = []
+        self._taken = (0, 0)
+        self._stored_at = 0.0
+        self._thinking_since: float | None = None
+        self._first_token_at: float | None = None
+
+    # ------------------------------------------------------------------------------------------- the run
+
+    def start(self, ready: Callable[[], Awaitable[ResolvedModel]], max_tokens: int | None = None) -> None:
+        """Begin the reply: wait for the model (`ready` gives it), then stream to the end."""
+        self._store()
+        self._task = asyncio.create_task(self._run(ready, max_tokens))
+        # A callback and no `finally`: a task that is cancelled before its first step never runs its body.
+        self._task.add_done_callback(self._settle)
+
+    async def _run(self, ready: Callable[[], Awaitable[ResolvedModel]], max_tokens: int | None) -> None:
+        try:
+            model = await ready()
+            self.message.model = model.entry.name
+            await self._stream(model.sampling, max_tokens)
+        except LocalAIError as error:
+            self._end("failed", str(error))
+
+    def _settle(self, task: asyncio.Task[None]) -> None:
+        """End a reply whose task is over before the engine was done."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._end("failed", f"Internal error: {error!r}")
+        elif self.phase != "done":
+            self._end("stopped", "cancelled")
+
+    async def stop(self) -> None:
+        """Stop the reply: through the engine if it is at work on it, at once if it has not begun."""
+        if self.phase == "waiting":
+            self.abandon()
+        elif self.phase != "done":
+            await self._engine.cancel()
+
+    def abandon(self) -> None:
+        """Stop the reply without the engine's help; what has come is kept."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def ended(self) -> None:
+        """Wait until the reply is over and stored."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    async def _stream(self, sampling: Sampling, max_tokens: int | None) -> None:
+        self.phase = "reading"
+        self.changed.set()
+        prompt = self.conversation.chat_messages()
+        async for event in self._engine.generate(prompt, sampling, max_tokens):
+            self._apply(event)
+            self.changed.set()
+            if self._clock() - self._stored_at >= STORE_EVERY_S:
+                self._store()
+
+    def _apply(self, event: GenerationEvent) -> None:
+        match event:
+            case PrefillProgress(done=done, total=total):
+                self.prefill = (done, total)
+            case Thinking(text=text, tokens=tokens):
+                self._begin("thinking", tokens)
+                self.message.thinking_tokens += tokens
+                self._thinking.append(text)
+            case Answer(text=text, tokens=tokens):
+                self._begin("answering", tokens)
+                self._answer.append(text)
+            case Done():
+                self._finish(event)
+
+    def _begin(self, phase: Phase, tokens: int) -> None:
+        now = self._clock()
+        if self._first_token_at is None:
+            self._first_token_at = now
+        if phase == "thinking" and self._thinking_since is None:
+            self._thinking_since = now
+        if phase != self.phase:
+            self.message.thinking_s = self.thinking_s
+            self.phase = phase
+        self.message.completion_tokens += tokens
+
+    def _finish(self, done: Done) -> None:
+        message = self.message
+        message.prompt_tokens = done.usage.prompt_tokens
+        message.completion_tokens = done.usage.completion_tokens
+        message.thinking_tokens = done.usage.thinking_tokens
+        message.tokens_per_s = done.timings.tokens_per_s
+        self._end("stopped" if done.reason == "cancelled" else "complete", done.reason)
+
+    def _end(self, state: Literal["complete", "stopped", "failed"], reason: str) -> None:
+        self.message.thinking_s = self.thinking_s
+        self.phase = "done"
+        self.message.state = state
+        self.message.finish_reason = reason
+        self._store()
+        self.changed.set()
+
+    # -------------------------------------------------------------------------------------- what to show
+
+    def take(self) -> Pieces:
+        """The text that has come since the last call."""
+        thought, said = self._taken
+        self._taken = (len(self._thinking), len(self._answer))
+        return Pieces("".join(self._thinking[thought:]), "".join(self._answer[said:]))
+
+    @property
+    def thinking_s(self) -> float:
+        """How long the model has thought so far, in seconds."""
+        if self.phase == "thinking" and self._thinking_since is not None:
+            return self._clock() - self._thinking_since
+        return self.message.thinking_s
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens after the first, over the time since the first; the engine's own figure at the end."""
+        if self.phase == "done" or self._first_token_at is None:
+            return self.message.tokens_per_s
+        elapsed = self._clock() - self._first_token_at
+        return (self.message.completion_tokens - 1) / elapsed if elapsed > 0 else 0.0
+
+    @property
+    def context_used(self) -> int:
+        """Tokens of prompt and reply so far."""
+        prompt = self.message.prompt_tokens or self.prefill[0]
+        return prompt + self.message.completion_tokens
+
+    # ----------------------------------------------------------------------------------------- the store
+
+    def _store(self) -> None:
+        """Write the reply as it is. A store that fails must not end the reply."""
+        self._stored_at = self._clock()
+        self.message.thinking = "".join(self._thinking)
+        self.message.content = "".join(self._answer)
+        try:
+            self._history.put(self.conversation.id, self.message)
+        except (HistoryError, StoreError) as error:
+            self._on_unstored(error)
+            self._on_unstored = lambda error: None

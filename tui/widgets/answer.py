@@ -1,0 +1,86 @@
+"""An answer as Markdown, with nothing in it that acts.
+
+Markup is not interpreted, HTML is shown as the text it is, a link shows its address when it is clicked and
+opens nothing. Text must have gone through `clean`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from markdown_it import MarkdownIt
+from textual import on
+from textual.app import ComposeResult
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Markdown
+from textual.widgets._markdown import MarkdownBlock, MarkdownTable, MarkdownTableContent
+
+
+def parser() -> MarkdownIt:
+    """GitHub's Markdown. With `html` on, Textual would drop tags; with it off they are text."""
+    return MarkdownIt("gfm-like", {"html": False, "linkify": False})
+
+
+class TableContent(MarkdownTableContent):
+    """Textual's table without its tooltips, which would interpret a cell's text as markup."""
+
+    def compose(self) -> ComposeResult:
+        for cell in super().compose():
+            cell.tooltip = None
+            yield cell
+
+    async def _update_rows(self, updated_rows: list[list[Content]]) -> None:
+        if updated_rows:  # Textual fails on none
+            await super()._update_rows(updated_rows)
+
+
+class Table(MarkdownTable):
+    """A table block made of `TableContent`."""
+
+    def compose(self) -> Iterator[Widget]:
+        for content in super().compose():
+            if isinstance(content, MarkdownTableContent):
+                yield TableContent(content.headers, content.rows)
+
+
+class Answer(Markdown):
+    """The answer's text. `append` while it streams, `update` once at the end."""
+
+    DEFAULT_CSS = """
+    Answer {
+        padding: 0;
+        & > *:last-child { margin-bottom: 0; }
+        MarkdownParagraph { margin: 0 0 1 0; }
+        MarkdownHeader { margin: 0 0 1 0; }
+        MarkdownH1, MarkdownH2, MarkdownH3, MarkdownH4, MarkdownH5, MarkdownH6 {
+            color: $primary;
+            text-style: bold;
+            content-align: left middle;
+            width: 1fr;
+            background: transparent;
+            margin: 0 0 1 0;
+        }
+        MarkdownFence {
+            margin: 0 0 1 0;
+            background: $surface;
+            & > Label { padding: 0 2; }
+        }
+        MarkdownBulletList, MarkdownOrderedList { margin: 0 0 1 0; padding: 0; }
+        MarkdownBlockQuote { margin: 0 0 1 0; background: transparent; border-left: outer $border; }
+        MarkdownTable { margin-bottom: 1; }
+    }
+    """
+
+    BLOCKS: dict[str, type[MarkdownBlock]] = {  # noqa: RUF012 - as Textual declares it
+        **Markdown.BLOCKS,
+        "table_open": Table,
+    }
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text, parser_factory=parser, open_links=False)
+
+    @on(Markdown.LinkClicked)
+    def _show_address(self, event: Markdown.LinkClicked) -> None:
+        """Say where a link leads; whether to go there is the reader's business."""
+        event.stop()
+        self.app.notify(event.href, title="Link", markup=False)

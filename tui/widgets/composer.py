@@ -1,0 +1,116 @@
+"""Where the user types: one line that grows to eight."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.widgets import TextArea
+
+from localai.chat.clean import clean
+
+
+class Composer(TextArea):
+    """Enter sends, Ctrl+J or Shift+Enter begin a line, Up in an empty composer recalls prompts."""
+
+    DEFAULT_CSS = """
+    Composer {
+        height: auto;
+        min-height: 3;
+        max-height: 10;
+        width: 100%;
+        padding: 0 1;
+        border: round $border-blurred;
+        background: $background;
+        scrollbar-size-vertical: 1;
+        &:focus { border: round $border; }
+        & .text-area--cursor-line { background: transparent; }
+        & .text-area--placeholder { color: $text-disabled; }
+    }
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+j,shift+enter", "newline", "New line", show=False),
+        Binding("up", "older", "Earlier prompt", show=False),
+        Binding("down", "newer", "Later prompt", show=False),
+        Binding("pageup", "screen.scroll_view(-1)", "Scroll up", show=False),
+        Binding("pagedown", "screen.scroll_view(1)", "Scroll down", show=False),
+    ]
+
+    class Submitted(Message):
+        """The user wants to send `text`. The composer keeps it until `sent` is called."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    def __init__(self) -> None:
+        super().__init__(
+            placeholder="Ask anything. Enter sends, Ctrl+J begins a new line.",
+            highlight_cursor_line=False,
+        )
+        self.cursor_blink = False
+        self.prompts: list[str] = []
+        """Earlier prompts, the latest last."""
+        self._recalled: int | None = None
+
+    def sent(self) -> None:
+        """The text has been taken over: remember it as a prompt and empty the composer."""
+        self.prompts.append(clean(self.text).strip())
+        self._recalled = None
+        self.clear()
+
+    def put(self, text: str) -> None:
+        """Replace the text, with the cursor at its end, ready to type on."""
+        self.load_text(text)
+        self.move_cursor(self.document.end)
+        self.focus()
+
+    async def _on_key(self, event: events.Key) -> None:
+        if event.key != "enter":
+            await super()._on_key(event)
+            return
+        event.stop()
+        event.prevent_default()
+        if text := clean(self.text).strip():
+            self.post_message(self.Submitted(text))
+
+    async def _on_paste(self, event: events.Paste) -> None:
+        event.text = clean(event.text)
+        await super()._on_paste(event)
+        event.prevent_default()
+
+    def action_newline(self) -> None:
+        self.insert("\n")
+        self.scroll_cursor_visible()
+
+    def action_older(self) -> None:
+        """Up: the prompt before the shown one; in a text of the user's own, the cursor moves."""
+        if self._browsing() and self.prompts:
+            last = len(self.prompts) if self._recalled is None else self._recalled
+            self._recall(max(0, last - 1))
+        else:
+            self.action_cursor_up()
+
+    def action_newer(self) -> None:
+        """Down: the prompt after the shown one, at last the empty composer."""
+        if self._recalled is None or not self._browsing():
+            self.action_cursor_down()
+        elif self._recalled + 1 < len(self.prompts):
+            self._recall(self._recalled + 1)
+        else:
+            self._recalled = None
+            self.clear()
+
+    def _browsing(self) -> bool:
+        """Whether the composer is empty or holds a recalled prompt as it was."""
+        if not self.text:
+            self._recalled = None
+            return True
+        return self._recalled is not None and self.text == self.prompts[self._recalled]
+
+    def _recall(self, index: int) -> None:
+        self._recalled = index
+        self.put(self.prompts[index])

@@ -1,0 +1,107 @@
+"""The bottom line: which model, how full its context, how fast, what it does; and keys for newcomers."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+from textual.app import RenderResult
+from textual.content import Content
+from textual.reactive import reactive
+from textual.style import Style
+from textual.widget import Widget
+
+from localai.chat.clean import clean
+from tui.format import count, gauge
+
+NEARLY_FULL: Final = 0.9
+
+Tone = Literal["quiet", "busy", "good", "bad"]
+
+HINTS: Final = (
+    ("F1", "help", "screen.help"),
+    ("^N", "new", "screen.new_conversation"),
+    ("^O", "model", "screen.choose_model"),
+    ("^B", "conversations", "screen.toggle_sidebar"),
+)
+STOP_HINT: Final = ("Esc", "stop", "screen.stop")
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """What the line says."""
+
+    model: str = ""
+    file_type: str = ""
+    context_used: int = 0
+    context: int = 0
+    """Size of the context in tokens; 0: not known yet."""
+    tokens_per_s: float = 0.0
+    state: str = ""
+    tone: Tone = "quiet"
+    busy: bool = False
+    """Whether there is a reply to stop."""
+
+
+class StatusLine(Widget):
+    """One line; what has no room is left out, the least important first."""
+
+    DEFAULT_CSS = """
+    StatusLine {
+        height: 1;
+        padding: 0 2;
+        background: $surface;
+        color: $text-muted;
+    }
+    """
+
+    status: reactive[Status] = reactive(Status())
+
+    def render(self) -> RenderResult:
+        return status_content(self.status, self.content_size.width)
+
+
+def status_content(status: Status, width: int) -> Content:
+    """The line for that width in cells."""
+    left = _fitting(_parts(status), width)
+    hints = [STOP_HINT, *HINTS] if status.busy else list(HINTS)
+    while hints:
+        right = Content("  ").join([_hint(*hint) for hint in hints])
+        if left.cell_length + 3 + right.cell_length <= width:
+            return left + Content(" " * (width - left.cell_length - right.cell_length)) + right
+        hints.pop()
+    return left
+
+
+def _parts(status: Status) -> list[tuple[int, Content]]:
+    """The parts from left to right, each with its importance (0 stays longest)."""
+    tones = {"quiet": "$text-muted", "busy": "$text-accent", "good": "$text-success", "bad": "$text-error"}
+    parts = [(1, _action(clean(status.model) or "no model", "screen.choose_model", "$foreground"))]
+    if status.file_type:
+        parts.append((4, Content(clean(status.file_type))))
+    if status.context:
+        share = status.context_used / status.context
+        colour = "$text-warning" if share > NEARLY_FULL else "$text-muted"
+        numbers = f"{count(status.context_used)} / {count(status.context)}"
+        parts.append((3, Content.styled(f"{gauge(share)} {numbers}", colour)))
+    if status.tokens_per_s:
+        parts.append((2, Content(f"{status.tokens_per_s:.1f} tok/s")))
+    parts.append((0, Content.styled(clean(status.state), tones[status.tone])))
+    return parts
+
+
+def _fitting(parts: list[tuple[int, Content]], width: int) -> Content:
+    """The parts with dots between, without the least important ones if there is no room."""
+    while True:
+        line = Content(" · ").join([part for _, part in parts])
+        if line.cell_length <= width or len(parts) == 1:
+            return line.truncate(max(width, 0), ellipsis=True)
+        parts = [part for part in parts if part[0] != max(rank for rank, _ in parts)]
+
+
+def _hint(key: str, word: str, action: str) -> Content:
+    return _action(key, action, "$primary") + _action(f" {word}", action, "$text-muted")
+
+
+def _action(text: str, action: str, colour: str) -> Content:
+    """Text that does something when clicked. The action is ours, never a model's."""
+    return Content(text).stylize(Style.from_meta({"@click": action})).stylize(colour)

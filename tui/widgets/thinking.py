@@ -1,0 +1,173 @@
+"""The model's reasoning: its last lines while it thinks, one line when it has thought."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Final
+
+from textual.app import ComposeResult, RenderResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.geometry import Size
+from textual.timer import Timer
+from textual.widget import Widget
+from textual.widgets import Static
+
+from tui.format import count, duration
+
+TAIL_LINES: Final = 5
+TAIL_CHARACTERS: Final = 2000
+"""More than `TAIL_LINES` lines hold: the cost of painting does not grow with the thought."""
+
+
+class ThinkingHeader(Static, can_focus=True):
+    """The one line: folds and unfolds by click, Enter or Space."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,space", "unfold", "Fold or unfold", show=False)]
+
+    def on_click(self) -> None:
+        self.action_unfold()
+
+    def action_unfold(self) -> None:
+        if isinstance(self.parent, ThinkingBlock):
+            self.parent.toggle()
+
+
+class Tail(Widget):
+    """The last lines of a text that grows."""
+
+    text = ""
+
+    def feed(self, text: str) -> None:
+        """Add `text` at the end."""
+        self.text = (self.text + text)[-TAIL_CHARACTERS:]
+        self.refresh(layout=True)
+
+    def _last_lines(self, width: int) -> list[Content]:
+        return Content(self.text.strip("\n")).wrap(max(width, 1))[-TAIL_LINES:]
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return len(self._last_lines(width))
+
+    def render(self) -> RenderResult:
+        return Content("\n").join(self._last_lines(self.content_size.width))
+
+
+class ThinkingBlock(Vertical):
+    """Reasoning of one reply; shows nothing as long as there is none but white space.
+
+    Live (`elapsed` is given) until `settle`, folded from then on. Text must have gone through `clean`.
+    """
+
+    DEFAULT_CSS = """
+    ThinkingBlock {
+        height: auto;
+        display: none;
+        margin: 0 0 1 0;
+        &.-some { display: block; }
+        ThinkingHeader {
+            width: auto;
+            color: $text-muted;
+            pointer: pointer;
+            &:hover { color: $foreground; }
+            &:focus { color: $primary; text-style: bold; }
+        }
+        .body {
+            display: none;
+            height: auto;
+            padding: 0 0 0 1;
+            margin: 0 0 0 0;
+            border-left: outer $border-blurred;
+            color: $text-disabled;
+        }
+        &.-live Tail { display: block; }
+        &.-open Static.body { display: block; }
+        &.-folded .body { display: none; }
+    }
+    """
+
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        seconds: float = 0.0,
+        tokens: int = 0,
+        elapsed: Callable[[], float] | None = None,
+    ) -> None:
+        super().__init__()
+        self._text = text
+        self._pieces: list[str] = []
+        self._seconds = seconds
+        self._tokens = tokens
+        self._elapsed = elapsed
+        self._ticker: Timer | None = None
+        self._header = ThinkingHeader(markup=False)
+        self._tail = Tail(classes="body")
+        self._body = Static(markup=False, classes="body")
+
+    @property
+    def live(self) -> bool:
+        """Whether the model is still thinking."""
+        return self._elapsed is not None
+
+    @property
+    def folded(self) -> bool:
+        """Whether only the one line is shown."""
+        return not (self.has_class("-open") or (self.live and not self.has_class("-folded")))
+
+    def compose(self) -> ComposeResult:
+        yield self._header
+        yield self._tail
+        yield self._body
+
+    def on_mount(self) -> None:
+        self.set_class(bool(self._text.strip()), "-some")
+        self.set_class(self.live, "-live")
+        self._update_header()
+
+    def feed(self, text: str, tokens: int) -> None:
+        """Add what the model has thought since the last call; `tokens` counts all of it."""
+        if not self.live:
+            return
+        self._pieces.append(text)
+        self._tokens = tokens
+        self._tail.feed(text)
+        if not self.has_class("-some") and self._tail.text.strip():
+            self.add_class("-some")
+            # Counts the seconds in which nothing comes; stops with the thinking.
+            self._ticker = self.set_interval(1.0, self._update_header)
+        self._update_header()
+
+    def settle(self, seconds: float, tokens: int) -> None:
+        """The model has thought: fold to one line."""
+        if not self.live:
+            return
+        if self._ticker is not None:
+            self._ticker.stop()
+        self._text = "".join(self._pieces)
+        self._pieces.clear()
+        self._seconds, self._tokens, self._elapsed = seconds, tokens, None
+        self.set_class(bool(self._text.strip()), "-some")
+        self.remove_class("-live", "-open", "-folded")
+        self._update_header()
+
+    def toggle(self) -> None:
+        """Fold or unfold. While the model thinks, what unfolds is its last lines."""
+        if self.live:
+            self.toggle_class("-folded")
+        else:
+            if not self.has_class("-open"):
+                self._body.update(Content(self._text.strip()))
+            self.toggle_class("-open")
+        self._update_header()
+
+    def _update_header(self) -> None:
+        sign = "▸" if self.folded else "▾"
+        if self._elapsed is not None:
+            self._header.update(Content(f"{sign} Thinking… {int(self._elapsed())} s"))
+            return
+        parts = [f"Thought for {duration(self._seconds)}"]
+        if self._tokens:
+            parts.append(f"{count(self._tokens)} tokens")
+        self._header.update(Content(f"{sign} {' · '.join(parts)}"))
