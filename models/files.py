@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import IO, Final
 
 from localai.errors import NoSpace, StoreError
 from models.progress import Progress, silent
@@ -62,7 +62,7 @@ def storage_errors(folder: Path) -> Iterator[None]:
 
 
 def pump(
-    source: BinaryIO, target: BinaryIO | None, total: int, step: str, on_progress: Progress = silent
+    source: IO[bytes], target: IO[bytes] | None, total: int, step: str, on_progress: Progress = silent
 ) -> tuple[str, int]:
     """Read `source` to its end, or one byte past `total` if it is longer; write it to `target` if given.
 

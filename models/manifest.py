@@ -77,7 +77,7 @@ def raw(path: Path) -> bytes:
 def describe(
     name: str, sha256: str, header: Header, about: About, source: Origin, *, pinned: bool
 ) -> Manifest:
-    """The manifest of a file just added. What the user or the catalogue knows wins over what the file claims."""
+    """The manifest of a file just added. What `about` knows wins over what the file claims."""
     return Manifest(
         name=name,
         sha256=sha256,

@@ -1,7 +1,7 @@
 """A Hugging Face checkpoint folder as untrusted input: its small files, and where each tensor lies.
 
-Only safetensors are read, one file or shards with an index. Pickled checkpoints (.bin, .pt, .pth) are refused,
-because reading one can run code that it carries.
+Only safetensors are read, one file or shards with an index. Pickled checkpoints (.bin, .pt, .pth) are
+refused, because reading one can run code that it carries.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def _tensors(path: Path, names: list[str]) -> dict[str, StoredTensor]:
     for file in files:
         for name, tensor in sorted(read_header(path / file).items()):
             if name in tensors:
-                raise CheckpointError(f"the tensor {name!r} stands both in {tensors[name].file} and in {path / file}")
+                raise CheckpointError(
+                    f"the tensor {name!r} stands both in {tensors[name].file} and in {path / file}"
+                )
             tensors[name] = tensor
     if listed is not None:
         _compare(listed, tensors, index)
@@ -113,7 +115,9 @@ def _weight_map(index: Path) -> dict[str, str]:
                 "Do not use this checkpoint: a proper one names only files beside its index",
             )
         if not file.endswith(".safetensors"):
-            raise CheckpointError(f"{index} names {file!r}, which is not a safetensors file", _ASK_SAFETENSORS)
+            raise CheckpointError(
+                f"{index} names {file!r}, which is not a safetensors file", _ASK_SAFETENSORS
+            )
     return weight_map
 
 
@@ -127,7 +131,9 @@ def _weight_files(path: Path, names: list[str]) -> list[str]:
     if not files:
         other = next((name for name in names if name.endswith(".safetensors")), "")
         hint = f"{other} is not one: an adapter or a part cannot be converted by itself" if other else ""
-        raise CheckpointError(f"{path} has no model.safetensors and no {INDEX}", hint or "Fetch the weights, too")
+        raise CheckpointError(
+            f"{path} has no model.safetensors and no {INDEX}", hint or "Fetch the weights, too"
+        )
     counted = [match for name in files if (match := re.fullmatch(r"(.*)-(\d+)-of-(\d+)\.safetensors", name))]
     if counted:
         stem, number, total = counted[0].groups()
@@ -153,4 +159,6 @@ def _compare(listed: dict[str, str], tensors: dict[str, StoredTensor], index: Pa
             raise CheckpointError(f"{index} says that the tensor {name!r} is in {file}, but it is not there")
     extra = next((name for name in tensors if name not in listed), None)
     if extra is not None:
-        raise CheckpointError(f"{tensors[extra].file} holds the tensor {extra!r}, which {index} does not list")
+        raise CheckpointError(
+            f"{tensors[extra].file} holds the tensor {extra!r}, which {index} does not list"
+        )

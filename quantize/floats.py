@@ -46,7 +46,9 @@ def _to_f16(wide: NDArray[np.float32], name: str) -> NDArray[np.float16]:
     with np.errstate(over="ignore"):
         narrow = wide.astype(np.float16)
     if np.isinf(narrow).any():
-        raise QuantizeError(f"the tensor {name!r} has values beyond the range of F16", "Use BF16 or F32 instead")
+        raise QuantizeError(
+            f"the tensor {name!r} has values beyond the range of F16", "Use BF16 or F32 instead"
+        )
     return narrow
 
 

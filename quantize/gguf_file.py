@@ -1,4 +1,4 @@
-"""Writing a GGUF of float tensors piece by piece, and checking that a finished file holds what was planned."""
+"""Writes a GGUF of float tensors piece by piece, and checks that a file holds the planned tensors."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 from gguf import GGUFWriter, Metadata, size_label
 
 from quantize.checkpoint import Checkpoint
@@ -23,7 +23,9 @@ _SAMPLING = {
 """Keys of generation_config.json, and the writer's names for them, in the order of llama.cpp's converter."""
 
 
-def add_general(writer: GGUFWriter, checkpoint: Checkpoint, planned: Iterable[PlannedTensor], name: str) -> None:
+def add_general(
+    writer: GGUFWriter, checkpoint: Checkpoint, planned: Iterable[PlannedTensor], name: str
+) -> None:
     """Write what is known of the model. `name` "": from the model card, config.json or the folder's name."""
     weights = sum(math.prod(tensor.shape) for tensor in planned)
     writer.add_type("model")

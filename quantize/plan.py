@@ -14,8 +14,7 @@ from gguf import GGMLQuantizationType, LlamaFileType
 from numpy.typing import NDArray
 
 from localai.errors import CheckpointError, NoSpace, UnsupportedModel, UsageError
-from quantize.architectures import Config, Family
-from quantize.architectures.base import Expected
+from quantize.architectures.base import Config, Expected, Family
 from quantize.checkpoint import Checkpoint
 from quantize.safetensors import FLOATS, StoredTensor
 
@@ -51,7 +50,7 @@ FreeSpace = Callable[[Path], int]
 
 @dataclass(frozen=True, slots=True)
 class PlannedTensor:
-    """One tensor of the GGUF with float weights. `shape` has rows first; its data is `stored`, or `values`."""
+    """A tensor of the GGUF with float weights. `shape` has rows first; its data is `stored`, or `values`."""
 
     name: str
     shape: tuple[int, ...]
@@ -83,7 +82,9 @@ def source_type(checkpoint: Checkpoint) -> str:
     return next((dtype for dtype in matrices if dtype in {"BF16", "F16"}), "F32")
 
 
-def plan_tensors(checkpoint: Checkpoint, family: Family, config: Config, float_type: str) -> list[PlannedTensor]:
+def plan_tensors(
+    checkpoint: Checkpoint, family: Family, config: Config, float_type: str
+) -> list[PlannedTensor]:
     """The tensors in the order in which they are written: generated ones, then as in the checkpoint.
 
     Matrices become `float_type`, vectors F32. CheckpointError if a tensor is missing, has another shape than
@@ -103,7 +104,9 @@ def plan_tensors(checkpoint: Checkpoint, family: Family, config: Config, float_t
         if name in expected:
             planned.append(_planned(stored, expected[name], matrix))
         elif not _is_needless(name, config):
-            raise CheckpointError(f"{stored.file} holds the tensor {name!r}, which the model has not", _OTHER_MODEL)
+            raise CheckpointError(
+                f"{stored.file} holds the tensor {name!r}, which the model has not", _OTHER_MODEL
+            )
     return planned
 
 

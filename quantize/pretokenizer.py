@@ -13,16 +13,21 @@ from typing import Any
 
 from localai.errors import CheckpointError, UsageError
 
-_CUT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_CUT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _QWEN2 = _CUT % r"\p{N}"
 _LLAMA3 = _CUT % r"\p{N}{1,3}"
 
+# fmt: off
 KNOWN = (
-    "deepseek-r1-qwen", "qwen2", "llama-bpe", "smaug-bpe", "smollm", "gpt-2", "default", "deepseek-llm",
-    "deepseek-coder", "deepseek-v3", "falcon", "falcon3", "mpt", "starcoder", "refact", "command-r", "stablelm2",
-    "olmo", "dbrx", "tekken", "codeshell", "exaone", "minerva-7b", "megrez", "gpt-4o", "llama4", "seed-coder",
-    "hunyuan", "qwen35",
-)  # fmt: skip
+    "deepseek-r1-qwen", "qwen2", "qwen35", "llama-bpe", "llama4", "smaug-bpe", "smollm", "gpt-2", "gpt-4o",
+    "default", "deepseek-llm", "deepseek-coder", "deepseek-v3", "falcon", "falcon3", "mpt", "starcoder",
+    "refact", "command-r", "stablelm2", "olmo", "dbrx", "tekken", "codeshell", "exaone", "minerva-7b",
+    "megrez", "seed-coder", "hunyuan",
+)
+# fmt: on
 """Names of llama.cpp that `--pre-tokenizer` takes."""
 
 # Other normalizers change the text before it is cut, and llama.cpp would not.
@@ -42,7 +47,7 @@ def name_for(tokenizer: dict[str, Any], adds_bos: bool) -> str:
         if found:
             return found
     raise CheckpointError(
-        f"tokenizer.json cuts text in a way that llama.cpp has no known name for: {_show(steps, normalizers)}",
+        f"tokenizer.json cuts text in a way that has no known name: {_show(steps, normalizers)}",
         "If you know the name, give it with --pre-tokenizer NAME",
     )
 
@@ -77,8 +82,8 @@ def _steps(part: Any, children: str = "pretokenizers") -> list[dict[str, Any]]:
     match part:
         case None:
             return []
-        case {"type": "Sequence", **rest} if isinstance(rest.get(children), list):
-            return [step for child in rest[children] for step in _steps(child, children)]
+        case {"type": "Sequence"} if isinstance(nested := part.get(children), list):
+            return [step for child in nested for step in _steps(child, children)]
         case {"type": str()}:
             return [part]
         case _:
@@ -88,7 +93,9 @@ def _steps(part: Any, children: str = "pretokenizers") -> list[dict[str, Any]]:
 def _describe(step: dict[str, Any]) -> str:
     """The step in one line, without what does not change how text is cut; "" for one with no counterpart."""
     match step:
-        case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated"} if not step.get("invert"):
+        case {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated"} if not step.get(
+            "invert"
+        ):
             return f"split {pattern}"
         case {"type": "ByteLevel", "add_prefix_space": False}:
             return "bytes with gpt-2's pattern" if step.get("use_regex", True) else "bytes"

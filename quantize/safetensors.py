@@ -22,14 +22,14 @@ from quantize import strict_json
 MAX_HEADER = 100_000_000
 """Bytes; the limit of the safetensors library."""
 
-FLOATS = {"BF16": np.dtype("<u2"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+FLOATS: dict[str, np.dtype[Any]] = {"BF16": np.dtype("<u2"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 """The dtypes that are converted, and what a view of each holds; BF16 comes as its bits."""
 
 _ITEM_BYTES = {
-    **{name: 1 for name in ("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0")},
-    **{name: 2 for name in ("U16", "I16", "F16", "BF16")},
-    **{name: 4 for name in ("U32", "I32", "F32")},
-    **{name: 8 for name in ("U64", "I64", "F64", "C64")},
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
 }
 
 
@@ -52,7 +52,7 @@ class StoredTensor:
         item = FLOATS[self.dtype]
         row_bytes = math.prod(self.shape[1:]) * item.itemsize
         shape = (stop - start, *self.shape[1:])
-        return np.memmap(self.file, item, "r", self.offset + start * row_bytes, shape)
+        return np.asarray(np.memmap(self.file, item, "r", self.offset + start * row_bytes, shape))
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
@@ -102,7 +102,8 @@ def _tensor(name: str, entry: object, path: Path, data: int) -> StoredTensor:
     nbytes = math.prod(shape) * _ITEM_BYTES[dtype]
     if nbytes != end - begin:
         raise CheckpointError(
-            f"the tensor {name!r} in {path} has {end - begin} bytes, but {dtype} of shape {shape} takes {nbytes}"
+            f"the tensor {name!r} in {path} has {end - begin} bytes, "
+            f"but {dtype} of shape {shape} takes {nbytes}"
         )
     return StoredTensor(name, path, dtype, tuple(shape), data + begin, nbytes)
 

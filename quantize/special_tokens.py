@@ -86,7 +86,8 @@ def _chat_template(folder: Path, config: dict[str, Any]) -> str | list[dict[str,
     if "chat_template" in config:
         template = config["chat_template"]
         named = isinstance(template, list) and all(
-            isinstance(one, dict) and all(isinstance(value, str) for value in one.values()) for one in template
+            isinstance(one, dict) and all(isinstance(value, str) for value in one.values())
+            for one in template
         )
         return template if isinstance(template, str) or named else None
     path = folder / "chat_template.jinja"

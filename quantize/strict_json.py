@@ -1,4 +1,4 @@
-"""JSON files of a checkpoint, read as untrusted input: bounded in size, no key twice, an object at the top."""
+"""JSON files of a checkpoint as untrusted input: bounded in size, no key twice, an object at the top."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; CheckpointError if it is not readable, not JSON, not an object, or too big."""
+    """The JSON object in `path`; CheckpointError if it is unreadable, not JSON, not an object, or too big."""
     try:
         with path.open("rb") as file:
             text = file.read(MAX_BYTES + 1)

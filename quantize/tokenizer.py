@@ -43,7 +43,9 @@ def read_vocabulary(checkpoint: Checkpoint, vocab_size: int, pre_tokenizer: str 
     path = checkpoint.folder / "tokenizer.json"
     if not path.is_file():
         if (checkpoint.folder / "tokenizer.model").is_file():
-            raise UnsupportedModel(f"{checkpoint.folder} has a SentencePiece tokenizer, no tokenizer.json", _ONLY_BPE)
+            raise UnsupportedModel(
+                f"{checkpoint.folder} has a SentencePiece tokenizer, no tokenizer.json", _ONLY_BPE
+            )
         raise CheckpointError(f"{checkpoint.folder} has no tokenizer.json", "Fetch tokenizer.json, too")
     tokenizer = strict_json.read_object(path)
     _require_byte_level_bpe(tokenizer)
@@ -93,7 +95,9 @@ def _tokens(
     for token, number in vocab.items():
         _require_in_range(token, number, vocab_size)
         if types[number] != TokenType.UNUSED:
-            raise CheckpointError(f"tokenizer.json gives {token!r} the number {number}, which {tokens[number]!r} has")
+            raise CheckpointError(
+                f"tokenizer.json gives {token!r} the number {number}, which {tokens[number]!r} has"
+            )
         tokens[number], types[number] = token, int(TokenType.NORMAL)
     for number, entry in added.items():
         _require_in_range(entry["content"], number, vocab_size)

@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from localai.engine.protocol import Sampling
+from models.store import Manifest, Resolved, Store
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,3 +44,45 @@ class ModelShelf(Protocol):
 
     def resolve(self, name: str) -> ResolvedModel:
         """The model of that name or path; ModelError if there is none."""
+
+
+class StoreShelf:
+    """The program's own model store, and files outside of it by their path."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def entries(self) -> Sequence[ModelEntry]:
+        """The models in the store, by name."""
+        return [_entry(manifest) for manifest in self._store.manifests()]
+
+    def resolve(self, name: str) -> ResolvedModel:
+        """The model of that name in the store, or the GGUF file at that path."""
+        found = self._store.resolve(name)
+        if found.manifest is None:
+            return ResolvedModel(entry=_entry_of_file(found), path=found.path)
+        wanted = found.manifest.sampling
+        sampling = Sampling(temperature=wanted.temperature, top_p=wanted.top_p)
+        return ResolvedModel(entry=_entry(found.manifest), path=found.path, sampling=sampling)
+
+
+def _entry(manifest: Manifest) -> ModelEntry:
+    return ModelEntry(
+        name=manifest.name,
+        title=manifest.title,
+        file_type=manifest.file_type,
+        size=manifest.size,
+        reasoning=manifest.reasoning,
+        note=manifest.note,
+    )
+
+
+def _entry_of_file(found: Resolved) -> ModelEntry:
+    header = found.header()
+    return ModelEntry(
+        name=found.name,
+        title=header.name or found.name,
+        file_type=header.file_type,
+        size=header.file_size,
+        reasoning=header.reasons,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -102,10 +102,8 @@ class _Ask:
         engine = Engine()
         interrupted = asyncio.Event()
         loop = asyncio.get_running_loop()
-        try:
+        with suppress(NotImplementedError):  # Windows: Ctrl+C cancels the task by itself
             loop.add_signal_handler(signal.SIGINT, interrupted.set)
-        except NotImplementedError:  # Windows: Ctrl+C cancels the task by itself
-            pass
         work = asyncio.create_task(self._ask(engine, prompt, system))
         watch = asyncio.create_task(interrupted.wait())
         try:

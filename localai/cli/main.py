@@ -76,7 +76,7 @@ def _unexpected(error: Exception) -> int:
         raise error
     output.error(
         f"unexpected {type(error).__name__}: {error}",
-        "This is a defect of localai. LOCALAI_DEBUG=1 shows where; `localai selftest` prints what a report needs",
+        "This is a defect. LOCALAI_DEBUG=1 shows where, `localai selftest` prints what a report needs",
     )
     return 1
 

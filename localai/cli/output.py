@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from localai.chat.clean import clean
@@ -52,29 +54,68 @@ def size(count: int) -> str:
 
 
 class Progress:
-    """A line on standard error that is rewritten on a terminal, and printed every 10% elsewhere."""
+    """A line on standard error that is rewritten on a terminal, and printed every tenth elsewhere.
 
-    def __init__(self, label: str) -> None:
-        self._label = label
+    Called as (step, done, total), the last two in bytes; a total of 0 means that it is not known.
+    """
+
+    def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
-        self._shown = -1.0
-        self._started = self._at = time.monotonic()
+        self._step = ""
+        self._tenth = -1
+        self._started = self._at = 0.0
 
-    def show(self, fraction: float, detail: str = "") -> None:
-        """The work is done to this share, 0 to 1."""
+    def __call__(self, step: str, done: int, total: int) -> None:
         now = time.monotonic()
-        if self._terminal and (now - self._at >= 0.1 or fraction >= 1):
-            self._at = now
-            left = (now - self._started) * (1 - fraction) / fraction if fraction > 0.02 else 0
-            estimate = f", {left:.0f} s left" if left >= 1 else ""
-            sys.stderr.write(f"\r\x1b[K{self._label} {fraction:4.0%}{estimate}  {detail}"[:200])
-            sys.stderr.flush()
-        elif not self._terminal and (fraction - self._shown >= 0.1 or fraction >= 1 > self._shown):
-            self._shown = fraction
-            print(f"{self._label} {fraction:.0%}", file=sys.stderr, flush=True)
+        if step != self._step:
+            self._step, self._tenth, self._started, self._at = step, -1, now, 0.0
+        fraction = done / total if total else 0.0
+        if self._terminal:
+            self._rewrite(now, fraction, done, total)
+        elif int(fraction * 10) > self._tenth:
+            self._tenth = int(fraction * 10)
+            print(f"{step}: {fraction:.0%} of {size(total)}" if total else step, file=sys.stderr, flush=True)
+
+    def _rewrite(self, now: float, fraction: float, done: int, total: int) -> None:
+        if now - self._at < 0.1 and fraction < 1:
+            return
+        self._at = now
+        left = (now - self._started) * (1 - fraction) / fraction if fraction > 0.02 else 0.0
+        estimate = f", {left:.0f} s left" if left >= 1 else ""
+        share = f"{fraction:4.0%} of {size(total)}" if total else size(done) if done else ""
+        sys.stderr.write(f"\r\x1b[K{self._step} {share}{estimate}")
+        sys.stderr.flush()
 
     def end(self) -> None:
         """Clear the line."""
         if self._terminal:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A progress line that is cleared at the end, whatever the end is."""
+    line = Progress()
+    try:
+        yield line
+    finally:
+        line.end()
+
+
+def count(number: int) -> str:
+    """A number of parameters as people read it: "1.5B"."""
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.3g}{unit}"
+    return str(number)
+
+
+def describe(source: Any) -> str:
+    """A model's source on one line: its kind, then its fields."""
+    import msgspec
+
+    fields = msgspec.to_builtins(source)
+    kind = fields.pop("kind", "")
+    words = ", ".join(f"{key} {value}" for key, value in fields.items() if value)
+    return f"{kind}: {words}" if words else str(kind)

@@ -59,9 +59,8 @@ def _print_check(check: ModelCheck) -> None:
         return
     for item in check.sums:
         mark = "ok " if item.passed else "BAD"
-        print(
-            f"  {mark} {item.question:<22} thought {item.thinking_tokens:>3} tokens, then: {output.clean(item.answer)}"
-        )
+        thought = f"thought {item.thinking_tokens:>3} tokens"
+        print(f"  {mark} {item.question:<22} {thought}, then: {output.clean(item.answer)}")
     print(
         f"  {check.prompt_tokens_per_s:,.0f} prompt tokens/s, {check.tokens_per_s:,.0f} generated tokens/s "
         f"({check.backend}, {check.threads} threads), loaded in {check.load_s:.2f} s"

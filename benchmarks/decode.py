@@ -1,0 +1,122 @@
+"""Generation speed of `localai ask` against llama.cpp's own, as a ratio.
+
+Both sides generate the same number of tokens after the same prompt with the same file, threads and greedy
+sampling, each in a fresh process, in turns. "bare" is a loop over the low-level bindings that does nothing
+but decode and sample. The claim: at least 0.97.
+
+Usage: python benchmarks/decode.py [MODEL] [--rounds 7] [--tokens 128] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from localai import hardware
+from models.store import Store
+
+PROMPT = "Write a long story about a lighthouse keeper, the sea, and a letter that arrives too late."
+
+
+def main() -> None:
+    arguments = _arguments()
+    if arguments.bare:
+        print(json.dumps(bare(arguments.model, arguments.tokens, arguments.threads)))
+        return
+    path = str(Store().resolve(arguments.model).path)
+    rates: dict[str, list[float]] = {"localai": [], "bare": []}
+    for round_number in range(arguments.rounds + 1):
+        for side in rates:
+            rate = measure(side, path, arguments)
+            if round_number:  # the first round only warms the disk cache
+                rates[side].append(rate)
+    report(rates, arguments)
+
+
+def measure(side: str, path: str, arguments: argparse.Namespace) -> float:
+    """Tokens per second of one fresh process."""
+    if side == "bare":
+        command = [sys.executable, __file__, path, "--bare", "--tokens", str(arguments.tokens)]
+        command += ["--threads", str(arguments.threads)]
+        return float(_json_of(command)["tokens_per_s"])
+    command = [sys.executable, "-m", "localai.cli.main", "ask", path, PROMPT, "--json", "--temperature", "0"]
+    command += ["--max-tokens", str(arguments.tokens), "--threads", str(arguments.threads)]
+    answer = _json_of(command)
+    if answer["usage"]["completion_tokens"] != arguments.tokens:
+        sys.exit(f"the model stopped after {answer['usage']['completion_tokens']} tokens: take --tokens smaller")
+    return float(answer["timings"]["tokens_per_s"])
+
+
+def _json_of(command: list[str]) -> Any:
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL).stdout)
+
+
+def bare(path: str, count: int, threads: int) -> dict[str, float]:
+    """The loop that nothing can beat: decode, sample, again."""
+    import ctypes
+
+    import llama_cpp.llama_cpp as api
+
+    log = api.llama_log_callback(lambda *_: None)
+    api.llama_log_set(log, None)
+    model = api.llama_model_load_from_file(path.encode(), api.llama_model_default_params())
+    parameters = api.llama_context_default_params()
+    parameters.n_ctx, parameters.n_threads, parameters.n_threads_batch = 4096, threads, threads
+    context = api.llama_init_from_model(model, parameters)
+    text = f"<|im_start|>user\n{PROMPT}<|im_end|>\n<|im_start|>assistant\n".encode()
+    tokens = (api.llama_token * 512)()
+    length = api.llama_tokenize(api.llama_model_get_vocab(model), text, len(text), tokens, 512, True, True)
+    sampler = api.llama_sampler_init_greedy()
+    api.llama_decode(context, api.llama_batch_get_one(tokens, length))
+    one = (api.llama_token * 1)()
+    one[0] = api.llama_sampler_sample(sampler, context, -1)
+    batch = api.llama_batch_get_one(one, 1)
+    started = time.perf_counter()
+    for _ in range(count - 1):
+        api.llama_decode(context, batch)
+        one[0] = api.llama_sampler_sample(sampler, context, -1)
+    seconds = time.perf_counter() - started
+    ctypes.memset(tokens, 0, ctypes.sizeof(tokens))
+    return {"tokens_per_s": (count - 1) / seconds}
+
+
+def report(rates: dict[str, list[float]], arguments: argparse.Namespace) -> None:
+    ratios = [ours / bare_rate for ours, bare_rate in zip(rates["localai"], rates["bare"], strict=True)]
+    figures = {
+        "model": arguments.model,
+        "threads": arguments.threads,
+        "tokens": arguments.tokens,
+        "localai_tokens_per_s": statistics.median(rates["localai"]),
+        "bare_tokens_per_s": statistics.median(rates["bare"]),
+        "ratio": statistics.median(rates["localai"]) / statistics.median(rates["bare"]),
+        "ratios": ratios,
+    }
+    if arguments.json:
+        print(json.dumps(figures, indent=2))
+        return
+    for side in ("localai", "bare"):
+        listed = " ".join(f"{rate:.1f}" for rate in rates[side])
+        print(f"{side:<8} median {statistics.median(rates[side]):7.1f} tokens/s   ({listed})")
+    print(f"ratio of the medians {figures['ratio']:.3f}; pair by pair {min(ratios):.3f} to {max(ratios):.3f}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("model", nargs="?", default="smollm2:135m")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=hardware.physical_cores())
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    main()

@@ -1,0 +1,79 @@
+"""The quantize worker: takes one job on standard input, reports on standard output, and ends.
+
+Run as `python -P -m quantize.worker` by `quantize.client`. It parses the checkpoint and calls llama.cpp, so
+that neither happens in the app. When standard input closes, its parent is gone or no longer wants the result:
+it removes its temporary files and ends at once, also in the middle of llama.cpp's work.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from localai import frames, processes
+from localai.errors import LocalAIError
+from quantize import partials
+from quantize.protocol import Event, Failed, Finished, Job, Progress, decode_job, pack
+
+
+def main() -> int:
+    """Serve one job; 0 if its result was reported, good or bad."""
+    reader, writer = processes.claim_stdio()
+    body = frames.read(reader)
+    if body is None:
+        return 0
+    try:
+        job = decode_job(body)
+    except msgspec.MsgspecError as error:
+        print(f"not a job: {error}", file=sys.stderr)
+        return 2
+    threading.Thread(target=_end_with_parent, args=(reader, job), name="parent", daemon=True).start()
+    send = _Sender(writer)
+    send(_serve(job, send))
+    return 0
+
+
+class _Sender:
+    """Sends whole frames, from any thread."""
+
+    def __init__(self, writer: BinaryIO) -> None:
+        self._writer = writer
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            frame = memoryview(pack(event))
+            while frame:
+                frame = frame[self._writer.write(frame) :]
+
+
+def _serve(job: Job, send: _Sender) -> Event:
+    try:
+        from quantize import pipeline  # here, so that a failing import is reported, too
+
+        def on_progress(progress: Progress) -> None:
+            send(progress)
+
+        return Finished(pipeline.convert(job, on_progress))
+    except LocalAIError as error:
+        return Failed(type(error).__name__, error.message, error.hint)
+    except MemoryError:
+        return Failed("QuantizeError", "memory did not suffice", "Close other programs and try again")
+    except Exception as error:  # noqa: BLE001 - the process boundary
+        return Failed("QuantizeError", f"the conversion failed: {type(error).__name__}: {error}", "")
+
+
+def _end_with_parent(reader: BinaryIO, job: Job) -> None:
+    while reader.read(1):
+        pass
+    partials.remove_of(Path(job.output).absolute(), os.getpid())
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,257 @@
+"""Hostile GGUF headers: each is refused, at once, with an error of ours."""
+
+from __future__ import annotations
+
+import resource
+import struct
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from localai.errors import ModelFileError, UnsupportedModel
+from models.gguf import Header, check_supported, read_header
+
+
+def text(value: bytes) -> bytes:
+    return struct.pack("<Q", len(value)) + value
+
+
+def pair(key: bytes, kind: int, value: bytes) -> bytes:
+    return text(key) + struct.pack("<I", kind) + value
+
+
+def number(key: bytes, value: int) -> bytes:
+    return pair(key, 4, struct.pack("<I", value))
+
+
+def array(key: bytes, kind: int, count: int, items: bytes = b"") -> bytes:
+    return pair(key, 9, struct.pack("<IQ", kind, count) + items)
+
+
+def tensor(name: bytes, shape: tuple[int, ...], kind: int = 0, offset: int = 0) -> bytes:
+    dimensions = b"".join(struct.pack("<Q", length) for length in shape)
+    return text(name) + struct.pack("<I", len(shape)) + dimensions + struct.pack("<IQ", kind, offset)
+
+
+def gguf(
+    pairs: list[bytes] | None = None,
+    tensors: list[bytes] | None = None,
+    *,
+    pair_count: int | None = None,
+    tensor_count: int | None = None,
+    data: int = 4096,
+) -> bytes:
+    """A file of these parts; the counts are those of the lists unless something else is claimed."""
+    pairs, tensors = pairs or [], tensors or []
+    pair_count = len(pairs) if pair_count is None else pair_count
+    tensor_count = len(tensors) if tensor_count is None else tensor_count
+    head = b"GGUF" + struct.pack("<IQQ", 3, tensor_count, pair_count) + b"".join(pairs + tensors)
+    return head + bytes(-len(head) % 32) + bytes(data)
+
+
+MALFORMED = {
+    "magic alone": b"GGUF",
+    "version cut": b"GGUF\x03\x00",
+    "counts cut": b"GGUF" + struct.pack("<IQ", 3, 0),
+    "2^30 array elements in 64 bytes": gguf([array(b"a", 4, 1 << 30)], data=0).ljust(64, b"\0")[:64],
+    "2^30 strings in 64 bytes": gguf([array(b"a", 8, 1 << 30)], data=0).ljust(64, b"\0")[:64],
+    "2^64-1 array elements": gguf([array(b"a", 0, (1 << 64) - 1)]),
+    "2^61 elements of 8 bytes": gguf([array(b"a", 10, 1 << 61)]),
+    "string of 2^62": gguf([pair(b"a", 8, struct.pack("<Q", 1 << 62))]),
+    "string of 2^64-1": gguf([pair(b"a", 8, struct.pack("<Q", (1 << 64) - 1))]),
+    "string that wraps to 0": gguf([pair(b"a", 8, struct.pack("<Q", (1 << 64) - 8))]),
+    "string one byte over the end": gguf([pair(b"a", 8, struct.pack("<Q", 4096 + 30))]),
+    "string in an array over the end": gguf([array(b"a", 8, 2, text(b"x") + struct.pack("<Q", 1 << 40))]),
+    "string in a long array over the end": gguf(
+        [array(b"a", 8, 100, text(b"x") * 99 + struct.pack("<Q", 1 << 62))]
+    ),
+    "key of 2^62": gguf([struct.pack("<Q", 1 << 62)]),
+    "key over 65535": gguf([number(b"k" * 65536, 1)]),
+    "empty key": gguf([number(b"", 1)]),
+    "key not UTF-8": gguf([number(b"\xff\xfe", 1)]),
+    "duplicate key": gguf([number(b"a", 1), number(b"a", 2)]),
+    "unknown type": gguf([pair(b"a", 13, bytes(8))]),
+    "type 2^32-1": gguf([pair(b"a", 0xFFFFFFFF, bytes(8))]),
+    "unknown element type": gguf([array(b"a", 13, 1, bytes(8))]),
+    "array of arrays": gguf([array(b"a", 9, 1, struct.pack("<IQ", 4, 1) + bytes(4))]),
+    "arrays 1000 deep": gguf([pair(b"a", 9, struct.pack("<IQ", 9, 1) * 1000)]),
+    "2^63 entries": gguf(pair_count=1 << 63),
+    "2^32 entries": gguf(pair_count=1 << 32),
+    "one entry more than there is": gguf([number(b"a", 1)], pair_count=2, data=0),
+    "2^63 tensors": gguf(tensor_count=1 << 63),
+    "2^32 tensors": gguf(tensor_count=1 << 32),
+    "one tensor more than there is": gguf(tensors=[tensor(b"a", (32,))], tensor_count=2, data=128),
+    "no dimensions": gguf(tensors=[tensor(b"a", ())]),
+    "5 dimensions": gguf(tensors=[tensor(b"a", (1, 1, 1, 1, 1))]),
+    "2^32-1 dimensions": gguf(tensors=[text(b"a") + struct.pack("<I", 0xFFFFFFFF)]),
+    "dimension 0": gguf(tensors=[tensor(b"a", (32, 0))]),
+    "dimension 2^63": gguf(tensors=[tensor(b"a", (1 << 63,))]),
+    "product wraps to 0": gguf(tensors=[tensor(b"a", (1 << 32, 1 << 32))]),
+    "product wraps to 64": gguf(tensors=[tensor(b"a", (1 << 33, (1 << 31) + 1, 64))]),
+    "bytes overflow": gguf(tensors=[tensor(b"a", ((1 << 63) - 1,), kind=28)]),
+    "unknown tensor type": gguf(tensors=[tensor(b"a", (32,), kind=99)]),
+    "removed tensor type": gguf(tensors=[tensor(b"a", (32,), kind=4)]),
+    "row not whole blocks": gguf(tensors=[tensor(b"a", (33,), kind=8)]),
+    "no tensor name": gguf(tensors=[tensor(b"", (32,))]),
+    "tensor name of 64": gguf(tensors=[tensor(b"n" * 64, (32,))]),
+    "tensor name not UTF-8": gguf(tensors=[tensor(b"\xc3", (32,))]),
+    "duplicate tensor": gguf(tensors=[tensor(b"a", (8,)), tensor(b"a", (8,), offset=32)]),
+    "offset not aligned": gguf(tensors=[tensor(b"a", (8,), offset=4)]),
+    "offset beyond the file": gguf(tensors=[tensor(b"a", (8,), offset=1 << 40)]),
+    "offset near 2^64": gguf(tensors=[tensor(b"a", (8,), offset=(1 << 64) - 32)]),
+    "tensors overlap": gguf(tensors=[tensor(b"a", (8,)), tensor(b"b", (8,))]),
+    "gap between tensors": gguf(tensors=[tensor(b"a", (8,)), tensor(b"b", (8,), offset=64)]),
+    "tensor larger than the file": gguf(tensors=[tensor(b"a", (1 << 20,))]),
+    "tensor of exabytes": gguf(tensors=[tensor(b"a", (1 << 60,))]),
+    "alignment 0": gguf([number(b"general.alignment", 0)]),
+    "alignment 33": gguf([number(b"general.alignment", 33)]),
+    "alignment 2^31": gguf([number(b"general.alignment", 1 << 31)]),
+    "alignment a string": gguf([pair(b"general.alignment", 8, text(b"32"))]),
+    "alignment a truth": gguf([pair(b"general.alignment", 7, b"\x01")]),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_headers_are_refused_at_once(tmp_path: Path, case: str) -> None:
+    path = tmp_path / "hostile.gguf"
+    path.write_bytes(MALFORMED[case])
+    start = time.process_time()
+    with pytest.raises(ModelFileError) as caught:
+        read_header(path)
+    assert time.process_time() - start < 0.5
+    assert str(path) in caught.value.message
+    assert caught.value.hint
+
+
+def test_the_parts_make_a_file_that_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "good.gguf"
+    path.write_bytes(gguf([number(b"a", 1)], [tensor(b"a", (8,)), tensor(b"b", (32, 4), 8, 32)]))
+    assert len(read_header(path).tensors) == 2
+
+
+def test_a_huge_sparse_file_is_not_walked_through(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.gguf"
+    path.write_bytes(gguf([array(b"a", 8, 1 << 33)], data=0))
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.process_time()
+    with pytest.raises(ModelFileError, match="128 MiB"):
+        read_header(path)
+    assert time.process_time() - start < 0.5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
+
+
+MODEL = {
+    b"general.architecture": pair(b"general.architecture", 8, text(b"qwen2")),
+    b"block_count": number(b"qwen2.block_count", 2),
+    b"embedding_length": number(b"qwen2.embedding_length", 64),
+    b"context_length": number(b"qwen2.context_length", 2048),
+    b"head_count": number(b"qwen2.attention.head_count", 4),
+    b"head_count_kv": number(b"qwen2.attention.head_count_kv", 2),
+    b"tokens": array(b"tokenizer.ggml.tokens", 8, 2, text(b"a") + text(b"b")),
+}
+TENSORS = [tensor(b"token_embd.weight", (64, 2))]
+
+IMPOSSIBLE = {
+    "no architecture": {b"general.architecture": b""},
+    "gemma3": {b"general.architecture": pair(b"general.architecture", 8, text(b"gemma3"))},
+    "an architecture with escapes": {
+        b"general.architecture": pair(b"general.architecture", 8, text(b"\x1b]0;x\x07"))
+    },
+    "an adapter": {b"general.type": pair(b"general.type", 8, text(b"adapter"))},
+    "no layers": {b"block_count": number(b"qwen2.block_count", 0)},
+    "100000 layers": {b"block_count": number(b"qwen2.block_count", 100_000)},
+    "layers not stated": {b"block_count": b""},
+    "layers as text": {b"block_count": pair(b"qwen2.block_count", 8, text(b"2"))},
+    "negative layers": {b"block_count": pair(b"qwen2.block_count", 5, struct.pack("<i", -1))},
+    "no width": {b"embedding_length": number(b"qwen2.embedding_length", 0)},
+    "width 2^32-1": {b"embedding_length": number(b"qwen2.embedding_length", 0xFFFFFFFF)},
+    "no heads": {b"head_count": number(b"qwen2.attention.head_count", 0)},
+    "heads that do not divide": {b"head_count": number(b"qwen2.attention.head_count", 6)},
+    "no KV heads": {b"head_count_kv": number(b"qwen2.attention.head_count_kv", 0)},
+    "KV heads that do not divide": {b"head_count_kv": number(b"qwen2.attention.head_count_kv", 3)},
+    "heads of one layer 0": {
+        b"head_count_kv": array(b"qwen2.attention.head_count_kv", 4, 2, struct.pack("<II", 2, 0))
+    },
+    "no context": {b"context_length": number(b"qwen2.context_length", 0)},
+    "key length 2^31": {b"more": number(b"qwen2.attention.key_length", 1 << 31)},
+    "a million experts": {b"more": number(b"qwen2.expert_count", 1_000_000)},
+    "no vocabulary": {b"tokens": b""},
+    "an empty vocabulary": {b"tokens": array(b"tokenizer.ggml.tokens", 8, 0)},
+}
+
+
+def read_model(tmp_path: Path, changes: dict[bytes, bytes], tensors: list[bytes]) -> tuple[Header, Path]:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf([part for part in {**MODEL, **changes}.values() if part], tensors))
+    return read_header(path), path
+
+
+def test_a_plain_model_is_supported(tmp_path: Path) -> None:
+    check_supported(*read_model(tmp_path, {}, TENSORS))
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_models_that_cannot_run_are_refused(tmp_path: Path, case: str) -> None:
+    header, path = read_model(tmp_path, IMPOSSIBLE[case], TENSORS)
+    with pytest.raises(UnsupportedModel) as caught:
+        check_supported(header, path)
+    assert str(path) in caught.value.message
+    assert str(caught.value).isprintable()
+
+
+def test_a_model_without_tensors_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="no tensors"):
+        check_supported(*read_model(tmp_path, {}, []))
+
+
+def test_an_unknown_architecture_is_named_with_those_that_run(tmp_path: Path) -> None:
+    header, path = read_model(tmp_path, IMPOSSIBLE["gemma3"], TENSORS)
+    with pytest.raises(UnsupportedModel, match=r"'gemma3'.*llama, qwen2, qwen3"):
+        check_supported(header, path)
+
+
+VALID = gguf(list(MODEL.values()), TENSORS, data=512)
+HEAD = len(VALID) - 512
+VALUES = [0, 1, 4, 9, 255, 1 << 16, 1 << 31, (1 << 32) - 1, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
+
+flips = st.tuples(st.just("flip"), st.integers(0, HEAD - 1), st.integers(0, 255))
+words = st.tuples(st.just("word"), st.integers(0, HEAD - 8), st.sampled_from(VALUES))
+cuts = st.tuples(st.just("cut"), st.integers(0, len(VALID)), st.just(0))
+drops = st.tuples(st.just("drop"), st.integers(0, HEAD - 1), st.integers(1, 64))
+
+
+def mutated(changes: list[tuple[str, int, int]]) -> bytes:
+    data = bytearray(VALID)
+    for kind, at, value in changes:
+        if kind == "flip" and at < len(data):
+            data[at] = value
+        elif kind == "word" and at + 8 <= len(data):
+            struct.pack_into("<Q", data, at, value)
+        elif kind == "cut":
+            del data[at:]
+        elif kind == "drop":
+            del data[at : at + value]
+    return bytes(data)
+
+
+@settings(max_examples=400, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(flips | words | cuts | drops, min_size=1, max_size=4))
+def test_whatever_is_changed_only_our_errors_come_out(
+    tmp_path: Path, changes: list[tuple[str, int, int]]
+) -> None:
+    path = tmp_path / "mutated.gguf"
+    path.write_bytes(mutated(changes))
+    said = ""
+    try:
+        header = read_header(path)
+        for name in dir(Header):
+            getattr(header, name)
+        check_supported(header, path)
+    except (ModelFileError, UnsupportedModel) as error:
+        said = str(error)
+    assert not said or said.isprintable()

@@ -1,0 +1,144 @@
+"""The terminal chat as an application: themes, commands, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import ClassVar
+
+from textual import work
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from localai.engine.client import Engine, LoadOptions
+from localai.engine.protocol import Sampling
+from localai.errors import LocalAIError
+from localai.history import History
+from tui.screens.chat import ChatScreen
+from tui.session import Session
+from tui.shelf import ModelShelf
+from tui.theme import DARK, LIGHT
+
+
+class ChatApp(App[None]):
+    """One session on one screen. The model loads in the background while the user already types."""
+
+    TITLE = "localai"
+    CSS_PATH = "app.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+q", "quit", "Quit", priority=True)]
+
+    def __init__(
+        self,
+        engine: Engine,
+        history: History,
+        models: ModelShelf,
+        *,
+        model: str | None,
+        load_options: LoadOptions = LoadOptions(),
+        system: str = "",
+        sampling: Sampling = Sampling(),
+        max_tokens: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`model`: a name or path; None: the only one installed, or the user's choice."""
+        super().__init__()
+        self.session = Session(
+            engine,
+            history,
+            models,
+            load_options=load_options,
+            system=system,
+            sampling=sampling,
+            max_tokens=max_tokens,
+            clock=clock,
+            now=now,
+        )
+        self._model = model
+        self._ending = False
+        self.register_theme(DARK)
+        self.theme = DARK.name
+
+    def get_default_screen(self) -> Screen[None]:
+        return ChatScreen(self.session)
+
+    def on_mount(self) -> None:
+        if self._model is not None:
+            self.session.choose(self._model)
+            return
+        try:
+            entries = self.session.models.entries()
+        except LocalAIError as error:
+            self.notify(str(error), severity="error", markup=False)
+            return
+        if len(entries) == 1:
+            self.session.choose(entries[0].name)
+        elif entries:
+            self.call_after_refresh(self.run_action, "screen.choose_model")
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The command palette. (Textual's own also writes screenshots: conversations stay off the disk.)"""
+        if isinstance(screen, ChatScreen):
+            yield SystemCommand("New conversation", "Begin anew", screen.action_new_conversation)
+            yield SystemCommand("Choose a model", "Load another model", screen.action_choose_model)
+            yield SystemCommand("Conversations", "Show the stored ones", screen.action_toggle_sidebar)
+            yield SystemCommand("Stop", "Stop the reply; what has come is kept", screen.action_stop)
+            yield SystemCommand("Try again", "Another reply to the last question", screen.action_regenerate)
+            yield SystemCommand("Thoughts", "Open or fold the last thoughts", screen.action_toggle_thinking)
+            yield SystemCommand("Keys", "Show the keys", screen.action_help)
+        yield SystemCommand("Light or dark", "Change between the two", self.action_toggle_dark)
+        yield SystemCommand("Theme", "Choose among all themes", self.action_change_theme)
+        yield SystemCommand("Quit", "End the program", self.action_quit)
+
+    def action_toggle_dark(self) -> None:
+        """From the dark theme to the light one, and back."""
+        self.theme = LIGHT if self.current_theme.dark else DARK.name
+
+    async def action_quit(self) -> None:
+        """Stop, store, close, end. Asked a second time, end at once."""
+        if self._ending:
+            self.exit()
+            return
+        self._ending = True
+        self._end()
+
+    @work(group="end")
+    async def _end(self) -> None:
+        await self.session.close()
+        self.exit()
+
+
+def run_chat(
+    engine: Engine,
+    history: History,
+    models: ModelShelf,
+    *,
+    model: str | None,
+    load_options: LoadOptions = LoadOptions(),
+    system: str = "",
+    sampling: Sampling = Sampling(),
+    max_tokens: int | None = None,
+) -> int:
+    """Run the chat on this terminal until the user ends it; the exit code. Closes the engine."""
+    app = ChatApp(
+        engine,
+        history,
+        models,
+        model=model,
+        load_options=load_options,
+        system=system,
+        sampling=sampling,
+        max_tokens=max_tokens,
+    )
+    return asyncio.run(_run(app))
+
+
+async def _run(app: ChatApp) -> int:
+    try:
+        await app.run_async()
+    finally:
+        # However the screen ended, a crash of it included, the reply is stored and the worker ends.
+        await app.session.close()
+    return app.return_code or 0

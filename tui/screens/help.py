@@ -1,0 +1,80 @@
+"""The keys, and a word on where things are."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+KEYS: Final = (
+    (
+        "Write",
+        (
+            ("Enter", "send"),
+            ("Ctrl+J, Shift+Enter", "new line"),
+            ("Up, in an empty composer", "bring an earlier prompt back"),
+            ("Page Up, Page Down", "scroll the conversation"),
+        ),
+    ),
+    (
+        "Reply",
+        (
+            ("Esc", "stop it; what has come is kept"),
+            ("Ctrl+R", "try again, with another reply"),
+            ("Ctrl+T", "open or fold the last thoughts"),
+        ),
+    ),
+    (
+        "Program",
+        (
+            ("Ctrl+N", "new conversation"),
+            ("Ctrl+B", "conversations; Del deletes one"),
+            ("Ctrl+O", "choose a model"),
+            ("Ctrl+P", "all commands, themes"),
+            ("F1", "this help"),
+            ("Ctrl+Q", "quit"),
+        ),
+    ),
+)
+_COLUMN: Final = 26
+
+
+class HelpScreen(ModalScreen[None]):
+    """A table of keys; any of Esc, Enter, F1 closes it."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,enter,f1,q,question_mark", "close", "Close", show=False)
+    ]
+
+    def __init__(self) -> None:
+        super().__init__(classes="modal")
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="box"):
+            yield Static("Keys", markup=False, classes="title")
+            with VerticalScroll():
+                yield Static(_table(), markup=False)
+            yield Static("Everything works with the mouse, too. Esc closes.", markup=False, classes="hint")
+
+    def on_click(self) -> None:
+        self.dismiss()
+
+    def action_close(self) -> None:
+        self.dismiss()
+
+
+def _table() -> Content:
+    lines: list[Content] = []
+    for heading, keys in KEYS:
+        lines += [Content("")] if lines else []
+        lines.append(Content.styled(heading, "bold"))
+        lines += [
+            Content.styled(f"  {key:<{_COLUMN}}", "$primary") + Content.styled(does, "$text-muted")
+            for key, does in keys
+        ]
+    return Content("\n").join(lines)

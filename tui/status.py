@@ -1,0 +1,54 @@
+"""What the status line says about a session."""
+
+from __future__ import annotations
+
+from tui.format import count
+from tui.loader import Loader
+from tui.session import Session
+from tui.turn import Turn
+from tui.widgets.status_line import Status, Tone
+
+
+def status_of(session: Session) -> Status:
+    """The session at this moment, in words and numbers."""
+    loader, turn = session.loader, session.turn
+    entry, loaded = loader.entry, loader.loaded
+    state, tone = _turn_state(turn, loader) if turn and session.busy else _model_state(loader)
+    return Status(
+        model=entry.name if entry else "",
+        file_type=loaded.file_type if loaded else entry.file_type if entry else "",
+        context_used=turn.context_used if turn else _context_of(session),
+        context=loaded.context if loaded else 0,
+        tokens_per_s=turn.tokens_per_s if turn else 0.0,
+        state=state,
+        tone=tone,
+        busy=session.busy,
+    )
+
+
+def _model_state(loader: Loader) -> tuple[str, Tone]:
+    match loader.state:
+        case "none":
+            return "choose a model", "quiet"
+        case "loading":
+            return f"loading {loader.fraction:.0%}", "busy"
+        case "failed":
+            return "not loaded", "bad"
+        case "ready":
+            return "ready", "good"
+
+
+def _turn_state(turn: Turn, loader: Loader) -> tuple[str, Tone]:
+    if turn.phase == "waiting":
+        return _model_state(loader) if loader.state != "ready" else ("waiting", "busy")
+    if turn.phase == "reading":
+        done, total = turn.prefill
+        progress = f" {count(done)}/{count(total)}" if total else ""
+        return f"reading prompt{progress}", "busy"
+    return turn.phase, "busy"
+
+
+def _context_of(session: Session) -> int:
+    """What the last reply of a reopened conversation took."""
+    replies = [m for m in session.conversation.branch() if m.role == "assistant" and m.prompt_tokens]
+    return replies[-1].prompt_tokens + replies[-1].completion_tokens if replies else 0
