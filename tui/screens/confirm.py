@@ -31,7 +31,7 @@ class ConfirmScreen(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="box -small"):
             yield Static(Content(self._question), markup=False, classes="title")
-            yield Static(Content(self._consequence), markup=False, classes="text")
+            yield Static(Content(self._consequence), markup=False, classes="text -consequence")
             with Horizontal(classes="buttons"):
                 yield Button(Content("Cancel"), id="no", compact=True)
                 yield Button(Content(self._yes), id="yes", variant="error", compact=True)

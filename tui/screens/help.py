@@ -6,7 +6,7 @@ from typing import ClassVar, Final
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
@@ -55,11 +55,10 @@ class HelpScreen(ModalScreen[None]):
         super().__init__(classes="modal")
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="box"):
-            yield Static("Keys", markup=False, classes="title")
-            with VerticalScroll():
-                yield Static(_table(), markup=False)
-            yield Static("Everything works with the mouse, too. Esc closes.", markup=False, classes="hint")
+        with VerticalScroll(classes="box") as box:
+            box.border_title = "Keys"
+            box.border_subtitle = "Esc closes"
+            yield Static(_table(), markup=False, classes="text")
 
     def on_click(self) -> None:
         self.dismiss()
@@ -72,9 +71,6 @@ def _table() -> Content:
     lines: list[Content] = []
     for heading, keys in KEYS:
         lines += [Content("")] if lines else []
-        lines.append(Content.styled(heading, "bold"))
-        lines += [
-            Content.styled(f"  {key:<{_COLUMN}}", "$primary") + Content.styled(does, "$text-muted")
-            for key, does in keys
-        ]
+        lines.append(Content.styled(heading, "bold $foreground"))
+        lines += [Content.styled(f"  {key:<{_COLUMN}}", "$primary") + Content(does) for key, does in keys]
     return Content("\n").join(lines)

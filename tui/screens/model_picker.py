@@ -42,8 +42,9 @@ class ModelPicker(ModalScreen[str | None]):
         self._note = Static(markup=False, classes="hint")
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="box"):
-            yield Static("Models", markup=False, classes="title")
+        with Vertical(classes="box") as box:
+            box.border_title = "Models"
+            box.border_subtitle = "Enter loads · Esc closes"
             yield Input(placeholder="Type to filter", compact=True, select_on_focus=False)
             yield self._list
             yield self._note
@@ -98,5 +99,5 @@ def _line(entry: ModelEntry, current: bool) -> Content:
     kind = "reasoning" if entry.reasoning else "plain"
     facts = f"  {clean(entry.file_type):<8} {size(entry.size):>8}  "
     sign = Content.styled("● " if current else "  ", "$success")
-    tone = "$text-primary" if entry.reasoning else "$text-muted"
-    return sign + name + Content.styled(facts, "$text-muted") + Content.styled(kind, tone)
+    tone = "$text-primary" if entry.reasoning else "dim"
+    return sign + name + Content.styled(facts, "dim") + Content.styled(kind, tone)

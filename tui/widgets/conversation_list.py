@@ -89,6 +89,8 @@ class ConversationList(Vertical):
 
     def focus_list(self) -> None:
         """Give the keyboard to the list."""
+        if self._list.highlighted is None:
+            self._list.action_cursor_down()
         self._list.focus()
 
     @on(OptionList.OptionSelected)

@@ -44,11 +44,14 @@ class ConversationView(VerticalScroll):
     ConversationView {
         align-horizontal: center;
         scrollbar-size-vertical: 1;
+        scrollbar-gutter: stable;
         & > .column {
             width: 100%;
             max-width: 100;
             height: auto;
-            padding: 0 2 1 2;
+            /* An anchored view that is not full would otherwise stand at the bottom. */
+            min-height: 100%;
+            padding: 0 1 1 2;
         }
         Earlier {
             width: 1fr;
@@ -58,7 +61,7 @@ class ConversationView(VerticalScroll):
             margin: 1 0 0 0;
             &:hover { color: $foreground; }
         }
-        &.-empty { align-vertical: middle; }
+        &.-empty > .column { align-vertical: middle; }
     }
     """
 

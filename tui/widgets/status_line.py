@@ -55,6 +55,7 @@ class StatusLine(Widget):
     """
 
     status: reactive[Status] = reactive(Status())
+    auto_links = False  # the parts that can be clicked keep their colours
 
     def render(self) -> RenderResult:
         return status_content(self.status, self.content_size.width)
@@ -62,7 +63,7 @@ class StatusLine(Widget):
 
 def status_content(status: Status, width: int) -> Content:
     """The line for that width in cells."""
-    left = _fitting(_parts(status), width)
+    left = _fitting(status, width)
     hints = [STOP_HINT, *HINTS] if status.busy else list(HINTS)
     while hints:
         right = Content("  ").join([_hint(*hint) for hint in hints])
@@ -72,25 +73,29 @@ def status_content(status: Status, width: int) -> Content:
     return left
 
 
-def _parts(status: Status) -> list[tuple[int, Content]]:
-    """The parts from left to right, each with its importance (0 stays longest)."""
-    tones = {"quiet": "$text-muted", "busy": "$text-accent", "good": "$text-success", "bad": "$text-error"}
+def _parts(status: Status, *, with_gauge: bool) -> list[tuple[int, Content]]:
+    """The parts from left to right, each with its rank (0 stays longest)."""
+    tones = {"quiet": "", "busy": "$text-accent", "good": "$text-success", "bad": "$text-error"}
     parts = [(1, _action(clean(status.model) or "no model", "screen.choose_model", "$foreground"))]
     if status.file_type:
         parts.append((4, Content(clean(status.file_type))))
     if status.context:
         share = status.context_used / status.context
-        colour = "$text-warning" if share > NEARLY_FULL else "$text-muted"
+        colour = "$text-warning" if share > NEARLY_FULL else ""
+        bar = f"{gauge(share)} " if with_gauge else ""
         numbers = f"{count(status.context_used)} / {count(status.context)}"
-        parts.append((3, Content.styled(f"{gauge(share)} {numbers}", colour)))
+        parts.append((3, Content.styled(bar + numbers, colour)))
     if status.tokens_per_s:
         parts.append((2, Content(f"{status.tokens_per_s:.1f} tok/s")))
     parts.append((0, Content.styled(clean(status.state), tones[status.tone])))
     return parts
 
 
-def _fitting(parts: list[tuple[int, Content]], width: int) -> Content:
+def _fitting(status: Status, width: int) -> Content:
     """The parts with dots between, without the least important ones if there is no room."""
+    parts = _parts(status, with_gauge=True)
+    if sum(part.cell_length + 3 for _, part in parts) - 3 > width:
+        parts = _parts(status, with_gauge=False)
     while True:
         line = Content(" · ").join([part for _, part in parts])
         if line.cell_length <= width or len(parts) == 1:
@@ -99,9 +104,9 @@ def _fitting(parts: list[tuple[int, Content]], width: int) -> Content:
 
 
 def _hint(key: str, word: str, action: str) -> Content:
-    return _action(key, action, "$primary") + _action(f" {word}", action, "$text-muted")
+    return _action(key, action, "$primary") + _action(f" {word}", action)
 
 
-def _action(text: str, action: str, colour: str) -> Content:
+def _action(text: str, action: str, colour: str = "") -> Content:
     """Text that does something when clicked. The action is ours, never a model's."""
     return Content(text).stylize(Style.from_meta({"@click": action})).stylize(colour)

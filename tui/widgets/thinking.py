@@ -79,7 +79,7 @@ class ThinkingBlock(Vertical):
             padding: 0 0 0 1;
             margin: 0 0 0 0;
             border-left: outer $border-blurred;
-            color: $text-disabled;
+            color: $text-muted;
         }
         &.-live Tail { display: block; }
         &.-open Static.body { display: block; }

@@ -54,17 +54,15 @@ class Welcome(Vertical):
     Welcome {
         height: auto;
         padding: 1 0;
-        align-horizontal: center;
-        & > Static { width: auto; max-width: 100%; text-align: center; }
         .name { text-style: bold; color: $primary; }
         .promise { color: $text-muted; margin: 0 0 1 0; }
         .model { color: $foreground; }
-        .about { color: $text-muted; max-width: 72; }
+        .about { color: $text-muted; max-width: 72; margin: 0; }
         .about.-note { color: $text-accent; }
         .examples {
             width: auto;
             height: auto;
-            margin: 1 0;
+            margin: 1 0 1 -1;
         }
         Example {
             width: auto;
@@ -117,6 +115,4 @@ class Welcome(Vertical):
 
 
 def _keys() -> Content:
-    return Content("   ").join(
-        [Content.styled(key, "$primary") + Content.styled(f" {word}", "$text-muted") for key, word in KEYS]
-    )
+    return Content("   ").join([Content.styled(key, "$primary") + Content(f" {word}") for key, word in KEYS])

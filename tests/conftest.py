@@ -1,0 +1,26 @@
+"""What all tests share: a home of their own, and the real tiny model, quantized once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.catalog import builtin_checkpoint
+from quantize.client import Job, run
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A LOCALAI_HOME of the test's own: nothing touches the user's models and conversations."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("LOCALAI_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """r1-nano at Q8_0: a real model that reasons about sums."""
+    output = tmp_path_factory.mktemp("nano") / "r1-nano-Q8_0.gguf"
+    run(Job(source=str(builtin_checkpoint("r1-nano")), output=str(output), file_type="Q8_0"))
+    return output

@@ -1,0 +1,219 @@
+"""Names, shapes, permutations and rope scaling of the families."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from localai.errors import CheckpointError, LocalAIError, UnsupportedModel
+from quantize import floats, plan
+from quantize.architectures import family_and_config
+from quantize.architectures.base import Rope, read_config
+from quantize.architectures.llama import llama3_factors
+from quantize.checkpoint import open_checkpoint
+from tests.quantize.making import make_checkpoint
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 1024,
+}
+LLAMA3 = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+
+def test_interleaving_pairs_each_row_with_the_one_half_a_head_on() -> None:
+    rows = np.arange(3 * 8 * 2).reshape(24, 2)
+    expected = []
+    for head in range(3):
+        for i in range(4):
+            expected += [rows[head * 8 + i], rows[head * 8 + i + 4]]
+    assert floats.interleave_heads(rows, 8).tolist() == np.array(expected).tolist()
+    assert floats.interleave_heads(rows[:, 0], 8).tolist() == np.array(expected)[:, 0].tolist()
+
+
+def test_interleaving_makes_llama_cpp_rotate_as_the_checkpoint_does() -> None:
+    """Rotating interleaved queries and keys by neighbours gives the scores of rotating the originals by halves."""
+    random = np.random.default_rng(3)
+    query, key = random.standard_normal((2, 8))
+    angles = random.standard_normal(4)
+
+    def by_halves(x: np.ndarray, angle: np.ndarray) -> np.ndarray:
+        a, b = x[:4], x[4:]
+        return np.concatenate([a * np.cos(angle) - b * np.sin(angle), a * np.sin(angle) + b * np.cos(angle)])
+
+    def by_neighbours(x: np.ndarray, angle: np.ndarray) -> np.ndarray:
+        a, b = x[0::2], x[1::2]
+        return np.stack(
+            [a * np.cos(angle) - b * np.sin(angle), a * np.sin(angle) + b * np.cos(angle)], 1
+        ).ravel()
+
+    score = by_halves(query, 5 * angles) @ by_halves(key, 2 * angles)
+    swapped = [floats.interleave_heads(x, 8) for x in (query, key)]
+    assert math.isclose(by_neighbours(swapped[0], 5 * angles) @ by_neighbours(swapped[1], 2 * angles), score)
+
+
+def test_llama3_factors_against_double_precision() -> None:
+    rope = Rope(kind="llama3", theta=500000.0, **LLAMA3)
+    expected = []
+    for i in range(64):
+        wavelength = 2 * math.pi * 500000.0 ** (2 * i / 128)
+        if wavelength < 8192 / 4:
+            expected.append(1.0)
+        elif wavelength > 8192:
+            expected.append(8.0)
+        else:
+            smooth = (8192 / wavelength - 1) / 3
+            expected.append(1 / ((1 - smooth) / 8 + smooth))
+    found = llama3_factors(rope, 128)
+    assert found.dtype == np.float32
+    assert np.allclose(found, expected, rtol=1e-5)
+    assert found[0] == 1
+    assert found[-1] == 8
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_theta": 5e5, "rope_scaling": {"type": "llama3", **LLAMA3}},
+        {"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", **LLAMA3}},
+        {"rope_parameters": {"rope_theta": 5e5, "rope_type": "llama3", **LLAMA3}},
+    ],
+)
+def test_both_forms_of_the_rope_parameters_are_read(rope: dict) -> None:
+    assert read_config({**CONFIG, **rope}).rope == Rope(kind="llama3", theta=5e5, **LLAMA3)
+
+
+def test_no_rope_scaling_in_either_form() -> None:
+    assert read_config({**CONFIG, "rope_theta": 1e6, "rope_scaling": None}).rope == Rope(theta=1e6)
+    assert (
+        read_config({**CONFIG, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}).rope == Rope()
+    )
+
+
+BAD_CONFIGS = {
+    "no architecture": ({"architectures": None}, UnsupportedModel, "does not name"),
+    "another architecture": ({"architectures": ["MambaForCausalLM"]}, UnsupportedModel, "MambaForCausalLM"),
+    "longrope": ({"rope_scaling": {"type": "longrope"}}, UnsupportedModel, "longrope"),
+    "linear without factor": ({"rope_scaling": {"type": "linear"}}, CheckpointError, "without its factor"),
+    "yarn without context": (
+        {"rope_scaling": {"type": "yarn", "factor": 4}},
+        CheckpointError,
+        "original_max",
+    ),
+    "llama3 upside down": (
+        {"rope_scaling": {"type": "llama3", **LLAMA3, "low_freq_factor": 4.0}},
+        CheckpointError,
+        "low_freq_factor",
+    ),
+    "rope is a text": ({"rope_scaling": "yarn"}, CheckpointError, "not an object"),
+    "no hidden size": ({"hidden_size": None}, CheckpointError, "hidden_size"),
+    "no layers": ({"num_hidden_layers": 0}, CheckpointError, "num_hidden_layers"),
+    "a million layers": ({"num_hidden_layers": 10**6}, CheckpointError, "num_hidden_layers"),
+    "heads that do not divide": ({"num_attention_heads": 5}, CheckpointError, "do not divide"),
+    "key heads that do not divide": ({"num_key_value_heads": 3}, CheckpointError, "cannot be"),
+    "an odd head": ({"head_dim": 15}, CheckpointError, "cannot be"),
+    "a negative theta": ({"rope_theta": -1.0}, CheckpointError, "theta"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CONFIGS)
+def test_bad_configs(case: str) -> None:
+    change, kind, message = BAD_CONFIGS[case]
+    with pytest.raises(kind) as caught:
+        family_and_config({**CONFIG, **change})
+    assert message in str(caught.value)
+
+
+def test_an_unknown_architecture_lists_the_known() -> None:
+    with pytest.raises(UnsupportedModel) as caught:
+        family_and_config({**CONFIG, "architectures": ["GPT2LMHeadModel"]})
+    assert "LlamaForCausalLM" in caught.value.hint
+    assert "Qwen2ForCausalLM" in caught.value.hint
+
+
+def planned(folder: Path, **changes) -> dict[str, plan.PlannedTensor]:
+    make_checkpoint(folder, **changes)
+    return planned_of(folder)
+
+
+def planned_of(folder: Path) -> dict[str, plan.PlannedTensor]:
+    checkpoint = open_checkpoint(folder)
+    family, config = family_and_config(checkpoint.config)
+    return {t.name: t for t in plan.plan_tensors(checkpoint, family, config, "BF16")}
+
+
+def test_llama_names(tmp_path: Path) -> None:
+    found = planned(tmp_path / "m", rope_scaling={"rope_type": "llama3", **LLAMA3}, num_hidden_layers=1)
+    layer = "attn_norm attn_q attn_k attn_v attn_output ffn_norm ffn_gate ffn_up ffn_down".split()
+    assert set(found) == {
+        *("rope_freqs.weight", "token_embd.weight", "output_norm.weight", "output.weight"),
+        *(f"blk.0.{name}.weight" for name in layer),
+    }
+    heads = {name: tensor.head_rows for name, tensor in found.items() if tensor.head_rows}
+    assert heads == {"blk.0.attn_q.weight": 16, "blk.0.attn_k.weight": 16}
+    assert found["rope_freqs.weight"].shape == (8,)
+
+
+def test_qwen2_has_biases_and_no_permutation(tmp_path: Path) -> None:
+    found = planned(tmp_path / "m", architectures=["Qwen2ForCausalLM"])
+    assert found["blk.1.attn_q.bias"].shape == (64,)
+    assert found["blk.1.attn_k.bias"].shape == (32,)
+    assert not any(tensor.head_rows for tensor in found.values())
+
+
+def test_llama_with_biases_permutes_them(tmp_path: Path) -> None:
+    found = planned(tmp_path / "m", attention_bias=True)
+    assert found["blk.0.attn_q.bias"].head_rows == 16
+    assert found["blk.0.attn_v.bias"].head_rows == 0
+
+
+def test_tied_embeddings_have_no_output(tmp_path: Path) -> None:
+    assert "output.weight" not in planned(tmp_path / "m", tie_word_embeddings=True)
+
+
+def test_a_stated_head_size_is_taken(tmp_path: Path) -> None:
+    assert planned(tmp_path / "m", head_dim=32)["blk.0.attn_q.weight"].shape == (128, 64)
+
+
+@pytest.mark.parametrize(
+    ("made", "said", "message"),
+    [
+        ({}, {"num_hidden_layers": 3}, "lacks the tensor 'model.layers.2."),
+        ({}, {"num_hidden_layers": 1}, "holds the tensor 'model.layers.1."),
+        ({}, {"vocab_size": 500}, "has the shape [512, 64], but config.json asks for [500, 64]"),
+        ({}, {"intermediate_size": 100}, "has the shape"),
+        ({}, {"architectures": ["Qwen2ForCausalLM"]}, "q_proj.bias"),
+        (
+            {"architectures": ["Qwen2ForCausalLM"], "tie_word_embeddings": True},
+            {"tie_word_embeddings": False},
+            "lm_head",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_config(tmp_path: Path, made: dict, said: dict, message: str) -> None:
+    make_checkpoint(tmp_path / "weights", **made)
+    make_checkpoint(tmp_path / "config", **{**made, **said})
+    (tmp_path / "config" / "model.safetensors").write_bytes(
+        (tmp_path / "weights" / "model.safetensors").read_bytes()
+    )
+    with pytest.raises(CheckpointError) as caught:
+        planned_of(tmp_path / "config")
+    assert message in str(caught.value)
+
+
+def test_other_dtypes_are_refused_by_name(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "m", dtype="F8_E4M3")
+    with pytest.raises(LocalAIError, match="F8_E4M3"):
+        planned_of(tmp_path / "m")

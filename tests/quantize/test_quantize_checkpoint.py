@@ -1,0 +1,154 @@
+"""Checkpoint folders as untrusted input."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from localai.errors import CheckpointError
+from quantize.checkpoint import INDEX, open_checkpoint
+from tests.quantize.making import make_checkpoint, safetensors
+
+SHARD_2 = "model-00002-of-00003.safetensors"
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_proper_folder_is_read(tmp_path: Path, shards: int) -> None:
+    values = make_checkpoint(tmp_path / "m", shards=shards)
+    checkpoint = open_checkpoint(tmp_path / "m")
+    assert checkpoint.tensors.keys() == values.keys()
+    assert checkpoint.config["hidden_size"] == 64
+    assert checkpoint.generation["temperature"] == 0.6
+    assert checkpoint.nbytes == sum(value.size * 2 for value in values.values())
+    files = [tensor.file.name for tensor in checkpoint.tensors.values()]
+    assert files == sorted(files)
+
+
+def change_index(folder: Path, change: Callable[[dict], None]) -> None:
+    index = json.loads((folder / INDEX).read_text())
+    change(index)
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+def point_to(name: object) -> Callable[[Path], None]:
+    return lambda folder: change_index(folder, lambda i: i["weight_map"].update({"lm_head.weight": name}))
+
+
+def only_pickle(folder: Path) -> None:
+    for file in (*folder.glob("*.safetensors"), folder / INDEX):
+        file.unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x02.")
+
+
+def shards_without_index(folder: Path) -> None:
+    (folder / INDEX).unlink()
+    (folder / SHARD_2).unlink()
+
+
+def fifo_shard(folder: Path) -> None:
+    (folder / SHARD_2).unlink()
+    os.mkfifo(folder / SHARD_2)
+
+
+def extra_tensor(folder: Path) -> None:
+    change_index(folder, lambda index: index["weight_map"].pop("lm_head.weight"))
+
+
+def same_tensor_twice(folder: Path) -> None:
+    (folder / INDEX).unlink()
+    shard = folder / "model-00001-of-00003.safetensors"
+    (folder / SHARD_2).write_bytes(shard.read_bytes())
+
+
+def adapter_only(folder: Path) -> None:
+    only_pickle(folder)
+    (folder / "pytorch_model.bin").unlink()
+    (folder / "adapter_model.safetensors").write_bytes(safetensors({}))
+
+
+def truncated(folder: Path) -> None:
+    data = (folder / SHARD_2).read_bytes()
+    (folder / SHARD_2).write_bytes(data[:-100])
+
+
+def write(name: str, text: str | bytes) -> Callable[[Path], None]:
+    data = text if isinstance(text, bytes) else text.encode()
+    return lambda folder: (folder / name).write_bytes(data) and None
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no config.json": (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+    "config.json is not JSON": (write("config.json", "{"), "not valid JSON"),
+    "config.json is a list": (write("config.json", "[]"), "does not hold a JSON object"),
+    "config.json says a key twice": (write("config.json", '{"a": 1, "a": 2}'), "'a' stands there twice"),
+    "config.json is a git-lfs pointer": (
+        write("config.json", "version https://git-lfs.github.com/spec/v1\n"),
+        "git lfs pull",
+    ),
+    "a missing shard": (lambda folder: (folder / SHARD_2).unlink(), f"lacks 1 of 3 weight files: {SHARD_2}"),
+    "a missing shard and no index": (shards_without_index, f"lacks 1 of 3 weight files: {SHARD_2}"),
+    "an index that names ..": (point_to("../x.safetensors"), "not a file in its folder"),
+    "an index that names an absolute path": (point_to("/etc/x.safetensors"), "not a file in its folder"),
+    "an index that names a Windows path": (point_to("..\\x.safetensors"), "not a file in its folder"),
+    "an index that names a drive": (point_to("C:x.safetensors"), "not a file in its folder"),
+    "an index that names a NUL": (point_to("x\0.safetensors"), "not a file in its folder"),
+    "an index that names nothing": (point_to(""), "not a file in its folder"),
+    "an index that names a number": (point_to(3), "not a file in its folder"),
+    "an index that names a pickle": (point_to("pytorch_model.bin"), "not a safetensors file"),
+    "an index without a map": (write(INDEX, "{}"), "has no weight_map"),
+    "an index with a list": (write(INDEX, '{"weight_map": []}'), "has no weight_map"),
+    "a tensor in another shard": (point_to(SHARD_2), "it is not there"),
+    "a tensor that the index lacks": (extra_tensor, "does not list"),
+    "a tensor in two shards": (same_tensor_twice, "stands both in"),
+    "a truncated shard": (truncated, "is truncated: 100 of"),
+    "only pickled weights": (only_pickle, "holds only pickled weights (pytorch_model.bin)"),
+    "only an adapter": (adapter_only, "has no model.safetensors"),
+    "a shard that is a pipe": (fifo_shard, "lacks 1 of 3 weight files"),
+    "a broken generation_config.json": (write("generation_config.json", b"\xff"), "not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_folders_are_refused(tmp_path: Path, case: str) -> None:
+    change, message = HOSTILE[case]
+    make_checkpoint(tmp_path / "m", shards=3)
+    change(tmp_path / "m")
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(tmp_path / "m")
+    assert message in str(caught.value)
+    assert str(tmp_path / "m") in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".pt", ".pth"])
+def test_a_pickle_is_refused_unread(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(b"\x80\x02")
+    with pytest.raises(CheckpointError, match="pickled checkpoint") as caught:
+        open_checkpoint(path)
+    assert "safetensors" in caught.value.hint
+
+
+def test_other_things_than_folders(tmp_path: Path) -> None:
+    (tmp_path / "DeepSeek-R1").mkdir()
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(CheckpointError, match="Did you mean .*DeepSeek-R1"):
+        open_checkpoint(tmp_path / "DeepSek-R1")
+    with pytest.raises(CheckpointError, match="Check the path"):
+        open_checkpoint(tmp_path / "nowhere" / "m")
+    with pytest.raises(CheckpointError, match="GGUF already"):
+        open_checkpoint(tmp_path / "x.gguf")
+
+
+def test_the_layout_of_the_hub_cache_is_read(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "blobs")
+    snapshot = tmp_path / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    for file in (tmp_path / "blobs").iterdir():
+        (snapshot / file.name).symlink_to(Path("../../blobs") / file.name)
+    tensors = open_checkpoint(snapshot).tensors
+    assert np.isfinite(tensors["model.norm.weight"].rows(0, 64)).all()
