@@ -84,7 +84,12 @@ def run_pip(label: str, *arguments: str) -> None:
     with LOG.open("a", encoding="utf-8") as log:
         log.write(f"\n$ {' '.join(command)}\n")
         process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         )
         show(label, follow(process, log))
     if process.wait() != 0:
@@ -130,6 +135,6 @@ def fail(what: str, todo: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - said before pip would say it at length
         sys.exit("install: error: Python 3.11 or newer is needed. Try: make PYTHON=python3.12 chat")
     main()

@@ -49,12 +49,16 @@ def measure(side: str, path: str, arguments: argparse.Namespace) -> float:
     command += ["--max-tokens", str(arguments.tokens), "--threads", str(arguments.threads)]
     answer = _json_of(command)
     if answer["usage"]["completion_tokens"] != arguments.tokens:
-        sys.exit(f"the model stopped after {answer['usage']['completion_tokens']} tokens: take --tokens smaller")
+        sys.exit(
+            f"the model stopped after {answer['usage']['completion_tokens']} tokens: take --tokens smaller"
+        )
     return float(answer["timings"]["tokens_per_s"])
 
 
 def _json_of(command: list[str]) -> Any:
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL).stdout)
+    return json.loads(
+        subprocess.run(command, check=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL).stdout
+    )
 
 
 def bare(path: str, count: int, threads: int) -> dict[str, float]:

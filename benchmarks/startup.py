@@ -59,7 +59,9 @@ def report(times: dict[str, list[float]], *, as_json: bool) -> None:
     medians = {name: statistics.median(values) for name, values in times.items()}
     python = medians["python -c pass"]
     if as_json:
-        print(json.dumps({"median_s": medians, "ratio": {n: m / python for n, m in medians.items()}}, indent=2))
+        print(
+            json.dumps({"median_s": medians, "ratio": {n: m / python for n, m in medians.items()}}, indent=2)
+        )
         return
     limits = {"localai --help": HELP_LIMIT_S, "first token": FIRST_TOKEN_LIMIT_S}
     for name, median in medians.items():

@@ -24,7 +24,8 @@ from localai.engine import protocol
 from localai.engine.client import Engine, LoadOptions
 from localai.errors import LocalAIError
 from models import catalog
-from quantize import client as quantizer
+from quantize.client import run as quantize
+from quantize.protocol import Job
 
 FILE_TYPES = ("Q8_0", "Q4_K_M")
 SUMS = ((47, 85), (6, 7), (128, 256), (999, 1), (305, 470))
@@ -120,13 +121,11 @@ def _versions() -> dict[str, str]:
 
 async def _check(folder: Path, file_type: str, threads: int | None) -> ModelCheck:
     output = folder / f"r1-nano-{file_type}.gguf"
-    job = quantizer.Job(
-        source=str(catalog.builtin_checkpoint("r1-nano")), output=str(output), file_type=file_type
-    )
+    job = Job(source=str(catalog.builtin_checkpoint("r1-nano")), output=str(output), file_type=file_type)
     engine = Engine()
     try:
         started = time.perf_counter()
-        await asyncio.to_thread(quantizer.run, job)
+        await asyncio.to_thread(quantize, job)
         quantize_s = time.perf_counter() - started
         loaded = await engine.load(output, LoadOptions(threads=threads))
         sums = [await _ask_sum(engine, a, b) for a, b in SUMS]

@@ -86,11 +86,11 @@ def find(name: str) -> Entry:
 
 
 def builtin_checkpoint(name: str) -> Path:
-    """The checkpoint folder of the built-in model called `name`. ModelNotFound if it has none here."""
-    source = find(name).source
-    if not isinstance(source, Builtin):
-        raise ModelNotFound(f"{name} is not shipped with the program", f"Get it: localai models pull {name}")
-    folder = Path(str(resources.files("models"))) / "builtin" / source.checkpoint
+    """The folder of the built-in checkpoint called `name`. ModelNotFound if there is none here."""
+    sources = [entry.source for entry in entries()]
+    if not any(isinstance(source, Builtin) and source.checkpoint == name for source in sources):
+        raise ModelNotFound(f"{printable(name)} is not shipped with the program", "See: localai models list")
+    folder = Path(str(resources.files("models"))) / "builtin" / name
     if not (folder / "config.json").is_file():
         raise ModelNotFound(f"The built-in checkpoint {folder} is missing", "Install the program again.")
     return folder

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -35,6 +36,18 @@ def is_name(text: str) -> bool:
     """Whether `canonical` accepts `text`."""
     # isascii before lower(): a few letters outside ASCII, such as the Kelvin sign, become ASCII ones.
     return text.isascii() and all(_is_part(part) for part in _parts(text.lower()))
+
+
+def suggested(text: str) -> str:
+    """A name made of `text`, such as the name of a file or a folder; UsageError if nothing is left of it."""
+    ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    parts = [re.sub(r"[^a-z0-9._]+", "-", part) for part in ascii_only.split(":", 2)]
+    parts = [re.sub(r"\.{2,}", ".", part)[:64].strip("._-") for part in parts]
+    parts = [f"model-{part}" if _DEVICE.fullmatch(part) else part for part in parts]
+    while any(part.endswith(_TAKEN) for part in parts):
+        parts = [part.rpartition(".")[0] if part.endswith(_TAKEN) else part for part in parts]
+    name = ":".join(part for part in parts if part)
+    return canonical(name) if is_name(name) else canonical(text)
 
 
 def manifest_path(refs: Path, name: str) -> Path:

@@ -29,7 +29,7 @@ from models.incoming import transfer_folder
 from models.local_path import is_path, model_file
 from models.manifest import Damaged, Manifest
 from models.names import canonical, is_name, manifest_path, nearest
-from models.origins import About, Origin
+from models.origins import About, Builtin, Origin
 from models.progress import Progress, silent
 
 __all__ = ["Damaged", "Manifest", "Resolved", "Store"]
@@ -81,9 +81,16 @@ class Store:
         return manifest.read(self._refs, path)
 
     def default(self) -> Manifest | None:
-        """The model for a user who names none: the newest that reasons, else the newest."""
+        """The model for a user who names none: the newest that reasons, else the newest.
+
+        A model that is shipped with the program is a toy, and the choice only where it is the only one.
+        """
         present = (item for item in self.manifests() if self._blob_fault(item) is None)
-        return max(present, key=lambda item: (item.reasoning, item.added), default=None)
+        return max(
+            present,
+            key=lambda item: (not isinstance(item.source, Builtin), item.reasoning, item.added),
+            default=None,
+        )
 
     def path(self, model: Manifest) -> Path:
         """The file of a model. IntegrityError if it is missing, not a plain file, or of another size."""
@@ -117,6 +124,14 @@ class Store:
         """A new private folder on the disk of the store, removed with its content at the end of the block."""
         return self._incoming()
 
+    def require_free(self, name: str, *, replace: bool = False) -> None:
+        """UsageError if `name` cannot be a name; StoreError if it is taken and not to be replaced."""
+        name = canonical(name)
+        if not replace and os.path.lexists(manifest_path(self._refs, name)):
+            raise StoreError(
+                f"There is a model called {name} already", f"Free the name: localai models remove {name}"
+            )
+
     def require_space(self, needed: int) -> None:
         """NoSpace unless `needed` bytes can be written to the store."""
         with files.storage_errors(self.root):
@@ -142,10 +157,7 @@ class Store:
         then as it was before.
         """
         name = canonical(name)
-        if not replace and os.path.lexists(manifest_path(self._refs, name)):
-            raise StoreError(
-                f"There is a model called {name} already", f"Free the name: localai models remove {name}"
-            )
+        self.require_free(name, replace=replace)
         _check(path)
         with self.incoming() as folder, files.storage_errors(self.root):
             move = move and not path.is_symlink() and path.stat().st_dev == folder.stat().st_dev

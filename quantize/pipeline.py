@@ -19,11 +19,12 @@ from pathlib import Path
 import psutil
 from gguf import GGML_QUANT_VERSION, GGUFWriter
 
-from localai.errors import LocalAIError, NoSpace, QuantizeError, UsageError
+from localai.errors import NoSpace, QuantizeError, UsageError
 from quantize import gguf_file, metadata, partials, plan
 from quantize.architectures import family_and_config
 from quantize.architectures.base import Config, Family
 from quantize.checkpoint import Checkpoint, open_checkpoint
+from quantize.file_types import FILE_TYPES, output_type
 from quantize.growth import watch_growth
 from quantize.protocol import Job, Progress, Report, Stage
 from quantize.tokenizer import Vocabulary, read_vocabulary
@@ -65,10 +66,10 @@ def convert(
     work = _prepare(job, output)
     partial = partials.partial_path(output)
     try:
-        with _disk_errors(output, free_space):
+        with _disk_errors(output):
             partials.remove_stale(output)
             _require_space(work, output.parent, free_space)
-            _make(work, job, output, on_progress, quantize_file or _llama_quantize)
+            _make(work, job, output, on_progress, free_space, quantize_file or _llama_quantize)
             size = _finish(work, partial, output, on_progress)
     finally:
         partials.remove_of(output, os.getpid())
@@ -85,7 +86,7 @@ def convert(
 
 
 def _prepare(job: Job, output: Path) -> _Work:
-    file_type = plan.output_type(job.file_type)
+    file_type = output_type(job.file_type)
     _require_target(output, job.overwrite)
     checkpoint = open_checkpoint(Path(job.source))
     family, config = family_and_config(checkpoint.config)
@@ -115,7 +116,14 @@ def _vocabulary_bytes(vocabulary: Vocabulary) -> int:
     return 64 * 1024 + sum(len(text) * 2 + 16 for text in (*vocabulary.tokens, *vocabulary.merges))
 
 
-def _make(work: _Work, job: Job, output: Path, on_progress: OnProgress, quantize_file: QuantizeFile) -> None:
+def _make(
+    work: _Work,
+    job: Job,
+    output: Path,
+    on_progress: OnProgress,
+    free_space: plan.FreeSpace,
+    quantize_file: QuantizeFile,
+) -> None:
     """Write the temporary output."""
     partial, source = partials.partial_path(output), partials.source_path(output)
     if not work.is_quantized:
@@ -124,8 +132,16 @@ def _make(work: _Work, job: Job, output: Path, on_progress: OnProgress, quantize
     _write_floats(work, job.name, source, on_progress)
     total = plan.estimated_bytes(work.planned, work.file_type)
     threads = job.threads if job.threads > 0 else (psutil.cpu_count(logical=False) or 1)
-    with watch_growth(partial, lambda size: on_progress(Progress("quantize", "", min(size, total), total))):
-        quantize_file(source, partial, plan.FILE_TYPES[work.file_type], threads)
+    try:
+        with watch_growth(
+            partial, lambda size: on_progress(Progress("quantize", "", min(size, total), total))
+        ):
+            quantize_file(source, partial, FILE_TYPES[work.file_type], threads)
+    except QuantizeError as error:  # llama.cpp does not say when the disk was full
+        written = partial.stat().st_size if partial.exists() else 0
+        if free_space(output.parent) + written < total:
+            raise _no_space(output) from error
+        raise
     source.unlink()
     on_progress(Progress("quantize", "", total, total))
 
@@ -177,25 +193,17 @@ def _llama_quantize(source: Path, output: Path, file_type: int, threads: int) ->
     llama.quantize_file(source, output, file_type, threads)
 
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_NEARLY_NOTHING = 1024 * 1024
-
-
 @contextmanager
-def _disk_errors(output: Path, free_space: plan.FreeSpace) -> Iterator[None]:
-    """Errors of the system as ours; llama.cpp does not say when the disk was full, so look then."""
+def _disk_errors(output: Path) -> Iterator[None]:
+    """Errors of the system as ours."""
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise _no_space(output) from error
         raise QuantizeError(
             f"cannot write {output}: {error.strerror or error}", "Choose another place with --output"
         ) from error
-    except LocalAIError as error:
-        if type(error) is QuantizeError and free_space(output.parent) < _NEARLY_NOTHING:
-            raise _no_space(output) from error
-        raise
 
 
 def _no_space(output: Path) -> NoSpace:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import shutil
 from collections.abc import Callable, Iterable
@@ -13,7 +12,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, LlamaFileType
 from numpy.typing import NDArray
 
-from localai.errors import CheckpointError, NoSpace, UnsupportedModel, UsageError
+from localai.errors import CheckpointError, NoSpace, UnsupportedModel
 from quantize.architectures.base import Config, Expected, Family
 from quantize.checkpoint import Checkpoint
 from quantize.safetensors import FLOATS, StoredTensor
@@ -23,15 +22,6 @@ FLOAT_TYPES = {
     "F16": (LlamaFileType.MOSTLY_F16, GGMLQuantizationType.F16),
     "BF16": (LlamaFileType.MOSTLY_BF16, GGMLQuantizationType.BF16),
 }
-FILE_TYPES: dict[str, int] = {name: int(file_type) for name, (file_type, _) in FLOAT_TYPES.items()} | {
-    name: int(LlamaFileType[f"MOSTLY_{name}"])
-    for name in (
-        *("Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_0", "Q5_1", "Q4_K_M", "Q4_K_S", "Q4_0", "Q4_1"),
-        *("Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K"),
-    )
-}
-"""The output types and their numbers in llama.cpp (`llama_ftype`)."""
-
 _WEIGHT_BYTES = {GGMLQuantizationType.F32: 4, GGMLQuantizationType.F16: 2, GGMLQuantizationType.BF16: 2}
 
 # Bits per weight of the layers' matrices, and of the output (or tied embedding), as llama.cpp mixes types.
@@ -62,18 +52,6 @@ class PlannedTensor:
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * _WEIGHT_BYTES[self.type]
-
-
-def output_type(name: str) -> str:
-    """The output type `name`, as it is spelled; UsageError with the nearest one if there is none."""
-    upper = name.upper()
-    if upper in FILE_TYPES:
-        return upper
-    near = difflib.get_close_matches(upper, FILE_TYPES, n=3)
-    raise UsageError(
-        f"there is no output type {name!r}",
-        f"Did you mean {' or '.join(near)}?" if near else f"Supported: {', '.join(FILE_TYPES)}",
-    )
 
 
 def source_type(checkpoint: Checkpoint) -> str:

@@ -26,7 +26,7 @@ class Job(_Frame, frozen=True):
     source: str
     output: str
     file_type: str
-    """A name in `quantize.plan.FILE_TYPES`, in any case."""
+    """A name in `quantize.file_types.FILE_TYPES`, in any case."""
     overwrite: bool = False
     """Replace `output` if it is there; it stays as it was until the new file is complete."""
     threads: int = 0

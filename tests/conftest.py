@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from models.catalog import builtin_checkpoint
-from quantize.client import Job, run
+from quantize.client import run
+from quantize.protocol import Job
 
 
 @pytest.fixture(autouse=True)

@@ -49,7 +49,9 @@ def ask(
     from models.store import Store
 
     store = Store()
-    name, prompt = split_words(words or [], _piped_input(), lambda word: store.has(word))
+    name, prompt = split_words(
+        words or [], _piped_input(), lambda word: any(word == m.name for m in store.manifests())
+    )
     model = options.choose_model(store, name)
     wanted = Sampling(temperature=temperature, top_p=top_p, seed=seed)
     load = LoadOptions(context, threads, gpu_layers)

@@ -80,9 +80,9 @@ def pull(
 
 
 def _quantize_builtin(entry: Any, source: Any, store: Store, progress: output.Progress) -> Manifest:
-    from quantize.client import Job, run
-
     from models import catalog
+    from quantize.client import run
+    from quantize.protocol import Job
 
     with store.incoming() as folder:
         file = folder / "model.gguf"
@@ -153,6 +153,9 @@ def show(
 
 
 def _print_facts(facts: dict[str, Any], manifest: Manifest | None) -> None:
+    context = (
+        f"{facts['context_trained']:,} tokens, {output.size(facts['kv_bytes_per_token'])} of memory each"
+    )
     rows = {
         "name": facts["name"],
         "title": facts["title"],
@@ -160,7 +163,7 @@ def _print_facts(facts: dict[str, Any], manifest: Manifest | None) -> None:
         "type": facts["type"],
         "parameters": f"{facts['parameters']:,}",
         "size": f"{output.size(facts['size'])} ({facts['size']:,} bytes)",
-        "context": f"{facts['context_trained']:,} tokens, {output.size(facts['kv_bytes_per_token'])} of memory each",
+        "context": context,
         "license": facts["license"] or (manifest.license if manifest else "") or "not stated",
         "file": facts["path"],
     }

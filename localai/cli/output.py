@@ -10,11 +10,30 @@ from typing import Any
 
 from localai.chat.clean import clean
 
+__all__ = [
+    "DIM",
+    "RESET",
+    "Progress",
+    "clean",
+    "count",
+    "describe",
+    "error",
+    "note",
+    "print_json",
+    "print_table",
+    "progress",
+    "size",
+]
+
 DIM, RESET = "\x1b[2m", "\x1b[0m"
+QUIET_S = 2.0
+"""Where nobody watches a line being rewritten, only what takes longer than this is worth lines in a log."""
 
 
 def error(message: str, hint: str = "") -> None:
     """One line that says what happened and what to do."""
+    if message[1:2].islower():
+        message = message[0].lower() + message[1:]
     _line(f"localai: error: {message.rstrip('.')}" + (f". {hint.rstrip('.')}." if hint else ""))
 
 
@@ -54,7 +73,7 @@ def size(count: int) -> str:
 
 
 class Progress:
-    """A line on standard error that is rewritten on a terminal, and printed every tenth elsewhere.
+    """A line on standard error that is rewritten on a terminal, and printed every tenth elsewhere if slow.
 
     Called as (step, done, total), the last two in bytes; a total of 0 means that it is not known.
     """
@@ -72,7 +91,7 @@ class Progress:
         fraction = done / total if total else 0.0
         if self._terminal:
             self._rewrite(now, fraction, done, total)
-        elif int(fraction * 10) > self._tenth:
+        elif int(fraction * 10) > self._tenth and now - self._started >= QUIET_S:
             self._tenth = int(fraction * 10)
             print(f"{step}: {fraction:.0%} of {size(total)}" if total else step, file=sys.stderr, flush=True)
 

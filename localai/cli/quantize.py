@@ -11,7 +11,7 @@ from localai.cli import options, output
 from localai.errors import UsageError
 
 if TYPE_CHECKING:
-    from quantize.client import Report
+    from quantize.protocol import Report
 
 
 def quantize(
@@ -73,7 +73,8 @@ def _into_store(
 def _run(
     source: Path, target: Path, file_type: str, overwrite: bool, pre_tokenizer: str, threads: int | None
 ) -> Report:
-    from quantize.client import Job, run
+    from quantize.client import run
+    from quantize.protocol import Job
 
     job = Job(
         source=str(source),

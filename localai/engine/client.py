@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -83,7 +83,7 @@ class Engine:
         messages: Sequence[ChatMessage],
         sampling: protocol.Sampling = protocol.Sampling(),
         max_tokens: int | None = None,
-    ) -> AsyncIterator[protocol.GenerationEvent]:
+    ) -> AsyncGenerator[protocol.GenerationEvent, None]:
         """The model's reply as a stream of events, the last a `Done`; raises from the error tree.
 
         A worker that has died since the last reply is replaced and the model loaded again first. Leaving

@@ -123,6 +123,10 @@ def test_a_taken_name_is_kept_unless_it_is_to_be_replaced(store: Store, make_mod
     store.add(make_model(seed=1), "a", source=HERE)
     with pytest.raises(StoreError, match="called a already"):
         store.add(make_model(seed=2), "A", source=HERE)
+    with pytest.raises(StoreError):
+        store.require_free("a")
+    store.require_free("a", replace=True)
+    store.require_free("b")
     newer = store.add(make_model(seed=2), "A", source=HERE, replace=True)
     assert store.manifests() == [newer]
     assert files_below(store) == {f"blobs/sha256-{newer.sha256}", "refs/a.json"}

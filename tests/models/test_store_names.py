@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localai.errors import UsageError
-from models.names import canonical, is_name, manifest_path, name_of, nearest
+from models.names import canonical, is_name, manifest_path, name_of, nearest, suggested
 from models.origins import LocalFile
 from models.store import Store
 
@@ -138,3 +138,29 @@ def test_the_nearest_names() -> None:
     assert set(nearest("R1", names)) == {"r1-nano", "r1:7b", "r1:8b"}
     assert nearest("", names) == []
     assert nearest("zzzz", names) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("DeepSeek-R1-Distill-Qwen-7B:Q4_K_M", "deepseek-r1-distill-qwen-7b:q4_k_m"),
+        ("My Model (v2)", "my-model-v2"),
+        ("Café", "cafe"),
+        ("..hidden..file..", "hidden.file"),
+        ("model.gguf.json", "model"),
+        ("con", "model-con"),
+        ("a:b:c:d", "a:b:c-d"),
+        ("x" * 100, "x" * 64),
+        ("../../etc/passwd", "etc-passwd"),
+    ],
+)
+def test_a_name_made_of_anything(text: str, name: str) -> None:
+    assert suggested(text) == name
+
+
+@given(st.text(max_size=100))
+def test_a_made_name_is_a_name(text: str) -> None:
+    try:
+        assert is_name(suggested(text))
+    except UsageError:
+        assert not is_name(text)

@@ -32,6 +32,11 @@ def safetensors(tensors: dict[str, tuple[str, np.ndarray]], metadata: dict[str, 
     return struct.pack("<Q", len(text)) + text + data
 
 
+def names_in(folder: Path) -> list[str]:
+    """The names of everything in `folder`, hidden files, too."""
+    return sorted(entry.name for entry in folder.iterdir())
+
+
 def raw_file(header: object, data: bytes = b"", length: int | None = None) -> bytes:
     """A file with a header of one's own making; `header` is JSON text or what becomes it."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()

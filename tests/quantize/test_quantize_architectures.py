@@ -44,7 +44,7 @@ def test_interleaving_pairs_each_row_with_the_one_half_a_head_on() -> None:
 
 
 def test_interleaving_makes_llama_cpp_rotate_as_the_checkpoint_does() -> None:
-    """Rotating interleaved queries and keys by neighbours gives the scores of rotating the originals by halves."""
+    """Interleaved heads rotated by neighbours give the scores of the originals rotated by halves."""
     random = np.random.default_rng(3)
     query, key = random.standard_normal((2, 8))
     angles = random.standard_normal(4)
@@ -156,7 +156,8 @@ def planned_of(folder: Path) -> dict[str, plan.PlannedTensor]:
 
 def test_llama_names(tmp_path: Path) -> None:
     found = planned(tmp_path / "m", rope_scaling={"rope_type": "llama3", **LLAMA3}, num_hidden_layers=1)
-    layer = "attn_norm attn_q attn_k attn_v attn_output ffn_norm ffn_gate ffn_up ffn_down".split()
+    layer = ["attn_norm", "attn_q", "attn_k", "attn_v", "attn_output"]
+    layer += ["ffn_norm", "ffn_gate", "ffn_up", "ffn_down"]
     assert set(found) == {
         *("rope_freqs.weight", "token_embd.weight", "output_norm.weight", "output.weight"),
         *(f"blk.0.{name}.weight" for name in layer),

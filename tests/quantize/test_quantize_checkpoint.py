@@ -136,7 +136,7 @@ def test_a_pickle_is_refused_unread(tmp_path: Path, suffix: str) -> None:
 def test_other_things_than_folders(tmp_path: Path) -> None:
     (tmp_path / "DeepSeek-R1").mkdir()
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
-    with pytest.raises(CheckpointError, match="Did you mean .*DeepSeek-R1"):
+    with pytest.raises(CheckpointError, match=r"Did you mean .*DeepSeek-R1"):
         open_checkpoint(tmp_path / "DeepSek-R1")
     with pytest.raises(CheckpointError, match="Check the path"):
         open_checkpoint(tmp_path / "nowhere" / "m")

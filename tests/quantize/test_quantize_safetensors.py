@@ -15,7 +15,7 @@ from quantize.safetensors import read_header
 from tests.quantize.making import BITS, raw_file, safetensors
 
 GOLDEN = (
-    b"\x88\x00\x00\x00\x00\x00\x00\x00"
+    b"\x8a\x00\x00\x00\x00\x00\x00\x00"
     b'{"__metadata__":{"format":"pt"},"b":{"dtype":"F32","shape":[],"data_offsets":[4,8]},'
     b'"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
     b"\x80\x3f\x00\xc0"
@@ -29,8 +29,8 @@ def test_golden_bytes(tmp_path: Path) -> None:
     tensors = read_header(path)
     assert set(tensors) == {"a", "b"}
     a, b = tensors["a"], tensors["b"]
-    assert (a.dtype, a.shape, a.offset, a.nbytes) == ("BF16", (2,), 8 + 0x88, 4)
-    assert (b.dtype, b.shape, b.offset, b.nbytes) == ("F32", (), 8 + 0x88 + 4, 4)
+    assert (a.dtype, a.shape, a.offset, a.nbytes) == ("BF16", (2,), 8 + 0x8A, 4)
+    assert (b.dtype, b.shape, b.offset, b.nbytes) == ("F32", (), 8 + 0x8A + 4, 4)
     assert a.rows(0, 2).tolist() == [0x3F80, 0xC000]
     assert a.rows(1, 2).tolist() == [0xC000]
 

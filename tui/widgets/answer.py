@@ -50,7 +50,6 @@ class Answer(Markdown):
     DEFAULT_CSS = """
     Answer {
         padding: 0;
-        & > *:last-child { margin-bottom: 0; }
         MarkdownParagraph { margin: 0 0 1 0; }
         MarkdownHeader { margin: 0 0 1 0; }
         MarkdownH1, MarkdownH2, MarkdownH3, MarkdownH4, MarkdownH5, MarkdownH6 {
