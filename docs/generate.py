@@ -5,6 +5,7 @@ Usage: python docs/generate.py [--check]     (--check: exit 1 if the file is not
 
 from __future__ import annotations
 
+import html
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ def reference() -> str:
     command = [sys.executable, "-m", "typer", "localai.cli.main", "utils", "docs", "--name", "localai"]
     environment = {**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "100"}
     text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
-    return text.strip() + "\n"
+    return html.unescape(text).strip() + "\n"
 
 
 def main() -> None:

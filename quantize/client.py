@@ -87,9 +87,11 @@ def _converse(
 
 
 def _send(stdin: IO[bytes], job: Job) -> None:
+    """Write the job past the buffer of `stdin`, which could not be closed once the worker is dead."""
+    frame = memoryview(pack(job))
     try:
-        stdin.write(pack(job))
-        stdin.flush()
+        while frame:
+            frame = frame[os.write(stdin.fileno(), frame) :]
     except BrokenPipeError:
         pass  # it died at once; reading tells how
 

@@ -201,8 +201,10 @@ def _disk_errors(output: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise _no_space(output) from error
+        where = error.filename or output
         raise QuantizeError(
-            f"cannot write {output}: {error.strerror or error}", "Choose another place with --output"
+            f"cannot read or write {where}: {error.strerror or error}",
+            "Check its rights and its disk, or choose another place with --output",
         ) from error
 
 

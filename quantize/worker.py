@@ -69,7 +69,7 @@ def _serve(job: Job, send: _Sender) -> Event:
 
 
 def _end_with_parent(reader: BinaryIO, job: Job) -> None:
-    while reader.read(1):
+    while os.read(reader.fileno(), 1):  # not through the reader: its lock would be held at exit
         pass
     partials.remove_of(Path(job.output).absolute(), os.getpid())
     os._exit(1)

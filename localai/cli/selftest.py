@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def selftest(json: options.Json = False, threads: options.Threads = None) -> None:
-    """Quantize, load and question a tiny built-in R1, and print what a defect report needs."""
+    """Check that everything works on this machine.
+
+    Quantizes, loads and questions the tiny R1 that is shipped with the program, and prints what a report of a
+    defect needs. Needs no model and no network.
+    """
     import asyncio
 
     from localai.selftest import run

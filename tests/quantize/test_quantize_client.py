@@ -132,6 +132,17 @@ def test_a_worker_that_cannot_start(output: Path, monkeypatch: pytest.MonkeyPatc
     assert output.read_bytes() == OLD
 
 
+def test_a_worker_that_is_gone_before_it_gets_the_job(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-c", "import sys; sys.exit('gone')"]
+    monkeypatch.setattr(quantize.client.processes, "worker_command", lambda module: command)
+
+    def wait_for_its_end(pid: int) -> None:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+    with pytest.raises(QuantizeError, match="exit code 1: gone"):
+        run(job(output), on_start=wait_for_its_end)
+
+
 def test_a_worker_that_talks_nonsense(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-c", r"import os; os.write(1, b'\3\0\0\0abc')"]
     monkeypatch.setattr(quantize.client.processes, "worker_command", lambda module: command)

@@ -214,7 +214,12 @@ FAILURES: dict[str, tuple[object, int, type[LocalAIError], str]] = {
         "became full",
     ),
     "the disk is full": (failing(OSError(errno.ENOSPC, "full")), PLENTY, NoSpace, "became full"),
-    "the disk fails": (failing(OSError(errno.EIO, "I/O error")), PLENTY, QuantizeError, "I/O error"),
+    "the disk fails": (
+        failing(OSError(errno.EIO, "I/O error", "/d/x")),
+        PLENTY,
+        QuantizeError,
+        "/d/x: I/O error",
+    ),
     "the result is rubbish": (rubbish, PLENTY, QuantizeError, "not sound"),
     "the result is of another model": (incomplete, PLENTY, QuantizeError, "the tensor"),
 }
