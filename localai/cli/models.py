@@ -158,7 +158,7 @@ def _print_facts(facts: dict[str, Any], manifest: Manifest | None) -> None:
     )
     rows = {
         "name": facts["name"],
-        "title": facts["title"],
+        "title": manifest.title if manifest else facts["title"],
         "architecture": facts["architecture"],
         "type": facts["type"],
         "parameters": f"{facts['parameters']:,}",

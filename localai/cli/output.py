@@ -131,10 +131,11 @@ def count(number: int) -> str:
 
 
 def describe(source: Any) -> str:
-    """A model's source on one line: its kind, then its fields."""
+    """A model's source on one line: its kind, then where. Digests and sizes are left to `--json`."""
     import msgspec
 
     fields = msgspec.to_builtins(source)
-    kind = fields.pop("kind", "")
-    words = ", ".join(f"{key} {value}" for key, value in fields.items() if value)
-    return f"{kind}: {words}" if words else str(kind)
+    kind = fields.pop("kind")
+    hidden = ("sha256", "size")
+    words = [str(value) for key, value in fields.items() if value and not key.endswith(hidden)]
+    return f"{kind}: {', '.join(words)}"

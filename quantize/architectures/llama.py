@@ -86,7 +86,8 @@ def llama3_factors(rope: Rope, head_size: int) -> NDArray[np.float32]:
     context = float(rope.original_max_position_embeddings or 8192)
     factor = np.float32(8.0 if rope.factor is None else rope.factor)
     powers = np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size)
-    frequency = one / np.power(np.float32(rope.theta), powers)
+    # The power in double precision: rounded, it is the same on every processor.
+    frequency = one / np.power(np.float64(rope.theta), powers.astype(np.float64)).astype(np.float32)
     wavelength = (one / frequency) * np.float32(2 * math.pi)
     smooth = ((one / wavelength) * np.float32(context) - np.float32(low)) / np.float32(high - low)
     between = one / ((one - smooth) / factor + smooth)

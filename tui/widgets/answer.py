@@ -6,15 +6,19 @@ opens nothing. Text must have gone through `clean`.
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Iterator
+from typing import Final
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from textual import on
 from textual.app import ComposeResult
 from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Markdown
-from textual.widgets._markdown import MarkdownBlock, MarkdownTable, MarkdownTableContent
+from textual.widgets._markdown import MarkdownBlock, MarkdownFence, MarkdownTable, MarkdownTableContent
 
 
 def parser() -> MarkdownIt:
@@ -42,6 +46,22 @@ class Table(MarkdownTable):
         for content in super().compose():
             if isinstance(content, MarkdownTableContent):
                 yield TableContent(content.headers, content.rows)
+
+
+# A link's target that is defined apart from it, as in "[name]: address".
+_REFERENCE: Final = re.compile(r"^ {0,3}\[[^\]]+\]:", re.MULTILINE)
+
+Shape = tuple[str, tuple[int, int], str]
+"""A block at the top level: type, lines, and the text if it is code."""
+
+
+def _shape(token: Token) -> Shape:
+    lines = (token.map[0], token.map[1]) if token.map else (0, 0)
+    return token.type, lines, token.content.rstrip() if token.type in ("fence", "code_block") else ""
+
+
+def _shape_of(block: MarkdownBlock) -> Shape:
+    return block.name or "", block.source_range, block.code if isinstance(block, MarkdownFence) else ""
 
 
 class Answer(Markdown):
@@ -80,6 +100,18 @@ class Answer(Markdown):
 
     def __init__(self, text: str = "") -> None:
         super().__init__(text, parser_factory=parser, open_links=False)
+
+    async def finish(self, text: str) -> None:
+        """The whole `text` has been appended. Render it anew if, piece by piece, it did not come out right.
+
+        That happens where a later line changes what earlier ones mean, such as the target of a link. A new
+        rendering takes seconds of processor time for a long answer, so it is not done without need.
+        """
+        tokens = await asyncio.to_thread(parser().parse, text)
+        wanted = [_shape(token) for token in tokens if token.level == 0 and token.nesting >= 0]
+        shown = [_shape_of(block) for block in self.children if isinstance(block, MarkdownBlock)]
+        if self.source != text or wanted != shown or _REFERENCE.search(text):
+            await self.update(text)
 
     @on(Markdown.LinkClicked)
     def _show_address(self, event: Markdown.LinkClicked) -> None:
