@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -81,6 +82,13 @@ def test_llama3_factors_against_double_precision() -> None:
     assert np.allclose(found, expected, rtol=1e-5)
     assert found[0] == 1
     assert found[-1] == 8
+
+
+def test_llama3_factors_of_r1_distill_llama_are_those_of_llama_cpps_converter() -> None:
+    """The digest of rope_freqs.weight as convert_hf_to_gguf.py of llama-cpp-python 0.3.36 wrote it."""
+    found = llama3_factors(Rope(kind="llama3", theta=500000.0, **LLAMA3), 128)
+    digest = "8b516af9cb5db26ed32831eb6f493dd620843d1cd69ca7bbad760c76061cd565"
+    assert hashlib.sha256(found.tobytes()).hexdigest() == digest
 
 
 @pytest.mark.parametrize(

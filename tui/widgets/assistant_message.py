@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -19,7 +20,18 @@ from tui.widgets.answer import Answer
 from tui.widgets.thinking import ThinkingBlock
 
 PAINT_EVERY_S: Final = 0.05
-"""Between two paints of a reply that streams: the processor belongs to the model."""
+PAINT_EVERY_S_AT_MOST: Final = 0.5
+PAINT_SHARE: Final = 0.2
+"""Of one core, at most, for painting a reply that streams: the processor belongs to the model."""
+
+
+def pause_after(processor_s: float) -> float:
+    """Seconds to the next paint, given the processor time since the last one.
+
+    A layout costs Textual time in proportion to all widgets of the screen, so long conversations paint less
+    often.
+    """
+    return min(max(processor_s / PAINT_SHARE, PAINT_EVERY_S), PAINT_EVERY_S_AT_MOST)
 
 
 def note_of(message: Message) -> tuple[str, str]:
@@ -82,6 +94,7 @@ class AssistantMessage(Vertical):
 
     async def follow(self, turn: Turn, on_paint: Callable[[], None]) -> None:
         """Show the reply as it comes, until it has ended."""
+        spent = time.process_time()
         while True:
             await turn.changed.wait()
             turn.changed.clear()
@@ -90,10 +103,10 @@ class AssistantMessage(Vertical):
             on_paint()
             if ended:
                 break
-            await asyncio.sleep(PAINT_EVERY_S)
-        # Appended piece by piece, a code fence can end up blank: render the whole once.
+            before, spent = spent, time.process_time()
+            await asyncio.sleep(pause_after(spent - before))
         if self.has_class("-answered"):
-            await self._answer.update(clean(self.message.content))
+            await self._answer.finish(clean(self.message.content))
         self._show_end()
 
     async def _paint(self, turn: Turn) -> None:

@@ -17,7 +17,7 @@ from tui.widgets.assistant_message import AssistantMessage
 from tui.widgets.thinking import ThinkingBlock
 from tui.widgets.user_message import UserMessage
 
-AT_ONCE: Final = 40
+AT_ONCE: Final = 30
 """Messages that are shown when a conversation is opened; the earlier ones on demand."""
 
 

@@ -1,0 +1,200 @@
+"""The session, without a screen: conversations, loading, the end."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from chat_fakes import NANO, R1, Clock, FakeEngine, FakeShelf, answer, done, loaded
+
+from localai.engine.client import LoadOptions
+from localai.engine.protocol import Sampling
+from localai.errors import HistoryError, LoadError, ModelNotFound
+from localai.history import History
+from tui import session as session_module
+from tui.loader import merged
+from tui.session import Session
+
+
+@pytest.fixture
+async def session(engine: FakeEngine, history: History, shelf: FakeShelf, clock: Clock):
+    made = Session(
+        engine,
+        history,
+        shelf,
+        load_options=LoadOptions(context=4096),
+        sampling=Sampling(temperature=0.1),
+        clock=clock,
+        now=clock,
+    )
+    yield made
+    engine.deaf = False
+    await made.close()
+
+
+async def finish(session: Session) -> None:
+    assert session.turn is not None
+    await session.turn.ended()
+
+
+async def test_ask_stores_the_question_before_anything_runs(session: Session, history: History):
+    session.choose(R1.name)
+    turn = session.ask("hello")
+    stored = history.load(session.conversation.id)
+    assert [m.content for m in stored.branch()][0] == "hello"
+    assert stored.title == "hello"
+    assert session.busy
+    await turn.ended()
+    assert not session.busy
+
+
+async def test_sampling_is_the_models_with_the_users_changes(session: Session, engine: FakeEngine):
+    session.choose(R1.name)
+    session.ask("hello")
+    await finish(session)
+    assert engine.samplings == [Sampling(temperature=0.1, top_p=0.95)]
+    assert engine.options == [LoadOptions(context=4096)]
+    assert engine.loads == [Path("/models/deepseek-r1:7b")]
+
+
+def test_merged() -> None:
+    base = Sampling(temperature=0.6, top_p=0.95)
+    assert merged(base, Sampling()) == base
+    assert merged(base, Sampling(temperature=0.0, seed=1)) == Sampling(temperature=0.0, top_p=0.95, seed=1)
+
+
+async def test_a_question_that_cannot_be_stored_has_not_been_asked(session: Session, history: History):
+    session.choose(R1.name)
+    history._db.execute("PRAGMA query_only = ON")
+    with pytest.raises(HistoryError):
+        session.ask("hello")
+    assert session.conversation.messages == {}
+    assert (session.conversation.head, session.conversation.title, session.busy) == (None, "", False)
+    history._db.execute("PRAGMA query_only = OFF")
+    session.ask("hello")
+    await finish(session)
+
+
+async def test_retry_is_a_sibling(session: Session, engine: FakeEngine, history: History):
+    engine.script(answer("one"), done())
+    engine.script(answer("two"), done())
+    assert session.retry() is None
+    session.choose(R1.name)
+    first = session.ask("hello").message
+    await finish(session)
+    again = session.retry()
+    assert again is not None
+    await again.ended()
+    assert first.parent == again.message.parent
+    assert [m.content for m in history.load(session.conversation.id).branch()] == ["hello", "two"]
+    assert len(session.conversation.messages) == 3
+    assert [[m.content for m in p] for p in engine.prompts] == [["hello"], ["hello"]]
+
+
+async def test_a_message_sent_while_loading_waits(session: Session, engine: FakeEngine):
+    engine.load_gate = asyncio.Event()
+    session.choose(R1.name)
+    turn = session.ask("hello")
+    await asyncio.sleep(0)
+    assert (turn.phase, engine.prompts) == ("waiting", [])
+    engine.load_gate.set()
+    await finish(session)
+    assert turn.message.content == "OK"
+
+
+async def test_a_change_of_model_while_a_message_waits(session: Session, engine: FakeEngine):
+    engine.load_gate = asyncio.Event()
+    session.choose(R1.name)
+    turn = session.ask("hello")
+    await asyncio.sleep(0)
+    session.choose(NANO.name)
+    engine.load_gate.set()
+    await turn.ended()
+    assert turn.message.model == NANO.name
+    assert session.loader.entry == NANO
+
+
+async def test_after_a_failed_load_the_next_message_tries_again(session: Session, engine: FakeEngine):
+    engine.will_load = [LoadError("Not enough memory", "Choose a smaller model"), loaded()]
+    session.choose(R1.name)
+    first = session.ask("hello")
+    await first.ended()
+    assert (first.message.state, session.loader.state) == ("failed", "failed")
+    again = session.retry()
+    assert again is not None
+    await again.ended()
+    assert (again.message.content, session.loader.state) == ("OK", "ready")
+
+
+async def test_no_model(session: Session):
+    turn = session.ask("hello")
+    await turn.ended()
+    assert turn.message.state == "failed"
+    assert "No model is chosen" in turn.message.finish_reason
+
+
+async def test_an_unknown_model(session: Session):
+    session.choose("nonsense")
+    with pytest.raises(ModelNotFound):
+        await session.loader.ready()
+    assert session.loader.state == "failed"
+
+
+async def test_another_conversation_stops_the_reply(session: Session, engine: FakeEngine, history: History):
+    engine.script(answer("half"), asyncio.Event())
+    session.choose(R1.name)
+    turn = session.ask("first")
+    while not turn._answer:
+        await asyncio.sleep(0)
+    first = session.conversation.id
+    await session.new()
+    assert session.conversation.id != first
+    assert history.load(first).branch()[-1].state == "stopped"
+    await session.open(first)
+    assert [m.content for m in session.conversation.branch()] == ["first", "half"]
+
+
+async def test_delete_the_open_conversation(session: Session, history: History):
+    session.choose(R1.name)
+    session.ask("first")
+    await finish(session)
+    gone = session.conversation.id
+    await session.delete(gone)
+    assert session.conversation.id != gone
+    assert history.summaries() == []
+
+
+async def test_the_models_name_goes_with_the_conversation(session: Session, history: History):
+    session.choose(R1.name)
+    session.ask("first")
+    await finish(session)
+    session.choose(NANO.name)
+    await session.loader.ready()
+    assert history.summaries()[0].model == NANO.name
+
+
+async def test_close_stops_stores_and_ends_the_worker(session: Session, engine: FakeEngine, history: History):
+    engine.script(answer("half"), asyncio.Event())
+    session.choose(R1.name)
+    turn = session.ask("first")
+    while not turn._answer:
+        await asyncio.sleep(0)
+    await session.close()
+    assert history.load(session.conversation.id).branch()[-1].state == "stopped"
+    assert (engine.cancels, engine.closed) == (1, 1)
+
+
+async def test_close_does_not_hang_with_an_engine_that_does(
+    session: Session, engine: FakeEngine, history: History, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(session_module, "PATIENCE_S", 0.05)
+    engine.deaf = True
+    engine.script(answer("half"), asyncio.Event())
+    session.choose(R1.name)
+    turn = session.ask("first")
+    while not turn._answer:
+        await asyncio.sleep(0)
+    await asyncio.wait_for(session.close(), 5)
+    assert history.load(session.conversation.id).branch()[-1].content == "half"
+    assert history.load(session.conversation.id).branch()[-1].state == "stopped"
