@@ -89,7 +89,7 @@ def _quantize_builtin(entry: Any, source: Any, store: Store, progress: output.Pr
         job = Job(
             source=str(catalog.builtin_checkpoint(source.checkpoint)), output=str(file), file_type=entry.type
         )
-        run(job, lambda p: progress(p.stage, p.done_bytes, p.total_bytes))
+        run(job, lambda p: progress(p.stage.capitalize(), p.done_bytes, p.total_bytes))
         return store.add(file, entry.name, source=source, about=entry.about, move=True, replace=True)
 
 

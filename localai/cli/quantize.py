@@ -85,7 +85,7 @@ def _run(
         pre_tokenizer=pre_tokenizer,
     )
     with output.progress() as progress:
-        return run(job, lambda p: progress(p.stage, p.done_bytes, p.total_bytes))
+        return run(job, lambda p: progress(p.stage.capitalize(), p.done_bytes, p.total_bytes))
 
 
 def _tell(report: Report, where: str, json: bool) -> None:

@@ -8,6 +8,7 @@ One `Engine` has at most one worker process with at most one model in it. Reques
 from __future__ import annotations
 
 import asyncio
+import math
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
@@ -23,8 +24,9 @@ from localai.errors import EngineError, LoadError, WorkerDied, WorkerHung, by_na
 WORKER = "localai.engine.worker"
 SILENCE_S = 30.0
 """A busy worker sends something every second; one that is silent for so long has hung."""
-STALL_S = 600.0
-"""A computation that gets nowhere for so long has hung: half a minute on slow machines is normal."""
+STALL_BEATS = 600
+"""A computation that gets nowhere for so many heartbeats, one a second, has hung. Half a minute is normal."""
+_TICK_S = 1.0
 SHUTDOWN_S = 5.0
 _STDERR_KEPT = 8192
 
@@ -40,8 +42,8 @@ class LoadOptions(msgspec.Struct, frozen=True):
 class Engine:
     """One worker process and the model in it.
 
-    `command` starts the worker (tests put another program there); `silence_s` and `stall_s` are the limits
-    of patience with it, in seconds.
+    `command` starts the worker (tests put another program there); `silence_s` and `stall_beats` are the
+    limits of patience with it.
     """
 
     def __init__(
@@ -49,11 +51,11 @@ class Engine:
         command: Sequence[str] | None = None,
         *,
         silence_s: float = SILENCE_S,
-        stall_s: float = STALL_S,
+        stall_beats: int = STALL_BEATS,
     ) -> None:
         self.model: protocol.Loaded | None = None
         self._command = list(command or processes.worker_command(WORKER))
-        self._silence_s, self._stall_s = silence_s, stall_s
+        self._silence_s, self._stall_beats = silence_s, stall_beats
         self._worker: _WorkerPipe | None = None
         self._last_load: protocol.Load | None = None
         self._lock = asyncio.Lock()
@@ -181,8 +183,8 @@ class Engine:
         while True:
             event = await self._next_event(worker)
             if isinstance(event, protocol.Alive):
-                if worker.stalled(event.step) > self._stall_s:
-                    raise await self._hung(worker, self._stall_s)
+                if worker.beats_without_step(event.step) > self._stall_beats:
+                    raise await self._hung(worker)
                 continue
             if getattr(event, "id", 0) != request_id:
                 continue  # the rest of a reply that was left early
@@ -192,15 +194,21 @@ class Engine:
 
     async def _next_event(self, worker: _WorkerPipe) -> protocol.Event:
         try:
-            async with asyncio.timeout(self._silence_s):
-                return protocol.decode_event(await worker.read())
-        except TimeoutError as error:
-            raise await self._hung(worker, self._silence_s) from error
+            return protocol.decode_event(await self._read(worker))
         except (asyncio.IncompleteReadError, ConnectionResetError) as error:
             raise await self._died(worker) from error
         except (msgspec.DecodeError, ValueError) as error:
             await self._stop()
             raise EngineError(f"the engine sent something that is not a message: {error}") from error
+
+    async def _read(self, worker: _WorkerPipe) -> bytes:
+        """The next frame. Silence is counted in short waits: a clock also runs while the app is suspended."""
+        tick = min(_TICK_S, self._silence_s)
+        for _ in range(math.ceil(self._silence_s / tick)):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(tick):
+                    return await worker.read()
+        raise await self._hung(worker)
 
     async def _died(self, worker: _WorkerPipe) -> WorkerDied:
         reason = processes.describe_exit(*await worker.end(0))
@@ -209,13 +217,10 @@ class Engine:
             f"the engine stopped in the middle of its work: {reason}", "The next message starts a new one"
         )
 
-    async def _hung(self, worker: _WorkerPipe, seconds: float) -> WorkerHung:
+    async def _hung(self, worker: _WorkerPipe) -> WorkerHung:
         await worker.end(0)
         self._forget(worker)
-        return WorkerHung(
-            f"the engine did not get anywhere for {seconds:.0f} s and was stopped",
-            "The next message starts a new one",
-        )
+        return WorkerHung("the engine got stuck and was stopped", "The next message starts a new one")
 
     async def _abandon(self, worker: _WorkerPipe, request_id: int) -> None:
         if worker.alive:
@@ -248,7 +253,7 @@ class _WorkerPipe:
         self._stderr_task = asyncio.create_task(self._drain_stderr())
         self._body_length: int | None = None
         self._step = -1
-        self._step_since = 0.0
+        self._beats = 0
 
     @classmethod
     async def start(cls, command: Sequence[str]) -> _WorkerPipe:
@@ -272,12 +277,11 @@ class _WorkerPipe:
         """Whether the process has not ended, as far as is known."""
         return self._process.returncode is None
 
-    def stalled(self, step: int) -> float:
-        """For how many seconds the worker's `step` has been what it is."""
-        now = asyncio.get_running_loop().time()
-        if step != self._step:
-            self._step, self._step_since = step, now
-        return now - self._step_since
+    def beats_without_step(self, step: int) -> int:
+        """Count a heartbeat; how many there were since the worker's `step` last changed."""
+        self._beats = self._beats + 1 if step == self._step else 0
+        self._step = step
+        return self._beats
 
     async def write(self, data: bytes) -> None:
         """Send a frame."""
