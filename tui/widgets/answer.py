@@ -86,8 +86,8 @@ class Answer(Markdown):
             & > Label { padding: 0 2; }
         }
         MarkdownBulletList, MarkdownOrderedList { margin: 0 0 1 0; padding: 0; }
-        MarkdownListItem MarkdownParagraph, MarkdownBlockQuote MarkdownParagraph { margin: 0; }
-        MarkdownListItem MarkdownBulletList, MarkdownListItem MarkdownOrderedList { margin: 0; }
+        MarkdownList MarkdownParagraph, MarkdownBlockQuote MarkdownParagraph { margin: 0; }
+        MarkdownList MarkdownList { margin: 0; }
         MarkdownBlockQuote { margin: 0 0 1 0; background: transparent; border-left: outer $border; }
         MarkdownTable { margin-bottom: 1; }
     }

@@ -68,19 +68,17 @@ class Composer(TextArea):
         self.move_cursor(self.document.end)
         self.focus()
 
+    # Textual calls the handlers of all classes, this one first: what is not prevented, TextArea does.
+
     async def _on_key(self, event: events.Key) -> None:
-        if event.key != "enter":
-            await super()._on_key(event)
-            return
-        event.stop()
-        event.prevent_default()
-        if text := clean(self.text).strip():
-            self.post_message(self.Submitted(text))
+        if event.key == "enter":
+            event.stop()
+            event.prevent_default()
+            if text := clean(self.text).strip():
+                self.post_message(self.Submitted(text))
 
     async def _on_paste(self, event: events.Paste) -> None:
         event.text = clean(event.text)
-        await super()._on_paste(event)
-        event.prevent_default()
 
     def action_newline(self) -> None:
         self.insert("\n")

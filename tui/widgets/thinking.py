@@ -37,6 +37,8 @@ class ThinkingHeader(Static, can_focus=True):
 class Tail(Widget):
     """The last lines of a text that grows."""
 
+    DEFAULT_CSS = "Tail { height: auto; }"
+
     text = ""
 
     def feed(self, text: str) -> None:

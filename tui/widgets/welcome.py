@@ -62,11 +62,11 @@ class Welcome(Vertical):
         .examples {
             width: auto;
             height: auto;
-            margin: 1 0 1 -1;
+            margin: 1 0;
         }
         Example {
             width: auto;
-            padding: 0 1;
+            padding: 0 1 0 0;
             color: $text-muted;
             pointer: pointer;
             &:hover { color: $foreground; background: $surface; }

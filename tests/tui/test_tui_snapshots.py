@@ -1,0 +1,240 @@
+"""How the screens look. To accept a change: look at the report, then `pytest tests/tui --snapshot-update`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from chat_fakes import R1, STARTER, Clock, FakeEngine, answer, done, prefill, thinking
+from conftest import NOON, wait_until
+from textual.pilot import Pilot
+from textual.widgets import OptionList
+
+from localai.chat.conversation import Conversation, Message
+from localai.errors import WorkerDied
+from localai.history import History
+from tui.screens.confirm import ConfirmScreen
+from tui.screens.help import HelpScreen
+from tui.screens.model_picker import ModelPicker
+from tui.widgets.assistant_message import AssistantMessage
+from tui.widgets.composer import Composer
+from tui.widgets.conversation_list import ConversationList
+from tui.widgets.thinking import ThinkingHeader
+
+SMALL, LARGE, NARROW = (80, 24), (200, 60), (60, 20)
+
+THOUGHT = (
+    "Okay, the user asks how many primes there are below 30. Let me list them: 2, 3, 5, 7, 11, 13, 17, 19, "
+    "23, 29.\n\nLet me count them: 2 is one, 3 is two, 5 is three, 7 is four, 11 is five, 13 is six, 17 is "
+    "seven, 19 is eight, 23 is nine, 29 is ten.\n\nWait, is 1 a prime? No, 1 is not a prime number by "
+    "definition. So the count is ten. "
+)
+SHORT_ANSWER = "There are **10** primes below 30:\n\n2, 3, 5, 7, 11, 13, 17, 19, 23 and 29."
+LONG_ANSWER = """## Hash tables
+
+A *hash table* keeps pairs of **key** and value. It finds a key in constant time, `O(1)`, as long as the
+hash function spreads the keys well. See [the article](https://example.org/hash).
+
+1. Hash the key.
+2. Take the bucket.
+   - empty: done
+   - else: compare
+
+```python
+def bucket(key: str, size: int) -> int:
+    \"\"\"Which bucket a key belongs to.\"\"\"
+    return hash(key) % size
+```
+
+| structure | find | insert |
+|:--|--:|--:|
+| list | O(n) | O(1) |
+| hash table | O(1) | O(1) |
+
+> Keep the load below 0.7.
+
+<b>No HTML</b>, [bold]no markup[/bold], and a last sentence.
+"""
+
+Script = Callable[[Pilot[None]], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def _asked_before(history: History) -> None:
+    asked = [
+        ("How does a hash table work?", 0.0),
+        ("Regex for an ISO date", 3600.0),
+        ("Plan a week in Lisbon with two children and a dog", 86_500.0),
+        ("Summarize the meeting notes", 260_000.0),
+        ("Why is the sky blue?", 3_500_000.0),
+    ]
+    for question, age in asked:
+        when = NOON - 60 - age
+        conversation = Conversation(model=R1.name, created=when, updated=when)
+        conversation.append(Message(parent=None, role="user", content=question, created=when))
+        reply = Message(
+            parent=conversation.head,
+            role="assistant",
+            content=LONG_ANSWER,
+            thinking=THOUGHT,
+            thinking_s=12.3,
+            thinking_tokens=340,
+            prompt_tokens=200,
+            completion_tokens=900,
+            created=when,
+        )
+        conversation.append(reply)
+        history.save(conversation)
+
+
+async def ready(pilot: Pilot[None]) -> None:
+    """The screen stands and the model is loaded. (A snapshot's script begins before there is a screen.)"""
+    await wait_until(pilot, lambda: [c for c in pilot.app.screen.query(Composer) if c.has_focus])
+    await wait_until(pilot, lambda: pilot.app.session.loader.state == "ready")
+
+
+async def ask(pilot: Pilot[None], question: str = "How many primes are there below 30?") -> None:
+    await ready(pilot)
+    pilot.app.query_one(Composer).put(question)
+    await pilot.press("enter")
+    await wait_until(pilot, lambda: pilot.app.query(AssistantMessage))
+
+
+async def over(pilot: Pilot[None]) -> None:
+    await wait_until(pilot, lambda: not pilot.app.session.busy)
+    await wait_until(pilot, lambda: all(w.is_finished for w in pilot.app.workers if w.group == "reply"))
+
+
+async def opened(pilot: Pilot[None]) -> None:
+    await ready(pilot)
+    await pilot.press("ctrl+b")
+    pilot.app.query_one(ConversationList).query_one(OptionList).highlighted = 1
+    await pilot.press("enter")
+    await wait_until(pilot, lambda: pilot.app.query("MarkdownBlockQuote"))
+    await wait_until(pilot, lambda: pilot.app.query_one(Composer).has_focus)
+
+
+@pytest.fixture
+def snap(snap_compare, make_app):
+    def compare(script: Script, size: tuple[int, int], **settings: object) -> bool:
+        return snap_compare(make_app(**settings), terminal_size=size, run_before=script)
+
+    return compare
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE, NARROW], ids=["80x24", "200x60", "60x20"])
+def test_welcome(snap, size):
+    assert snap(ready, size, model=STARTER.name)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x60"])
+def test_thinking(snap, size, engine: FakeEngine, clock: Clock):
+    async def script(pilot: Pilot[None]) -> None:
+        engine.script(prefill(24, 24), thinking(THOUGHT, 150), clock.forward(4), asyncio.Event())
+        await ask(pilot)
+        await wait_until(pilot, lambda: "Thinking… 4 s" in str(pilot.app.query_one(ThinkingHeader).visual))
+
+    assert snap(script, size)
+
+
+@pytest.mark.parametrize("size", [SMALL, NARROW], ids=["80x24", "60x20"])
+def test_folded(snap, size, engine: FakeEngine, clock: Clock):
+    engine.script(
+        thinking(THOUGHT, 340),
+        clock.forward(12),
+        answer(SHORT_ANSWER, 40),
+        done(prompt=24, completion=380, thought=340),
+    )
+
+    async def script(pilot: Pilot[None]) -> None:
+        await ask(pilot)
+        await over(pilot)
+
+    assert snap(script, size)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x60"])
+def test_long_answer(snap, size):
+    assert snap(opened, size)
+
+
+def test_unfolded(snap):
+    async def script(pilot: Pilot[None]) -> None:
+        await opened(pilot)
+        await pilot.press("ctrl+t")
+
+    assert snap(script, LARGE)
+
+
+def test_stopped(snap, engine: FakeEngine):
+    async def script(pilot: Pilot[None]) -> None:
+        engine.script(answer("There are some primes, the first ones"), asyncio.Event())
+        await ask(pilot)
+        await wait_until(pilot, lambda: pilot.app.session.turn.phase == "answering")
+        await pilot.press("escape")
+        await over(pilot)
+
+    assert snap(script, SMALL)
+
+
+def test_error(snap, engine: FakeEngine):
+    engine.script(
+        answer("There are some primes"),
+        WorkerDied("The engine ended by itself (SIGKILL)", "The next message starts a new one"),
+    )
+
+    async def script(pilot: Pilot[None]) -> None:
+        await ask(pilot)
+        await over(pilot)
+
+    assert snap(script, SMALL)
+
+
+def test_sidebar_over_a_narrow_screen(snap):
+    async def script(pilot: Pilot[None]) -> None:
+        await ready(pilot)
+        await pilot.press("ctrl+b")
+
+    assert snap(script, SMALL)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x60"])
+def test_model_picker(snap, size):
+    async def script(pilot: Pilot[None]) -> None:
+        await ready(pilot)
+        await pilot.press("ctrl+o")
+        await wait_until(pilot, lambda: isinstance(pilot.app.screen, ModelPicker))
+
+    assert snap(script, size)
+
+
+def test_help(snap):
+    async def script(pilot: Pilot[None]) -> None:
+        await ready(pilot)
+        await pilot.press("f1")
+        await wait_until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
+
+    assert snap(script, SMALL)
+
+
+def test_confirm(snap):
+    async def script(pilot: Pilot[None]) -> None:
+        await ready(pilot)
+        await pilot.press("ctrl+b", "delete")
+        await wait_until(pilot, lambda: isinstance(pilot.app.screen, ConfirmScreen))
+
+    assert snap(script, SMALL)
+
+
+def test_light(snap):
+    async def script(pilot: Pilot[None]) -> None:
+        pilot.app.action_toggle_dark()
+        await opened(pilot)
+
+    assert snap(script, (120, 40))
+
+
+def test_no_color(snap, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert snap(opened, SMALL)
