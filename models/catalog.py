@@ -33,6 +33,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     note: str = ""
     """One sentence that the user should know before choosing it."""
     sampling: Sampling = Sampling()
+    examples: tuple[str, ...] = ()
+    """Questions that show what it can do, for its first screen."""
 
     @property
     def about(self) -> About:
@@ -43,6 +45,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             reasoning=self.reasoning,
             note=self.note,
             sampling=self.sampling,
+            examples=self.examples,
         )
 
     def __post_init__(self) -> None:

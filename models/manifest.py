@@ -39,6 +39,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the digest was known before the file came."""
     note: str = ""
     sampling: Sampling = Sampling()
+    examples: tuple[str, ...] = ()
+    """Questions that show what the model can do."""
 
 
 class Damaged(msgspec.Struct, frozen=True):
@@ -94,6 +96,7 @@ def describe(
         pinned=pinned,
         note=about.note,
         sampling=about.sampling,
+        examples=about.examples,
     )
 
 

@@ -31,6 +31,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     """None: it reasons if its chat template has think tags."""
     note: str = ""
     sampling: Sampling = Sampling()
+    examples: tuple[str, ...] = ()
 
 
 class PackageIndex(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="package-index"):

@@ -2,8 +2,8 @@
 
 Contract: what a method has written when it returns survives a kill of the process at any later moment (WAL,
 one transaction for each method). Two programs may use the same file. Deleted text is overwritten
-(`secure_delete`). A file that is damaged or foreign is refused and left as it is, never deleted or repaired in
-place. Every error is a `HistoryError` (or `NoSpace`) that names the file and says what to do.
+(`secure_delete`). A file that is damaged or foreign is refused and left as it is, never deleted or repaired.
+Every error is a `HistoryError` (or `NoSpace`) that names the file and says what to do.
 """
 
 from __future__ import annotations

@@ -6,7 +6,19 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from chat_fakes import NANO, R1, STARTER, Clock, FakeEngine, FakeShelf, answer, done, loaded, prefill, thinking
+from chat_fakes import (
+    NANO,
+    R1,
+    STARTER,
+    Clock,
+    FakeEngine,
+    FakeShelf,
+    answer,
+    done,
+    loaded,
+    prefill,
+    thinking,
+)
 from conftest import wait_until
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
@@ -121,7 +133,14 @@ async def test_typing_and_sending_while_the_model_loads(make_app: MakeApp, engin
 async def test_states_of_a_reply(make_app: MakeApp, engine: FakeEngine, clock: Clock):
     reading, thinks, says = asyncio.Event(), asyncio.Event(), asyncio.Event()
     engine.script(
-        prefill(512, 2048), reading, thinking("Hm.", 3), clock.forward(4), thinks, answer("4", 1), says, done()
+        prefill(512, 2048),
+        reading,
+        thinking("Hm.", 3),
+        clock.forward(4),
+        thinks,
+        answer("4", 1),
+        says,
+        done(),
     )
     async with make_app().run_test() as pilot:
         app = pilot.app
@@ -349,14 +368,26 @@ async def test_a_long_conversation_shows_its_end_first(make_app: MakeApp, histor
     async with make_app().run_test() as pilot:
         view = pilot.app.query_one(ConversationView)
         await pilot.press("ctrl+b", "enter")
-        await wait_until(pilot, lambda: len(view.query(AssistantMessage)) == 15)
-        assert str(view.query_one(Earlier).visual) == "▴ Show earlier messages (40)"
+        await wait_until(pilot, lambda: len(view.query(AssistantMessage)) == 8)
+        assert str(view.query_one(Earlier).visual) == "▴ Show earlier messages (54)"
         view.scroll_home(animate=False)
         await pilot.pause()
         await pilot.click(Earlier)
-        await wait_until(pilot, lambda: len(view.query(AssistantMessage)) == 30)
-        assert len(view.query_one(Earlier).messages) == 10
-        assert str(view.query(UserMessage).first().visual) == "m10"
+        await wait_until(pilot, lambda: len(view.query(AssistantMessage)) == 16)
+        assert len(view.query_one(Earlier).messages) == 38
+        assert str(view.query(UserMessage).first().visual) == "m38"
+
+
+async def test_a_conversation_that_grows_lets_go_of_its_beginning(make_app: MakeApp):
+    async with make_app().run_test() as pilot:
+        view = pilot.app.query_one(ConversationView)
+        for number in range(1, 18):
+            await say(pilot, f"m{number}")
+            await wait_until(pilot, lambda n=number: len(pilot.app.session.conversation.messages) == 2 * n)
+            await wait_until(pilot, lambda: not pilot.app.session.busy)
+        await wait_until(pilot, lambda: view.query(Earlier))
+        assert [m.content for m in view.query_one(Earlier).messages][:3] == ["m1", "OK", "m2"]
+        assert len(view.query_one(Earlier).messages) + len(view.column.children) - 1 == 34
 
 
 # ----------------------------------------------------------------------------------------------- scrolling
@@ -376,7 +407,9 @@ async def test_the_end_stays_in_view_unless_the_reader_scrolls_up(make_app: Make
         await say(pilot, "count")
         await wait_until(pilot, lambda: view.max_scroll_y > 50 and view.scroll_y == view.max_scroll_y)
         await pilot.press("pageup", "pageup")
-        await wait_until(pilot, lambda: view.scroll_y < view.max_scroll_y - 10 and not pilot.app.animator._animations)
+        await wait_until(
+            pilot, lambda: view.scroll_y < view.max_scroll_y - 10 and not pilot.app.animator._animations
+        )
         before, height = view.scroll_y, view.max_scroll_y
         more.set()
         await wait_until(pilot, lambda: view.max_scroll_y > height + 20)

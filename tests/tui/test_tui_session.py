@@ -42,7 +42,7 @@ async def test_ask_stores_the_question_before_anything_runs(session: Session, hi
     session.choose(R1.name)
     turn = session.ask("hello")
     stored = history.load(session.conversation.id)
-    assert [m.content for m in stored.branch()][0] == "hello"
+    assert stored.branch()[0].content == "hello"
     assert stored.title == "hello"
     assert session.busy
     await turn.ended()

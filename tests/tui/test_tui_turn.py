@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ async def test_stored_at_the_begin_once_a_second_and_at_the_end(
     assert spy.puts[-1][1:] == ("complete", "x" * 30)
     between = spy.puts[:-1]
     assert len(between) in (3, 4)
-    assert all(b[0] - a[0] >= 1.0 for a, b in zip(between, between[1:], strict=False))
+    assert all(b[0] - a[0] >= 1.0 for a, b in itertools.pairwise(between))
 
 
 async def test_an_error_is_the_end_of_the_reply_not_of_the_program(turn: Turn, engine: FakeEngine):
@@ -188,12 +189,19 @@ async def test_take_gives_each_piece_once(turn: Turn, engine: FakeEngine):
 
 async def test_live_numbers(turn: Turn, engine: FakeEngine, clock: Clock):
     reading, thinks, says = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    engine.script(prefill(512, 2048), reading, prefill(2048, 2048), thinking("a", 1), clock.forward(4), thinks)
+    engine.script(
+        prefill(512, 2048), reading, prefill(2048, 2048), thinking("a", 1), clock.forward(4), thinks
+    )
     engine.scripts[0] += [thinking("b", 7), clock.forward(1), answer("c", 1), says, done()]
     turn.start(ready)
     while turn.prefill == (0, 0):
         await asyncio.sleep(0)
-    assert (turn.phase, turn.prefill, turn.context_used, turn.tokens_per_s) == ("reading", (512, 2048), 512, 0)
+    assert (turn.phase, turn.prefill, turn.context_used, turn.tokens_per_s) == (
+        "reading",
+        (512, 2048),
+        512,
+        0,
+    )
     reading.set()
     while clock() < 1004:
         await asyncio.sleep(0)

@@ -235,7 +235,16 @@ async def test_finish_renders_anew_only_when_needed():
 
 @pytest.mark.parametrize(
     "text",
-    ["# ", "# [red]x[/red]", "### 🎉 !!", "```foo {bar}\n[/]\n```", "```", "|a|\n|-|", "![i](x)", "> ```\n> x"],
+    [
+        "# ",
+        "# [red]x[/red]",
+        "### 🎉 !!",
+        "```foo {bar}\n[/]\n```",
+        "```",
+        "|a|\n|-|",
+        "![i](x)",
+        "> ```\n> x",
+    ],
 )
 async def test_odd_markdown_is_no_problem(text: str):
     answer = Answer()

@@ -65,7 +65,6 @@ class AssistantMessage(Vertical):
         }
         Answer { display: none; }
         &.-answered Answer { display: block; }
-        &.-answered .note { margin: 1 0 0 0; }
     }
     """
 
@@ -75,6 +74,7 @@ class AssistantMessage(Vertical):
         self.message = message
         self._turn = turn
         self._note = Static(markup=False, classes="note")
+        self._noted = ("", "")
         self._answer = Answer("" if turn else clean(message.content))
         self.thinking = ThinkingBlock(
             "" if turn else clean(message.thinking),
@@ -127,8 +127,11 @@ class AssistantMessage(Vertical):
         self._show_note(clean(text), kind)
 
     def _show_note(self, text: str, kind: str) -> None:
-        self._note.update(Content(text))
-        self._note.set_classes(f"note {kind}")
+        # An update of a Static lays the whole screen out anew, so only if there is something new.
+        if (text, kind) != self._noted:
+            self._noted = (text, kind)
+            self._note.update(Content(text))
+            self._note.set_classes(f"note {kind}")
 
 
 def _waiting(turn: Turn) -> tuple[str, str]:

@@ -17,8 +17,11 @@ from tui.widgets.assistant_message import AssistantMessage
 from tui.widgets.thinking import ThinkingBlock
 from tui.widgets.user_message import UserMessage
 
-AT_ONCE: Final = 30
-"""Messages that are shown when a conversation is opened; the earlier ones on demand."""
+AT_ONCE: Final = 16
+"""Messages that are shown when a conversation is opened; the earlier ones on demand.
+
+To open, and to paint a reply that streams, takes Textual time in proportion to all that is on the screen.
+"""
 
 
 class Earlier(Static):
@@ -87,8 +90,9 @@ class ConversationView(VerticalScroll):
         if self.has_class("-empty"):
             await self.column.remove_children()
             self.remove_class("-empty")
-        await self.column.mount(UserMessage(message.content))
+        await self.column.mount(UserMessage(message))
         self.anchor()
+        await self._trim()
 
     async def reply(self, turn: Turn, on_paint: Callable[[], None]) -> None:
         """Show a reply as it comes, until it has ended."""
@@ -102,6 +106,20 @@ class ConversationView(VerticalScroll):
             await last.remove()
         self.anchor()
 
+    async def _trim(self) -> None:
+        """Let go of early messages when a conversation has grown to twice of what is shown at once."""
+        shown = [w for w in self.column.children if isinstance(w, UserMessage | AssistantMessage)]
+        if len(shown) <= 2 * AT_ONCE:
+            return
+        leaving: list[Widget] = [*shown[:-AT_ONCE]]
+        hidden = [w.message for w in shown[:-AT_ONCE]]
+        for earlier in self.column.query_children(Earlier):
+            hidden = earlier.messages + hidden
+            leaving.append(earlier)
+        with self.app.batch_update():
+            await self.column.remove_children(leaving)
+            await self.column.mount(Earlier(hidden), before=0)
+
     def last_thinking(self) -> ThinkingBlock | None:
         """The thinking block of the latest reply that has one to show."""
         blocks = [block for block in self.query(ThinkingBlock) if block.has_class("-some")]
@@ -110,4 +128,4 @@ class ConversationView(VerticalScroll):
 
 def widget_of(message: Message) -> Widget:
     """The widget that shows a stored message."""
-    return UserMessage(message.content) if message.role == "user" else AssistantMessage(message)
+    return UserMessage(message) if message.role == "user" else AssistantMessage(message)

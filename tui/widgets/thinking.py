@@ -44,7 +44,8 @@ class Tail(Widget):
     def feed(self, text: str) -> None:
         """Add `text` at the end."""
         self.text = (self.text + text)[-TAIL_CHARACTERS:]
-        self.refresh(layout=True)
+        # Once it has its full height, no layout is needed: that would cost time for all of the screen.
+        self.refresh(layout=self.size.height < TAIL_LINES)
 
     def _last_lines(self, width: int) -> list[Content]:
         return Content(self.text.strip("\n")).wrap(max(width, 1))[-TAIL_LINES:]
@@ -104,6 +105,7 @@ class ThinkingBlock(Vertical):
         self._tokens = tokens
         self._elapsed = elapsed
         self._ticker: Timer | None = None
+        self._line = ""
         self._header = ThinkingHeader(markup=False)
         self._tail = Tail(classes="body")
         self._body = Static(markup=False, classes="body")
@@ -167,9 +169,10 @@ class ThinkingBlock(Vertical):
     def _update_header(self) -> None:
         sign = "▸" if self.folded else "▾"
         if self._elapsed is not None:
-            self._header.update(Content(f"{sign} Thinking… {int(self._elapsed())} s"))
-            return
-        parts = [f"Thought for {duration(self._seconds)}"]
-        if self._tokens:
-            parts.append(f"{count(self._tokens)} tokens")
-        self._header.update(Content(f"{sign} {' · '.join(parts)}"))
+            line = f"{sign} Thinking… {int(self._elapsed())} s"
+        else:
+            tokens = f" · {count(self._tokens)} tokens" if self._tokens else ""
+            line = f"{sign} Thought for {duration(self._seconds)}{tokens}"
+        if line != self._line:
+            self._line = line
+            self._header.update(Content(line))

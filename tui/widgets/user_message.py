@@ -6,6 +6,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from localai.chat.clean import clean
+from localai.chat.conversation import Message
 
 
 class UserMessage(Static):
@@ -22,5 +23,6 @@ class UserMessage(Static):
     }
     """
 
-    def __init__(self, text: str) -> None:
-        super().__init__(Content(clean(text)), markup=False)
+    def __init__(self, message: Message) -> None:
+        super().__init__(Content(clean(message.content)), markup=False)
+        self.message = message
