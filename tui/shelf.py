@@ -25,6 +25,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     reasoning: bool = True
     note: str = ""
     """One sentence that a user should know, such as that this is not a reasoning model."""
+    examples: tuple[str, ...] = ()
+    """Questions that show what it can do; none: any will do."""
 
 
 class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +76,7 @@ def _entry(manifest: Manifest) -> ModelEntry:
         size=manifest.size,
         reasoning=manifest.reasoning,
         note=manifest.note,
+        examples=manifest.examples,
     )
 
 

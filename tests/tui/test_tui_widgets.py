@@ -13,11 +13,13 @@ from textual.content import Content
 from textual.widget import Widget
 
 from localai.chat.conversation import Message
+from tui.shelf import ModelEntry
 from tui.widgets.answer import Answer
 from tui.widgets.assistant_message import AssistantMessage, note_of, pause_after
 from tui.widgets.composer import Composer
 from tui.widgets.status_line import Status, status_content
 from tui.widgets.thinking import TAIL_CHARACTERS, TAIL_LINES, Tail, ThinkingBlock, ThinkingHeader
+from tui.widgets.welcome import Welcome
 
 DOCUMENT = """# Title
 
@@ -270,9 +272,33 @@ async def test_odd_markdown_is_no_problem(text: str):
 )
 def test_notes(state, reason, text, kind):
     message = Message(
-        parent=None, role="assistant", state=state, finish_reason=reason, completion_tokens=1000
+        parent=None,
+        role="assistant",
+        content="words",
+        state=state,
+        finish_reason=reason,
+        completion_tokens=1000,
     )
     assert note_of(message) == (text, kind)
+
+
+async def test_thoughts_without_an_answer_are_shown_and_said_to_be_all():
+    message = Message(parent=None, role="assistant", thinking="why", finish_reason="stop")
+    host = Host(AssistantMessage(message))
+    async with host.run_test(size=(70, 12)) as pilot:
+        await wait_until(pilot, lambda: "why" in host.shown())
+        assert "The model ended without an answer" in host.shown()
+
+
+async def test_a_model_brings_its_own_examples():
+    welcome = Welcome(ModelEntry(name="m", title="M", examples=("First?", "Second?")))
+    host = Host(welcome)
+    async with host.run_test(size=(70, 16)) as pilot:
+        await wait_until(pilot, lambda: "› First?" in host.shown())
+        assert host.shown().count("›") == 2
+        welcome.show(ModelEntry(name="n", title="N"))
+        await wait_until(pilot, lambda: host.shown().count("›") == 3)
+        assert "First?" not in host.shown()
 
 
 async def test_a_stored_reply():

@@ -45,6 +45,8 @@ def note_of(message: Message) -> tuple[str, str]:
             return "▲ The context is full: the reply ends here. Ctrl+N begins a new conversation.", "-warning"
         case "complete", "length":
             return f"▲ Cut at the limit of {count(message.completion_tokens)} tokens.", "-warning"
+        case "complete", _ if not message.content.strip():
+            return "▲ The model ended without an answer. Ctrl+R tries again.", "-warning"
     return "", ""
 
 
@@ -123,6 +125,8 @@ class AssistantMessage(Vertical):
 
     def _show_end(self) -> None:
         self.set_class(bool(clean(self.message.content).strip()), "-answered")
+        if not self.message.content.strip() and self.thinking.folded:
+            self.thinking.toggle()  # the thoughts are all there is
         text, kind = note_of(self.message)
         self._show_note(clean(text), kind)
 

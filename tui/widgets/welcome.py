@@ -36,9 +36,13 @@ class Example(Static, can_focus=True):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter,space", "pick", "Use", show=False)]
 
-    def __init__(self, text: str) -> None:
-        super().__init__(Content(f"› {text}"), markup=False)
+    text = ""
+
+    def say(self, text: str) -> None:
+        """Offer `text`; nothing is shown for none."""
         self.text = text
+        self.display = bool(text)
+        self.update(Content(f"› {text}"))
 
     def on_click(self) -> None:
         self.action_pick()
@@ -87,6 +91,7 @@ class Welcome(Vertical):
         super().__init__()
         self._model = Static(markup=False, classes="model")
         self._about = Static(markup=False, classes="about")
+        self._examples = [Example(markup=False) for _ in EXAMPLES]
         self._entry = entry
 
     def compose(self) -> ComposeResult:
@@ -95,14 +100,17 @@ class Welcome(Vertical):
         yield self._model
         yield self._about
         with Vertical(classes="examples"):
-            yield from map(Example, EXAMPLES)
+            yield from self._examples
         yield Static(_keys(), classes="keys", markup=False)
 
     def on_mount(self) -> None:
         self.show(self._entry)
 
     def show(self, entry: ModelEntry | None) -> None:
-        """Name the model, and what one should know about it."""
+        """Name the model, what one should know about it, and what to ask it."""
+        texts = (entry.examples if entry else ()) or EXAMPLES
+        for index, example in enumerate(self._examples):
+            example.say(clean(texts[index]) if index < len(texts) else "")
         if entry is None:
             self._model.update("No model")
             self._about.update(NO_MODEL)
