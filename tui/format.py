@@ -14,9 +14,9 @@ def count(number: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """0.42 -> "0.4 s", 12.3 -> "12 s", 125 -> "2 min 5 s"."""
+    """0.42 -> "under 1 s", 12.3 -> "12 s", 125 -> "2 min 5 s"."""
     if seconds < 1:
-        return f"{seconds:.1f} s"
+        return "under 1 s"
     whole = round(seconds)
     minutes, rest = divmod(whole, 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"

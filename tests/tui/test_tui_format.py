@@ -12,7 +12,14 @@ DAY = 86_400.0
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0.0 s"), (0.42, "0.4 s"), (1, "1 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (3725, "62 min 5 s")],
+    [
+        (0, "under 1 s"),
+        (0.42, "under 1 s"),
+        (1, "1 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (3725, "62 min 5 s"),
+    ],
 )
 def test_duration(seconds: float, text: str) -> None:
     assert f.duration(seconds) == text

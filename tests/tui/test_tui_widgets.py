@@ -183,7 +183,7 @@ async def test_painting_a_thought_does_not_depend_on_its_length():
 @pytest.mark.parametrize(
     ("seconds", "tokens", "line"),
     [
-        (0.42, 3, "▸ Thought for 0.4 s · 3 tokens"),
+        (0.42, 3, "▸ Thought for under 1 s · 3 tokens"),
         (12.3, 1340, "▸ Thought for 12 s · 1,340 tokens"),
         (125, 0, "▸ Thought for 2 min 5 s"),
     ],
