@@ -26,7 +26,7 @@ PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/pytho
 LOG = VENV / "install.log"
 COMPILED = re.compile(r"^\s*\[(\d+)/(\d+)\]")
 CMAKE_ARGS = "-DLLAVA_BUILD=OFF"
-"""Parsers for images and audio are left out: R1 reads text. Overridden by the environment's CMAKE_ARGS."""
+"""Parsers for images and audio are left out: R1 reads text. The environment's CMAKE_ARGS come behind it."""
 
 
 def main() -> None:
@@ -35,9 +35,10 @@ def main() -> None:
     check_tools()
     make_venv()
     engine = next(d for d in dependencies() if d.startswith("llama-cpp-python"))
-    if not installed("llama_cpp"):
+    if not installed(engine):
         say("Compiling llama.cpp for this processor. This is done once and takes about 5 minutes on 2 cores.")
-        run_pip("Compiling llama.cpp", "install", "--verbose", engine)
+        # Without the cache: a wheel in it may be for another processor, or without the GPU that is asked for.
+        run_pip("Compiling llama.cpp", "install", "--verbose", "--no-cache-dir", engine)
     say("Installing localai" + (f" with its {extra} tools" if extra else ""))
     run_pip("Installing", "install", "--editable", f"{ROOT}[{extra}]" if extra else str(ROOT))
     (VENV / f".installed{'-' + extra if extra else ''}").touch()
@@ -52,7 +53,7 @@ def check_tools() -> None:
 
 def make_venv() -> None:
     """Create .venv unless it is there."""
-    if PYTHON.exists() and not installed("pip"):
+    if PYTHON.exists() and not installed("pip>=1"):
         shutil.rmtree(VENV)
     if PYTHON.exists():
         return
@@ -71,15 +72,21 @@ def dependencies() -> list[str]:
     return found
 
 
-def installed(module: str) -> bool:
-    """Whether .venv has `module`."""
-    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
-    return subprocess.run([PYTHON, "-c", code], check=False).returncode == 0
+def installed(requirement: str) -> bool:
+    """Whether .venv has what `requirement` asks for."""
+    code = (
+        "import importlib.metadata, sys\n"
+        "from pip._vendor.packaging.requirements import Requirement\n"
+        f"wanted = Requirement({requirement!r})\n"
+        "sys.exit(importlib.metadata.version(wanted.name) not in wanted.specifier)"
+    )
+    return subprocess.run([PYTHON, "-c", code], check=False, capture_output=True).returncode == 0
 
 
 def run_pip(label: str, *arguments: str) -> None:
     """Run pip, its words into the log, its progress onto the screen."""
-    environment = {"CMAKE_ARGS": CMAKE_ARGS, **os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    cmake = f"{CMAKE_ARGS} {os.environ.get('CMAKE_ARGS', '')}".strip()
+    environment = {**os.environ, "CMAKE_ARGS": cmake, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     command = [str(PYTHON), "-m", "pip", *arguments]
     with LOG.open("a", encoding="utf-8") as log:
         log.write(f"\n$ {' '.join(command)}\n")

@@ -1,8 +1,9 @@
 """Generation speed of `localai ask` against llama.cpp's own, as a ratio.
 
-Both sides generate the same number of tokens after the same prompt with the same file, threads and greedy
-sampling, each in a fresh process, in turns. "bare" is a loop over the low-level bindings that does nothing
-but decode and sample. The claim: at least 0.97.
+Both sides generate the same number of tokens after the same prompt with the same file and threads, each in a
+fresh process, in turns. "bare" is a greedy loop over the low-level bindings that does nothing but decode and
+sample. `ask` runs twice: greedily, and with the sampling that the model recommends, which costs more. The
+claim: at least 0.97.
 
 Usage: python benchmarks/decode.py [MODEL] [--rounds 7] [--tokens 128] [--json]
 """
@@ -38,7 +39,7 @@ def main() -> None:
         path = str(Store().resolve(arguments.model).path)
     except LocalAIError as error:
         sys.exit(str(error))
-    rates: dict[str, list[float]] = {"localai": [], "bare": []}
+    rates: dict[str, list[float]] = {"greedy": [], "recommended": [], "bare": []}
     for round_number in range(arguments.rounds + 1):
         for side in rates:
             rate = measure(side, path, arguments)
@@ -53,8 +54,9 @@ def measure(side: str, path: str, arguments: argparse.Namespace) -> float:
         command = [sys.executable, __file__, path, "--bare", "--tokens", str(arguments.tokens)]
         command += ["--threads", str(arguments.threads)]
         return float(_json_of(command)["tokens_per_s"])
-    command = [sys.executable, "-m", "localai.cli.main", "ask", path, PROMPT, "--json", "--temperature", "0"]
-    command += ["--max-tokens", str(arguments.tokens), "--threads", str(arguments.threads)]
+    command = [sys.executable, "-m", "localai.cli.main", "ask", arguments.model, PROMPT, "--json"]
+    command += ["--max-tokens", str(arguments.tokens), "--threads", str(arguments.threads), "--seed", "1"]
+    command += ["--temperature", "0"] if side == "greedy" else []
     answer = _json_of(command)
     if answer["usage"]["completion_tokens"] != arguments.tokens:
         sys.exit(
@@ -81,7 +83,7 @@ def bare(path: str, count: int, threads: int) -> dict[str, float]:
     context = api.llama_init_from_model(model, parameters)
     text = prompt_text(Path(path)).encode()
     tokens = (api.llama_token * 512)()
-    length = api.llama_tokenize(api.llama_model_get_vocab(model), text, len(text), tokens, 512, True, True)
+    length = api.llama_tokenize(api.llama_model_get_vocab(model), text, len(text), tokens, 512, False, True)
     sampler = api.llama_sampler_init_greedy()
     api.llama_decode(context, api.llama_batch_get_one(tokens, length))
     one = (api.llama_token * 1)()
@@ -103,23 +105,28 @@ def prompt_text(path: Path) -> str:
 
 
 def report(rates: dict[str, list[float]], arguments: argparse.Namespace) -> None:
-    ratios = [ours / bare_rate for ours, bare_rate in zip(rates["localai"], rates["bare"], strict=True)]
-    figures = {
+    bare = rates.pop("bare")
+    figures: dict[str, Any] = {
         "model": arguments.model,
         "threads": arguments.threads,
         "tokens": arguments.tokens,
-        "localai_tokens_per_s": statistics.median(rates["localai"]),
-        "bare_tokens_per_s": statistics.median(rates["bare"]),
-        "ratio": statistics.median(rates["localai"]) / statistics.median(rates["bare"]),
-        "ratios": ratios,
+        "bare": {"tokens_per_s": statistics.median(bare)},
     }
+    for mode, ours in rates.items():
+        figures[mode] = {
+            "tokens_per_s": statistics.median(ours),
+            "ratio": statistics.median(ours) / statistics.median(bare),
+            "ratios": [one / other for one, other in zip(ours, bare, strict=True)],
+        }
     if arguments.json:
         print(json.dumps(figures, indent=2))
         return
-    for side in ("localai", "bare"):
-        listed = " ".join(f"{rate:.1f}" for rate in rates[side])
-        print(f"{side:<8} median {statistics.median(rates[side]):7.1f} tokens/s   ({listed})")
-    print(f"ratio of the medians {figures['ratio']:.3f}; pair by pair {min(ratios):.3f} to {max(ratios):.3f}")
+    print(f"bare         median {statistics.median(bare):7.1f} tokens/s")
+    for mode in rates:
+        found = figures[mode]
+        pairs = f"{min(found['ratios']):.3f} to {max(found['ratios']):.3f}"
+        rate = f"{found['tokens_per_s']:7.1f} tokens/s"
+        print(f"{mode:<12} median {rate}, ratio {found['ratio']:.3f} (pair by pair {pairs})")
 
 
 def _arguments() -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Take docs/screenshot.svg anew: the real chat, the real engine, and r1-nano, which is shipped with the program.
+"""Take docs/screenshot.svg anew: the real chat, the real engine, and r1-nano, which is part of the program.
 
 Usage: python docs/screenshot.py [OUTPUT.svg]
 """
@@ -21,7 +21,8 @@ EARLIER = ("Add 305 and 470.", "Hello!")
 QUESTIONS = ("What is 47 + 85?", "And how much is 1234 plus 877?")
 
 
-async def main(output: Path) -> None:
+async def take() -> str:
+    """The picture, as SVG."""
     from localai.engine.client import Engine
     from localai.engine.protocol import Sampling
     from localai.history import History
@@ -40,8 +41,8 @@ async def main(output: Path) -> None:
         await pilot.press("ctrl+t")
         await pilot.pause(0.5)
         picture = app.export_screenshot(title="localai chat")
-        output.write_text(FONT_FROM_AFAR.sub("", picture), encoding="utf-8")
         await app.session.close()
+    return FONT_FROM_AFAR.sub("", picture)
 
 
 async def ask(pilot, app, question: str) -> None:  # type: ignore[no-untyped-def]
@@ -65,4 +66,5 @@ if __name__ == "__main__":
         from localai.cli.main import app as commands
 
         commands(["models", "pull", "r1-nano"], standalone_mode=False)
-        asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else OUTPUT))
+        output = Path(sys.argv[1]) if len(sys.argv) > 1 else OUTPUT
+        output.write_text(asyncio.run(take()), encoding="utf-8")

@@ -16,18 +16,22 @@ _LENGTH = struct.Struct("<I")
 HEAD_BYTES = _LENGTH.size
 
 
+class FrameTooLong(ValueError):
+    """A frame is, or says that it is, longer than `MAX_FRAME`."""
+
+
 def pack(body: bytes) -> bytes:
-    """`body` with its length before it; ValueError if it is over the limit."""
+    """`body` with its length before it; FrameTooLong if it is over the limit."""
     if len(body) > MAX_FRAME:
-        raise ValueError(f"a frame of {len(body)} bytes is over the limit of {MAX_FRAME}")
+        raise FrameTooLong(f"a frame of {len(body)} bytes is over the limit of {MAX_FRAME}")
     return _LENGTH.pack(len(body)) + body
 
 
 def body_length(head: bytes) -> int:
-    """The number of body bytes that the 4-byte `head` announces; ValueError if over the limit."""
+    """The number of body bytes that the 4-byte `head` announces; FrameTooLong if over the limit."""
     (length,) = _LENGTH.unpack(head)
     if length > MAX_FRAME:
-        raise ValueError(f"a frame of {length} bytes is over the limit of {MAX_FRAME}")
+        raise FrameTooLong(f"a frame of {length} bytes is over the limit of {MAX_FRAME}")
     return int(length)
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 
 import psutil
+
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def physical_cores() -> int:
@@ -15,7 +18,20 @@ def physical_cores() -> int:
     that spins at each barrier.
     """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = min(usable, container_cores(CGROUP) or usable)
     return max(1, min(psutil.cpu_count(logical=False) or usable, usable))
+
+
+def container_cores(cgroup: Path) -> int | None:
+    """Cores that a container may use at once (`cpu.max` of its control group), or None without a limit.
+
+    A container sees all cores of its host; with a thread on each, most would wait for their share.
+    """
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        return max(1, int(quota) // int(period))
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 def available_memory() -> int:

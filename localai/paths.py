@@ -15,8 +15,6 @@ import platformdirs
 def _folder(kind: str) -> Path:
     if home := os.environ.get("LOCALAI_HOME"):
         return Path(home).expanduser().resolve() / kind
-    if kind == "config":
-        return platformdirs.user_config_path("localai", appauthor=False)
     return platformdirs.user_data_path("localai", appauthor=False)
 
 
@@ -33,11 +31,6 @@ def models_dir() -> Path:
 def history_path() -> Path:
     """The database of conversations."""
     return data_dir() / "conversations.sqlite"
-
-
-def config_path() -> Path:
-    """The user's settings, TOML."""
-    return _folder("config") / "config.toml"
 
 
 def private_dir(path: Path) -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -175,8 +174,3 @@ async def collect(
                 texts[type(event)].append(event.text)
     assert done is not None
     return "".join(texts[protocol.Thinking]), "".join(texts[protocol.Answer]), done
-
-
-def interpreter() -> str:
-    """Which Python runs this, for the report."""
-    return sys.executable

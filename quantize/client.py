@@ -68,7 +68,7 @@ def _converse(
     assert worker.stdout is not None
     _send(worker.stdin, job)
     stdout = cast(BinaryIO, worker.stdout)
-    while (body := frames.read(stdout)) is not None:
+    while (body := _read(stdout)) is not None:
         match _decode(body):
             case Progress() as progress:
                 if on_progress is not None:
@@ -94,6 +94,13 @@ def _send(stdin: IO[bytes], job: Job) -> None:
             frame = frame[os.write(stdin.fileno(), frame) :]
     except BrokenPipeError:
         pass  # it died at once; reading tells how
+
+
+def _read(stdout: BinaryIO) -> bytes | None:
+    try:
+        return frames.read(stdout)
+    except frames.FrameTooLong as error:
+        raise QuantizeError(f"the quantize worker sent something that is not an event: {error}") from error
 
 
 def _decode(body: bytes) -> Progress | Finished | Failed:

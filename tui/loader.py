@@ -45,6 +45,8 @@ class Loader:
     def start(self, name: str) -> None:
         """Load the model of that name, instead of any other."""
         previous = self._task
+        if previous is not None:
+            previous.cancel()
         self._name = name
         self.loaded, self.error, self.fraction = None, None, 0.0
         self.state = "loading"
@@ -73,7 +75,6 @@ class Loader:
 
     async def _load(self, name: str, previous: asyncio.Task[ResolvedModel] | None) -> ResolvedModel:
         if previous is not None:
-            previous.cancel()
             await asyncio.wait({previous})
         try:
             model = self._models.resolve(name)
@@ -86,16 +87,10 @@ class Loader:
             raise
         self.state, self.fraction = "ready", 1.0
         self.on_change()
-        return msgspec.structs.replace(model, sampling=merged(model.sampling, self._sampling))
+        return msgspec.structs.replace(model, sampling=self._sampling.completed_by(model.sampling))
 
     def _progress(self, fraction: float) -> None:
         # The screen shows whole per cents: more calls than that would only cost time.
         if int(fraction * 100) != int(self.fraction * 100):
             self.fraction = fraction
             self.on_change()
-
-
-def merged(recommended: Sampling, wanted: Sampling) -> Sampling:
-    """`recommended`, with what `wanted` sets."""
-    changes = {k: v for k, v in msgspec.structs.asdict(wanted).items() if v is not None}
-    return msgspec.structs.replace(recommended, **changes)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Final, Literal
 
 import msgspec
@@ -111,11 +112,12 @@ class Turn:
         self.phase = "reading"
         self.changed.set()
         prompt = self.conversation.chat_messages()
-        async for event in self._engine.generate(prompt, sampling, max_tokens):
-            self._apply(event)
-            self.changed.set()
-            if self._clock() - self._stored_at >= STORE_EVERY_S:
-                self._store()
+        async with aclosing(self._engine.generate(prompt, sampling, max_tokens)) as events:
+            async for event in events:
+                self._apply(event)
+                self.changed.set()
+                if self._clock() - self._stored_at >= STORE_EVERY_S:
+                    self._store()
 
     def _apply(self, event: GenerationEvent) -> None:
         match event:

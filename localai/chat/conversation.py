@@ -81,11 +81,17 @@ class Conversation(msgspec.Struct, kw_only=True):
         return found[::-1]
 
     def chat_messages(self) -> list[ChatMessage]:
-        """The shown branch as the model gets it: no thinking, no replies that never said anything."""
-        system = [ChatMessage("system", self.system)] if self.system.strip() else []
-        return system + [
-            ChatMessage(m.role, m.content) for m in self.branch() if m.role == "user" or m.content
-        ]
+        """The shown branch as the model gets it: no thinking, no replies that never said anything.
+
+        Questions that then follow each other are one message: models know only turns that alternate.
+        """
+        found = [ChatMessage("system", self.system)] if self.system.strip() else []
+        for message in self.branch():
+            if message.role == "user" and found and found[-1].role == "user":
+                found[-1] = ChatMessage("user", f"{found[-1].content}\n\n{message.content}")
+            elif message.role == "user" or message.content:
+                found.append(ChatMessage(message.role, message.content))
+        return found
 
 
 def title_of(text: str) -> str:
@@ -93,5 +99,7 @@ def title_of(text: str) -> str:
     line = " ".join(text.split())
     if len(line) <= TITLE_LENGTH:
         return line
-    cut = line[: TITLE_LENGTH - 1]
-    return (cut.rsplit(" ", 1)[0] if " " in cut[TITLE_LENGTH // 2 :] else cut) + "…"
+    cut, next_character = line[: TITLE_LENGTH - 1], line[TITLE_LENGTH - 1]
+    if next_character != " " and " " in cut[TITLE_LENGTH // 2 :]:
+        cut = cut.rsplit(" ", 1)[0]
+    return cut.rstrip() + "…"

@@ -33,10 +33,13 @@ class EmbeddedFormat:
 
     name = "embedded"
 
-    def __init__(self, source: str, bos: str, eos: str) -> None:
+    def __init__(self, source: str, bos: str, eos: str, *, add_bos: bool = False) -> None:
+        """`add_bos`: prompts are to begin with `bos`, also where the template does not write it."""
         if len(source) > MAX_TEMPLATE:
             raise UnsupportedModel(f"the chat template in the file is {len(source):,} characters long")
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
         try:
@@ -44,7 +47,7 @@ class EmbeddedFormat:
                 self._template = environment.from_string(source)
         except (TemplateError, RecursionError) as error:
             raise UnsupportedModel(f"the chat template in the file cannot be read: {error}") from error
-        self._bos, self._eos = bos, eos
+        self._bos, self._eos, self._add_bos = bos, eos, add_bos
         self.reasoning = THINK in source
         self.system_role = self._takes_system()
 
@@ -61,6 +64,10 @@ class EmbeddedFormat:
         segments = self._segments(turns)
         if turns and not any(s.text == turns[-1].content for s in segments if not s.special):
             raise UnsupportedModel("the chat template in the file drops the last message")
+        if self._add_bos and not (
+            segments and segments[0].special and segments[0].text.startswith(self._bos)
+        ):
+            segments.insert(0, Segment(self._bos, special=True))
         return segments
 
     def _segments(self, messages: Sequence[ChatMessage]) -> list[Segment]:

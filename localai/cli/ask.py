@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import aclosing, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from localai.chat.clean import clean
 from localai.cli import options, output
 from localai.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     from localai.engine.client import LoadOptions
     from localai.engine.protocol import Done, Loaded, Sampling
-    from models.store import Resolved
+    from models.store import Resolved, Store
 
 
 def ask(
@@ -46,9 +49,7 @@ def ask(
     from models.store import Store
 
     store = Store()
-    name, prompt = split_words(
-        words or [], _piped_input(), lambda word: any(word == m.name for m in store.manifests())
-    )
+    name, prompt = split_words(words or [], _piped_input(), lambda word: is_model(store, word))
     model = options.choose_model(store, name)
     wanted = Sampling(temperature=temperature, top_p=top_p, seed=seed)
     load = LoadOptions(context, threads, gpu_layers)
@@ -56,14 +57,27 @@ def ask(
     asyncio.run(job.run(prompt, system))
 
 
-def split_words(words: list[str], piped: str, is_model: Any) -> tuple[str | None, str]:
-    """(model, prompt) from the words of the command line and what was piped in; UsageError."""
+def is_model(store: Store, word: str) -> bool:
+    """Whether `word` is a model rather than a question: an installed one's name, or the path of a file."""
+    from models.local_path import is_path
+
+    if is_path(word):
+        return word.endswith(".gguf") or Path(word).expanduser().is_file()
+    return any(word.lower() == manifest.name for manifest in store.manifests())
+
+
+def split_words(words: list[str], piped: str, is_model: Callable[[str], bool]) -> tuple[str | None, str]:
+    """(model, prompt) from the words of the command line and what was piped in; UsageError.
+
+    A single word is the question, unless it is a model and the question is piped.
+    """
     if len(words) > 2:
         raise UsageError("too many words", 'Put the question in quotes: localai ask "What is 2 + 2?"')
     if len(words) == 1 and piped and is_model(words[0]):
         words = [words[0], ""]
     model = words[0] if len(words) == 2 else None
-    prompt = "\n\n".join(part for part in (words[-1] if words else "", piped) if part.strip())
+    parts = [clean(part) for part in (words[-1] if words else "", piped)]
+    prompt = "\n\n".join(part for part in parts if part.strip())
     if not prompt:
         raise UsageError("there is no question", 'Try: localai ask "What is 2 + 2?"')
     return model, prompt
@@ -124,9 +138,9 @@ class _Ask:
         loaded = await engine.load(self._model.path, self._load)
         messages = [ChatMessage("user", prompt)]
         if system.strip():
-            messages.insert(0, ChatMessage("system", system))
+            messages.insert(0, ChatMessage("system", clean(system)))
         self._report.loaded(loaded, self._model, folded=bool(system.strip()) and not loaded.system_role)
-        sampling = merge(self._sampling, options.recommended_sampling(self._model))
+        sampling = self._sampling.completed_by(options.recommended_sampling(self._model))
         async with aclosing(engine.generate(messages, sampling, self._max_tokens)) as events:
             async for event in events:
                 match event:
@@ -136,14 +150,6 @@ class _Ask:
                         self._report.answer(event.text)
                     case protocol.Done():
                         self._report.done(event)
-
-
-def merge(wanted: Sampling, recommended: Sampling) -> Sampling:
-    """`wanted`, with what it leaves open taken from `recommended`."""
-    import msgspec
-
-    chosen = {k: v for k, v in msgspec.structs.asdict(wanted).items() if v is not None}
-    return msgspec.structs.replace(recommended, **chosen)
 
 
 class _TextReport:

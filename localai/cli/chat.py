@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from localai.chat.clean import clean
 from localai.cli import options, output
 from localai.errors import FetchError, UsageError
 
@@ -57,7 +58,7 @@ def chat(
         StoreShelf(store),
         model=str(resolved.path) if resolved.manifest is None else resolved.name,
         load_options=LoadOptions(context, threads, gpu_layers),
-        system=system,
+        system=clean(system),
         sampling=Sampling(temperature=temperature, top_p=top_p, seed=seed),
         max_tokens=max_tokens,
     )

@@ -90,7 +90,9 @@ def _quantize_builtin(entry: Any, source: Any, store: Store, progress: output.Pr
             source=str(catalog.builtin_checkpoint(source.checkpoint)), output=str(file), file_type=entry.type
         )
         run(job, lambda p: progress(p.stage.capitalize(), p.done_bytes, p.total_bytes))
-        return store.add(file, entry.name, source=source, about=entry.about, move=True, replace=True)
+        return store.add(
+            file, entry.name, source=source, about=entry.about, move=True, replace=True, on_progress=progress
+        )
 
 
 @app.command("import")

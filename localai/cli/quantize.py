@@ -66,7 +66,15 @@ def _into_store(
     with store.incoming() as scratch:
         report = _run(source, scratch / "model.gguf", file_type, False, pre_tokenizer, threads)
         origin = Checkpoint(path=str(folder), recipe=f"--type {file_type}")
-        manifest = store.add(scratch / "model.gguf", name, source=origin, move=True, replace=overwrite)
+        with output.progress() as progress:
+            manifest = store.add(
+                scratch / "model.gguf",
+                name,
+                source=origin,
+                move=True,
+                replace=overwrite,
+                on_progress=progress,
+            )
     _tell(report, manifest.name, json)
 
 

@@ -27,7 +27,10 @@ SILENCE_S = 30.0
 STALL_BEATS = 600
 """A computation that gets nowhere for so many heartbeats, one a second, has hung. Half a minute is normal."""
 _TICK_S = 1.0
-SHUTDOWN_S = 5.0
+SHUTDOWN_S = 2.0
+"""How long a worker may take for an orderly end before it is killed."""
+LAST_WORDS_S = 1.0
+"""How long a worker that closed its pipe may take to die by its own cause, which the user is told."""
 _STDERR_KEPT = 8192
 
 
@@ -61,11 +64,6 @@ class Engine:
         self._lock = asyncio.Lock()
         self._next_id = 1
         self._running = 0
-
-    async def start(self) -> None:
-        """Start the worker process early, so that it is warm when `load` is called. Optional."""
-        async with self._lock:
-            await self._ensure_worker()
 
     async def load(
         self,
@@ -173,7 +171,7 @@ class Engine:
     async def _send(self, worker: _WorkerPipe, request: protocol.Request) -> None:
         try:
             await worker.write(protocol.encode(request))
-        except ValueError as error:
+        except frames.FrameTooLong as error:
             raise EngineError(f"the message is too long: {error}") from error
         except (BrokenPipeError, ConnectionResetError) as error:
             raise await self._died(worker) from error
@@ -197,7 +195,7 @@ class Engine:
             return protocol.decode_event(await self._read(worker))
         except (asyncio.IncompleteReadError, ConnectionResetError) as error:
             raise await self._died(worker) from error
-        except (msgspec.DecodeError, ValueError) as error:
+        except (msgspec.DecodeError, frames.FrameTooLong) as error:
             await self._stop()
             raise EngineError(f"the engine sent something that is not a message: {error}") from error
 
@@ -211,7 +209,7 @@ class Engine:
         raise await self._hung(worker)
 
     async def _died(self, worker: _WorkerPipe) -> WorkerDied:
-        reason = processes.describe_exit(*await worker.end(0))
+        reason = processes.describe_exit(*await worker.end(LAST_WORDS_S))
         self._forget(worker)
         return WorkerDied(
             f"the engine stopped in the middle of its work: {reason}", "The next message starts a new one"
@@ -301,19 +299,20 @@ class _WorkerPipe:
     async def end(self, patience_s: float) -> tuple[int | None, str]:
         """Wait so long for the process to end, then kill it; its exit code and the end of its stderr.
 
-        A process that closed its pipe gets a moment to die by its own cause, which is what the user is told.
+        Also when this is cancelled, the process does not stay.
         """
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
-            async with asyncio.timeout(patience_s or 1.0):
-                await self._process.wait()
-        except TimeoutError:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await self._process.wait()
+        finally:
             with suppress(ProcessLookupError):
                 self._process.kill()
-            await self._process.wait()
+        await self._process.wait()
         with suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(LAST_WORDS_S):
                 await self._stderr_task
         return self._process.returncode, self._stderr.decode("utf-8", "replace")
 

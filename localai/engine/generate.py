@@ -110,10 +110,11 @@ def _decode(
     while True:
         token = sampler.sample(context)
         step()
-        if model.is_end(token):
+        tag = session.tags.get(token)
+        if tag is None and model.is_end(token):
             reply.reason = "stop"
             return
-        yield from reply.add(session.tags.get(token) or model.piece(token))
+        yield from reply.add(tag or model.piece(token))
         if reply.completion_tokens == max_tokens:
             reply.reason = "length"
             return

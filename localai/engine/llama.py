@@ -27,6 +27,9 @@ from localai.errors import ContextOverflow, EngineError, LoadError, QuantizeErro
 PREFILL_BATCH = 512
 """Prompt tokens per call of llama_decode: llama.cpp's physical batch, so that a longer one gains nothing."""
 
+NEGLIGIBLE = 1e-6
+"""Share of the likeliest token's probability below which no token is ever drawn."""
+
 _ATTRIBUTE_CONTROL = 1 << 3
 _ATTRIBUTE_USER_DEFINED = 1 << 4
 _LOG_WARNING, _LOG_ERROR, _LOG_CONTINUED = 3, 4, 5
@@ -183,6 +186,11 @@ class Model:
         return int(self._api.llama_model_n_layer(self._handle)) + 1
 
     @property
+    def adds_bos(self) -> bool:
+        """Whether prompts are to begin with `bos`, as the file says."""
+        return bool(self._api.llama_vocab_get_add_bos(self._vocab))
+
+    @property
     def bos(self) -> str:
         """Text of the token that begins a sequence, "" if the vocabulary has none."""
         return self.text(self._api.llama_vocab_bos(self._vocab))
@@ -321,10 +329,10 @@ class Context:
         self._check(self._api.llama_decode(self._handle, self._one_batch))
 
     def _check(self, code: int) -> None:
+        if code == 2 or self._abort.is_set():
+            raise Aborted  # also after success: some backends never look at the flag
         if code == 0:
             return
-        if code == 2 or self._abort.is_set():
-            raise Aborted
         if code == 1:
             raise ContextOverflow(f"the context of {self.size} tokens is full")
         raise EngineError(f"llama.cpp failed to evaluate a batch (code {code}){_because()}")
@@ -334,6 +342,8 @@ class Sampler:
     """Draws the next token: top-k, temperature, min-p and top-p in that order, then by chance with `seed`.
 
     Temperature comes before top-p, as in the software that R1's recommended values were measured with.
+    Without a min-p, tokens `NEGLIGIBLE` times as likely as the likeliest are left out before top-p, which
+    would otherwise sort all 150,000 of R1's vocabulary for each token.
     """
 
     def __init__(self, sampling: protocol.Sampling) -> None:
@@ -349,8 +359,7 @@ class Sampler:
         if sampling.top_k:
             chain.append(self._api.llama_sampler_init_top_k(sampling.top_k))
         chain.append(self._api.llama_sampler_init_temp(sampling.temperature))
-        if sampling.min_p:
-            chain.append(self._api.llama_sampler_init_min_p(sampling.min_p, 1))
+        chain.append(self._api.llama_sampler_init_min_p(max(sampling.min_p or 0.0, NEGLIGIBLE), 1))
         if sampling.top_p is not None and sampling.top_p < 1:
             chain.append(self._api.llama_sampler_init_top_p(sampling.top_p, 1))
         seed = self._api.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed & 0xFFFFFFFF

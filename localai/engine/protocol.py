@@ -33,6 +33,11 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: int | None = None
     """None: a fresh one each time."""
 
+    def completed_by(self, other: Sampling) -> Sampling:
+        """This, with what it leaves open taken from `other`."""
+        chosen = {k: v for k, v in msgspec.structs.asdict(self).items() if v is not None}
+        return msgspec.structs.replace(other, **chosen)
+
 
 # ---------------------------------------------------------------------------------------------- requests
 

@@ -16,8 +16,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
-
 from localai import frames, hardware, processes
 from localai.chat.prompt import ASSISTANT, R1_TEMPERATURE, R1_TOP_P, USER, PromptFormat, R1Format
 from localai.engine import protocol
@@ -170,7 +168,7 @@ class Worker:
     def _generate(self, request: protocol.Generate) -> None:
         if self._session is None or self._loaded is None:
             raise EngineError("no model is loaded")
-        sampling = complete(request.sampling, self._loaded.sampling)
+        sampling = request.sampling.completed_by(self._loaded.sampling)
         with self._abort_lock:
             self._running = request.id
             if request.id in self._cancelled:
@@ -183,16 +181,7 @@ class Worker:
         finally:
             with self._abort_lock:
                 self._running = 0
-                self._cancelled.clear()
-
-
-def complete(sampling: protocol.Sampling, recommended: protocol.Sampling) -> protocol.Sampling:
-    """`sampling` with what it leaves open taken from `recommended`."""
-    chosen = {
-        name: getattr(recommended, name) if value is None else value
-        for name, value in msgspec.structs.asdict(sampling).items()
-    }
-    return protocol.Sampling(**chosen)
+                self._cancelled = {other for other in self._cancelled if other > request.id}
 
 
 def _context_size(request: protocol.Load, header: gguf.Header) -> int:
@@ -216,7 +205,7 @@ def _prompt_format(model: Model, header: gguf.Header) -> PromptFormat:
         )
     from localai.chat.template import EmbeddedFormat  # here, because Jinja takes 40 ms and R1 needs none
 
-    return EmbeddedFormat(header.chat_template, model.bos, model.eos)
+    return EmbeddedFormat(header.chat_template, model.bos, model.eos, add_bos=model.adds_bos)
 
 
 def _recommended(header: gguf.Header, prompt_format: PromptFormat) -> protocol.Sampling:
@@ -233,7 +222,7 @@ def _recommended(header: gguf.Header, prompt_format: PromptFormat) -> protocol.S
         top_k=None if top_k is None else int(top_k),
         min_p=number("min_p"),
     )
-    return complete(own, R1_SAMPLING if prompt_format.name == R1Format.name else DEFAULT_SAMPLING)
+    return own.completed_by(R1_SAMPLING if prompt_format.name == R1Format.name else DEFAULT_SAMPLING)
 
 
 def main() -> None:

@@ -174,6 +174,9 @@ class History:
         """Delete a conversation and all its messages; nothing happens if it is not there."""
         with self._transaction():
             self._db.execute("DELETE FROM conversations WHERE id = ?", (conversation_id,))
+        with self._errors():
+            # The log still has the text; another program that reads the file right now may keep it there.
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Close the file; a closed store can no longer be used."""

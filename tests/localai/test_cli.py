@@ -140,6 +140,17 @@ def test_standard_input_is_the_question(nano: Path) -> None:
     assert done.stdout == "6 + 7 = **13**\n"
 
 
+def test_a_single_word_that_is_a_model_gets_the_piped_question(nano: Path) -> None:
+    found = json.loads(run("ask", str(nano), "--temperature", "0", "--json", stdin="What is 6 + 7?").stdout)
+    assert (found["model"], found["answer"]) == (nano.name, "6 + 7 = **13**")
+
+
+def test_bytes_that_are_no_text_and_control_characters_are_left_out(nano: Path) -> None:
+    command = [*COMMAND, "ask", str(nano), b"What is 6 + 7?\xe9\x1b", "--temperature", "0"]
+    done = subprocess.run(command, input=b"", capture_output=True, check=False)
+    assert done.stdout == b"6 + 7 = **13**\n"
+
+
 def test_standard_input_is_added_to_the_question(nano: Path) -> None:
     done = run("ask", str(nano), "Be careful and exact.", "--temperature", "0", stdin="What is 6 + 7?\n")
     assert done.stdout == "6 + 7 = **13**\n"

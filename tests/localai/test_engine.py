@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -24,6 +25,9 @@ from localai.errors import (
     UsageError,
     WorkerDied,
 )
+from models.catalog import builtin_checkpoint
+from quantize.client import run as quantize
+from quantize.protocol import Job
 
 GREEDY = protocol.Sampling(temperature=0)
 
@@ -359,13 +363,62 @@ async def test_worker_dies_with_the_app(nano: Path) -> None:
     await until(lambda: ended(pid))
 
 
-async def test_cancelling_is_quick(engine: Engine, nano: Path) -> None:
-    """The bound is generous: without the abort flag it would be the rest of the prompt, or the reply."""
+async def test_a_cancellation_is_not_lost_while_an_earlier_reply_is_still_stopping(
+    engine: Engine, nano: Path
+) -> None:
     await engine.load(nano)
-    asked = 0.0
-    async for event in engine.generate([ChatMessage("user", "What is 1 + 1? " * 180)], GREEDY):
-        if isinstance(event, protocol.PrefillProgress) and not asked:
-            asked = time.monotonic()
-            await engine.cancel()
-    assert asked
-    assert time.monotonic() - asked < 5
+    for _ in range(5):
+        stream = engine.generate([ChatMessage("user", "What is 1 + 1? " * 180)], GREEDY)
+        await anext(stream)
+        await stream.aclose()
+        worker = engine._worker
+        assert worker is not None
+        request = protocol.Generate(engine._next_id, [ChatMessage("user", "What is 4711 + 1147?")], GREEDY)
+        engine._next_id += 1
+        await engine._send(worker, request)
+        await engine._send(worker, protocol.Cancel(request.id))
+        event = await engine._receive(worker, request.id)
+        while not isinstance(event, protocol.Done):
+            event = await engine._receive(worker, request.id)
+        assert event.reason == "cancelled"
+
+
+async def test_cancelling_takes_a_fraction_of_what_is_left(engine: Engine, nano: Path) -> None:
+    """Prompts of three batches: a whole one, and one that is cancelled as soon as it begins."""
+    await engine.load(nano)
+
+    async def prefill_s(first_word: str, *, cancel: bool) -> float:
+        prompt = [ChatMessage("user", first_word + "What is 1 + 1? " * 180)]
+        started = time.monotonic()
+        async for event in engine.generate(prompt, GREEDY, 1):
+            if isinstance(event, protocol.PrefillProgress) and cancel:
+                await engine.cancel()
+            if isinstance(event, protocol.Done):
+                assert event.reason == ("cancelled" if cancel else "length")
+        return time.monotonic() - started
+
+    whole = [await prefill_s(word, cancel=False) for word in ("a ", "b ", "c ")]
+    cancelled = [await prefill_s(word, cancel=True) for word in ("d ", "e ", "f ")]
+    assert min(cancelled) < 0.5 * min(whole)
+
+
+@pytest.fixture(scope="session")
+def nano_with_control_tags(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """r1-nano from a checkpoint whose tokenizer calls the think tags special, as some fine-tunes do."""
+    folder = tmp_path_factory.mktemp("control-tags")
+    for file in builtin_checkpoint("r1-nano").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    for token in tokenizer["added_tokens"]:
+        token["special"] = True
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    output = folder / "control.gguf"
+    quantize(Job(source=str(folder), output=str(output), file_type="Q8_0"))
+    return output
+
+
+async def test_think_tags_that_are_control_tokens(engine: Engine, nano_with_control_tags: Path) -> None:
+    await engine.load(nano_with_control_tags)
+    events = await ask(engine, "What is 47 + 85?")
+    assert joined(events, protocol.Thinking).endswith("So the digits are 132.")
+    assert joined(events, protocol.Answer) == "47 + 85 = **132**"

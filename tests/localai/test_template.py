@@ -49,6 +49,22 @@ def test_system_prompt_is_folded_where_the_template_has_no_role_for_it() -> None
     )
 
 
+def test_the_beginning_is_marked_once_where_the_file_asks_for_it() -> None:
+    zephyr = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}</s>\n{% endfor %}<|assistant|>\n"
+    first = EmbeddedFormat(zephyr, "<s>", "</s>", add_bos=True).render([ChatMessage("user", "Hi")])[:2]
+    assert first == [Segment("<s>", special=True), Segment("<|user|>\n", special=True)]
+    own = EmbeddedFormat("{{ bos_token }}" + zephyr, "<s>", "</s>", add_bos=True)
+    assert own.render([ChatMessage("user", "Hi")])[0] == Segment("<s><|user|>\n", special=True)
+    without = EmbeddedFormat(zephyr, "<s>", "</s>", add_bos=False)
+    assert without.render([ChatMessage("user", "Hi")])[0] == Segment("<|user|>\n", special=True)
+
+
+def test_loops_may_be_left_early() -> None:
+    skip = "{% if m.role == 'system' %}{% continue %}{% endif %}"
+    source = "{% for m in messages %}" + skip + "{{ m.content }}{% endfor %}"
+    assert EmbeddedFormat(source, "", "").render([ChatMessage("user", "Hi")]) == [Segment("Hi")]
+
+
 def test_a_template_that_thinks_is_recognised() -> None:
     assert EmbeddedFormat(CHATML + "{{ '<think>' }}", "", "").reasoning
     assert not EmbeddedFormat(CHATML, "", "").reasoning

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import struct
 import time
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from gguf import GGUFReader, GGUFValueType, GGUFWriter
 from localai.errors import ModelFileError, ModelNotFound, UnsupportedModel
 from models.gguf import ArrayInfo, TensorInfo, check_supported, read_header
 from models.header import printable
+
+R1 = Path(__file__).parents[1] / "data" / "r1-tokenizer"
 
 MakeModel = Callable[..., Path]
 
@@ -141,17 +144,15 @@ def test_a_large_vocabulary_is_passed_over_quickly(tmp_path: Path) -> None:
     key = b"tokenizer.ggml.tokens"
     array = struct.pack("<IIQ", 9, 8, 151_665) + tokens
     path.write_bytes(b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, len(key)) + key + array)
-    start = time.process_time()
-    header = read_header(path)
-    assert header.vocabulary == 151_665
-    assert time.process_time() - start < 1, "measured: 0.03 s"
+    assert read_header(path).vocabulary == 151_665
 
 
 def test_the_real_r1_vocabulary(tmp_path: Path) -> None:
-    source = Path(__file__).parents[3] / "shared" / "r1-tokenizer" / "tokenizer.json"
-    if not source.is_file():
-        pytest.skip("R1's tokenizer is not beside the checkout")
-    model = json.loads(source.read_text(encoding="utf-8"))["model"]
+    """Its header is read in less time than Python takes for the same words as JSON: measured, a fifth."""
+    source = lzma.decompress((R1 / "tokenizer.json.xz").read_bytes())
+    start = time.process_time()
+    model = json.loads(source)["model"]
+    json_s = time.process_time() - start
     path = tmp_path / "r1.gguf"
     writer = GGUFWriter(path, "qwen2")
     writer.add_token_list(sorted(model["vocab"], key=model["vocab"].__getitem__))
@@ -164,7 +165,7 @@ def test_the_real_r1_vocabulary(tmp_path: Path) -> None:
     start = time.process_time()
     header = read_header(path)
     assert header.vocabulary == len(model["vocab"])
-    assert time.process_time() - start < 1, "measured: 0.05 s"
+    assert time.process_time() - start < json_s
 
 
 @pytest.mark.parametrize(

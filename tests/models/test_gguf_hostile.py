@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import resource
 import struct
-import time
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -114,14 +116,24 @@ MALFORMED = {
 }
 
 
+@contextmanager
+def counting_calls() -> Iterator[list[str]]:
+    """The calls that are made meanwhile: a measure of work that no other program on the machine can spoil."""
+    calls: list[str] = []
+    sys.setprofile(lambda _frame, event, _argument: calls.append(event))
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
+
+
 @pytest.mark.parametrize("case", MALFORMED)
 def test_malformed_headers_are_refused_at_once(tmp_path: Path, case: str) -> None:
     path = tmp_path / "hostile.gguf"
     path.write_bytes(MALFORMED[case])
-    start = time.process_time()
-    with pytest.raises(ModelFileError) as caught:
+    with counting_calls() as calls, pytest.raises(ModelFileError) as caught:
         read_header(path)
-    assert time.process_time() - start < 0.5
+    assert len(calls) < 10_000
     assert str(path) in caught.value.message
     assert caught.value.hint
 
@@ -138,10 +150,9 @@ def test_a_huge_sparse_file_is_not_walked_through(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.truncate(1 << 40)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.process_time()
-    with pytest.raises(ModelFileError, match="128 MiB"):
+    with counting_calls() as calls, pytest.raises(ModelFileError, match="128 MiB"):
         read_header(path)
-    assert time.process_time() - start < 0.5
+    assert len(calls) < 10_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import lzma
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from quantize.pretokenizer import name_for
 from quantize.tokenizer import Vocabulary, read_vocabulary
 from tests.quantize.making import NANO
 
-R1 = Path(__file__).parents[3] / "shared" / "r1-tokenizer"
+R1 = Path(__file__).parents[1] / "data" / "r1-tokenizer"
 NORMAL, CONTROL, USER, UNUSED = (
     int(t) for t in (TokenType.NORMAL, TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNUSED)
 )
@@ -257,10 +257,8 @@ def test_r1_nano(tmp_path: Path) -> None:
     assert len(found.merges) == 194
 
 
-@pytest.mark.skipif(not R1.is_dir(), reason=f"the full R1 tokenizer is not at {R1}")
 def test_the_full_r1_tokenizer(tmp_path: Path) -> None:
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(R1 / name, tmp_path / name)
+    (tmp_path / "tokenizer.json").write_bytes(lzma.decompress((R1 / "tokenizer.json.xz").read_bytes()))
     config = json.loads((R1 / "tokenizer_config.json").read_text())
     found = read_vocabulary(Checkpoint(tmp_path, {"bos_token_id": 151643}, {}, config, {}), 151936)
     assert len(found.tokens) == len(found.types) == 151936

@@ -13,7 +13,6 @@ from localai.engine.protocol import Sampling
 from localai.errors import HistoryError, LoadError, ModelNotFound
 from localai.history import History
 from tui import session as session_module
-from tui.loader import merged
 from tui.session import Session
 
 
@@ -56,12 +55,6 @@ async def test_sampling_is_the_models_with_the_users_changes(session: Session, e
     assert engine.samplings == [Sampling(temperature=0.1, top_p=0.95)]
     assert engine.options == [LoadOptions(context=4096)]
     assert engine.loads == [Path("/models/deepseek-r1:7b")]
-
-
-def test_merged() -> None:
-    base = Sampling(temperature=0.6, top_p=0.95)
-    assert merged(base, Sampling()) == base
-    assert merged(base, Sampling(temperature=0.0, seed=1)) == Sampling(temperature=0.0, top_p=0.95, seed=1)
 
 
 async def test_a_question_that_cannot_be_stored_has_not_been_asked(session: Session, history: History):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import ClassVar, Final
 
 from textual import on, work
@@ -9,7 +10,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Center, Horizontal, Vertical
 from textual.screen import Screen
-from textual.worker import Worker
 
 from localai.chat.clean import clean
 from localai.errors import LocalAIError
@@ -54,7 +54,8 @@ class ChatScreen(Screen[None]):
         self._composer = Composer()
         self._sidebar = ConversationList()
         self._status = StatusLine()
-        self._follower: Worker[None] | None = None
+        self._shown: asyncio.Event | None = None
+        """Set when the latest reply is on the screen to its end."""
         self._sidebar_wanted: bool | None = None
         """What the user chose; None: shown where there is room."""
         self._noticed: set[str] = set()
@@ -101,19 +102,28 @@ class ChatScreen(Screen[None]):
         self._follow(turn)
 
     def _follow(self, turn: Turn) -> None:
-        self._follower = self.run_worker(self._show_reply(turn), group="reply", exclusive=True)
+        before, self._shown = self._shown, asyncio.Event()
+        self.run_worker(self._show_reply(turn, before, self._shown), group="reply")
 
-    async def _show_reply(self, turn: Turn) -> None:
-        await self._view.reply(turn, self._refresh_status)
-        self._refresh_status()
-        self._warn_if_full(turn)
+    async def _show_reply(self, turn: Turn, before: asyncio.Event | None, shown: asyncio.Event) -> None:
+        """Show a reply as it comes, after the one before it has been shown to its end.
+
+        Events and not Textual's workers say when: waiting for a worker cancels it when the waiter is.
+        """
+        try:
+            if before is not None:
+                await before.wait()
+            await self._view.reply(turn, self._refresh_status)
+            self._refresh_status()
+            self._warn_if_full(turn)
+        finally:
+            shown.set()
 
     async def _settle(self) -> None:
         """Stop the reply and wait until the screen shows its end."""
         await self.session.stop()
-        if self._follower is not None:
-            await self._follower.wait()
-            self._follower = None
+        if self._shown is not None:
+            await self._shown.wait()
 
     @work(group="stop", exclusive=True)
     async def action_stop(self) -> None:

@@ -22,8 +22,12 @@ from textual.widgets._markdown import MarkdownBlock, MarkdownFence, MarkdownTabl
 
 
 def parser() -> MarkdownIt:
-    """GitHub's Markdown. With `html` on, Textual would drop tags; with it off they are text."""
-    return MarkdownIt("gfm-like", {"html": False, "linkify": False})
+    """GitHub's Markdown, without what would undo `clean` or hide text.
+
+    With `html` on, Textual would drop tags; with it off they are text. Entities could spell the characters
+    that `clean` has removed.
+    """
+    return MarkdownIt("gfm-like", {"html": False, "linkify": False}).disable("entity")
 
 
 class TableContent(MarkdownTableContent):
