@@ -168,6 +168,15 @@ send(p.Answer(r.id, "whole", 1)); done(r.id); receive()
     await engine.close()
 
 
+async def test_a_worker_does_not_survive_a_cancelled_close() -> None:
+    """Someone who has no more patience than the engine leaves no process behind."""
+    engine = await loaded("load(); os.kill(os.getpid(), signal.SIGSTOP)")
+    process = engine._worker._process  # type: ignore[union-attr]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(engine.close(), 0.2)
+    assert await process.wait() == -9
+
+
 async def test_a_worker_that_ignores_the_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("localai.engine.client.SHUTDOWN_S", 0.3)
     engine = await loaded("signal.signal(signal.SIGTERM, signal.SIG_IGN); load(); time.sleep(1000)")

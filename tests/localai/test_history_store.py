@@ -189,6 +189,18 @@ def test_durability_settings(history: History) -> None:
     assert db.execute("PRAGMA secure_delete").fetchone() == {"secure_delete": 1}
 
 
+def test_what_is_deleted_is_no_longer_in_any_file(tmp_path: Path) -> None:
+    """Also while the store is open."""
+    with History(tmp_path / "h.sqlite") as history:
+        secret = said(Conversation(), *["the canary sings " * 50] * 20)
+        history.save(secret)
+        for message in secret.branch():
+            history.put(secret.id, message)
+        assert any(b"canary" in file.read_bytes() for file in tmp_path.iterdir())
+        history.delete(secret.id)
+        assert not [file.name for file in tmp_path.iterdir() if b"canary" in file.read_bytes()]
+
+
 def test_two_programs_at_once(tmp_path: Path) -> None:
     path = tmp_path / "h.sqlite"
     with History(path) as one, History(path) as two:

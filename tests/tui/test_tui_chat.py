@@ -20,6 +20,7 @@ from chat_fakes import (
     thinking,
 )
 from conftest import wait_until
+from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
@@ -549,7 +550,9 @@ async def test_light_and_dark(make_app: MakeApp):
 
 
 async def test_hostile_text_is_only_text(make_app: MakeApp, engine: FakeEngine):
-    bad = "[@click=app.quit]x[/] [/oops] \x1b[31m\x1b]0;t\x07 \u202eabc <b>tag</b> [l](javascript:alert(1))"
+    bad = (
+        "[@click=app.quit]x[/] [/oops] \x1b[31m\x1b]0;t\x07 \u202eabc &#x202e; <b>tag</b> [l](javascript:x())"
+    )
     table = "\n\n| [/a] | b |\n|--|--|\n| [@click=app.quit]c[/] | d |\n"
     engine.script(thinking(bad), answer(bad + table), WorkerDied(bad))
     async with make_app().run_test(size=(160, 40)) as pilot:
@@ -622,3 +625,49 @@ async def test_the_filter_of_the_picker(make_app: MakeApp):
         assert "Nothing matches" in str(pilot.app.screen.query_one(".hint", Static).visual)
         await pilot.press("enter")
         assert isinstance(pilot.app.screen, ModelPicker)
+
+
+# ---------------------------------------------------------------------------------------- impatient users
+
+
+@pytest.mark.parametrize("keys", [("ctrl+n", "ctrl+n"), ("ctrl+r", "ctrl+r"), ("ctrl+n", "ctrl+r", "ctrl+n")])
+async def test_keys_pressed_again_while_a_reply_is_still_being_stopped(
+    make_app: MakeApp, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...]
+):
+    """A slow screen, and keys that do not wait for it, as a pilot would."""
+    monkeypatch.setattr("tui.widgets.assistant_message.pause_after", lambda spent: 0.3)
+    engine.script(answer("so"), asyncio.Event(), done())
+    async with make_app().run_test() as pilot:
+        await ready(pilot)
+        await say(pilot, "Hi")
+        await wait_until(pilot, lambda: pilot.app.session.busy and "so" in pilot.app.query_one(Answer).source)
+        for key in keys:
+            pilot.app.post_message(events.Key(key, None))
+            await asyncio.sleep(0)
+        await wait_until(pilot, lambda: not pilot.app.session.busy and not pending(pilot.app))
+        await say(pilot, "Again")
+        await wait_until(pilot, lambda: "OK" in "".join(a.source for a in pilot.app.query(Answer)))
+
+
+def pending(app: ChatApp) -> list[str]:
+    """The work that the screen has not finished."""
+    return [w.group for w in app.workers if w.group in ("reply", "navigate", "stop") and not w.is_finished]
+
+
+async def test_a_question_right_behind_a_reply_does_not_cut_its_end(
+    make_app: MakeApp, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tui.widgets.assistant_message.pause_after", lambda spent: 0.3)
+    gate = asyncio.Event()
+    engine.script(answer("be"), gate, answer("ginning and end"), done())
+    async with make_app().run_test() as pilot:
+        await ready(pilot)
+        await say(pilot, "Hi")
+        await wait_until(pilot, lambda: "be" in pilot.app.query_one(Answer).source)
+        gate.set()
+        while pilot.app.session.busy:
+            await asyncio.sleep(0)
+        pilot.app.query_one(Composer).put("Next")
+        pilot.app.query_one(Composer).post_message(Composer.Submitted("Next"))
+        await ended(pilot, replies=2)
+        assert pilot.app.query(Answer).first().source == "beginning and end"
