@@ -144,4 +144,7 @@ def fail(what: str, todo: str) -> None:
 if __name__ == "__main__":
     if sys.version_info < (3, 11):  # noqa: UP036 - said before pip would say it at length
         sys.exit("install: error: Python 3.11 or newer is needed. Try: make PYTHON=python3.12 chat")
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("\ninstall: interrupted. Run it again to go on")

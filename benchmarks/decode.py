@@ -54,7 +54,7 @@ def measure(side: str, path: str, arguments: argparse.Namespace) -> float:
         command = [sys.executable, __file__, path, "--bare", "--tokens", str(arguments.tokens)]
         command += ["--threads", str(arguments.threads)]
         return float(_json_of(command)["tokens_per_s"])
-    command = [sys.executable, "-m", "localai.cli.main", "ask", arguments.model, PROMPT, "--json"]
+    command = [sys.executable, "-m", "localai", "ask", arguments.model, PROMPT, "--json"]
     command += ["--max-tokens", str(arguments.tokens), "--threads", str(arguments.threads), "--seed", "1"]
     command += ["--temperature", "0"] if side == "greedy" else []
     answer = _json_of(command)

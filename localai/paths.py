@@ -11,10 +11,15 @@ from pathlib import Path
 
 import platformdirs
 
+from localai.errors import UsageError
+
 
 def _folder(kind: str) -> Path:
     if home := os.environ.get("LOCALAI_HOME"):
-        return Path(home).expanduser().resolve() / kind
+        folder = Path(home).expanduser().resolve()
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"LOCALAI_HOME is {folder}, which is not a folder", "Set it to a folder")
+        return folder / kind
     return platformdirs.user_data_path("localai", appauthor=False)
 
 
@@ -34,6 +39,7 @@ def history_path() -> Path:
 
 
 def private_dir(path: Path) -> Path:
-    """Create `path` and its parents, readable by the user alone."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Create `path` and those of its parents that are not there, readable by the user alone."""
+    for folder in reversed([path, *path.parents]):
+        folder.mkdir(mode=0o700, exist_ok=True)
     return path

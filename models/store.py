@@ -12,6 +12,7 @@ whole. Several processes may use a store at once.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -85,7 +86,7 @@ class Store:
 
         A model that is shipped with the program is a toy, and the choice only where it is the only one.
         """
-        present = (item for item in self.manifests() if self._blob_fault(item) is None)
+        present = (item for item in self.manifests() if self.fault(item) is None)
         return max(
             present,
             key=lambda item: (not isinstance(item.source, Builtin), item.reasoning, item.added),
@@ -94,7 +95,7 @@ class Store:
 
     def path(self, model: Manifest) -> Path:
         """The file of a model. IntegrityError if it is missing, not a plain file, or of another size."""
-        if fault := self._blob_fault(model):
+        if fault := self.fault(model):
             raise IntegrityError(
                 f"The file of {model.name}, {self._blob(model.sha256)}, {fault}", manifest.repair_hint(model)
             )
@@ -230,12 +231,14 @@ class Store:
     def _blob(self, sha256: str) -> Path:
         return self._blobs / f"sha256-{sha256}"
 
-    def _blob_fault(self, model: Manifest) -> str | None:
-        """What is wrong with a model's file, as far as can be seen without reading it."""
+    def fault(self, model: Manifest) -> str | None:
+        """What is wrong with a model's file, as far as can be seen without reading it; None if nothing is."""
         try:
             status = self._blob(model.sha256).lstat()
-        except OSError:
+        except FileNotFoundError:
             return "is missing"
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
         if not stat.S_ISREG(status.st_mode):
             return "is a link, which is refused"
         if status.st_size != model.size:
@@ -243,7 +246,10 @@ class Store:
         return None
 
     def _manifest_paths(self) -> Iterator[Path]:
-        return iter(sorted(self._refs.rglob("*.json")))
+        with files.storage_errors(self.root):
+            if self.root.exists() and not os.access(self.root, os.R_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.root))
+            return iter(sorted(self._refs.rglob("*.json")))
 
     def _read(self, path: Path) -> Manifest | Damaged:
         try:

@@ -24,6 +24,18 @@ TIME_LIMIT_S = 5
 MAX_TEMPLATE = 256 * 1024
 """Longest template in characters that is tried."""
 
+# What a template that is merely wrong, or malicious, can make the interpreter raise.
+TEMPLATE_FAILURES = (
+    TemplateError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+    MemoryError,
+)
+
 # Private-use characters: no tokenizer has markers with them, and templates that trim leave them alone.
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 
@@ -45,7 +57,7 @@ class EmbeddedFormat:
         try:
             with _time_limit():
                 self._template = environment.from_string(source)
-        except (TemplateError, RecursionError) as error:
+        except TEMPLATE_FAILURES as error:
             raise UnsupportedModel(f"the chat template in the file cannot be read: {error}") from error
         self._bos, self._eos, self._add_bos = bos, eos, add_bos
         self.reasoning = THINK in source
@@ -82,8 +94,9 @@ class EmbeddedFormat:
                     bos_token=self._bos,
                     eos_token=self._eos,
                 )
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
-            raise UnsupportedModel(f"the chat template in the file fails: {error}") from error
+        except TEMPLATE_FAILURES as error:
+            reason = str(error) or type(error).__name__
+            raise UnsupportedModel(f"the chat template in the file fails: {reason}") from error
         return _replace_marks(text, [m.content for m in messages])
 
 

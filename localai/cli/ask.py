@@ -69,11 +69,11 @@ def is_model(store: Store, word: str) -> bool:
 def split_words(words: list[str], piped: str, is_model: Callable[[str], bool]) -> tuple[str | None, str]:
     """(model, prompt) from the words of the command line and what was piped in; UsageError.
 
-    A single word is the question, unless it is a model and the question is piped.
+    A single word is the question, unless it is a model; the question is then what is piped.
     """
     if len(words) > 2:
         raise UsageError("too many words", 'Put the question in quotes: localai ask "What is 2 + 2?"')
-    if len(words) == 1 and piped and is_model(words[0]):
+    if len(words) == 1 and is_model(words[0]):
         words = [words[0], ""]
     model = words[0] if len(words) == 2 else None
     parts = [clean(part) for part in (words[-1] if words else "", piped)]
@@ -124,9 +124,11 @@ class _Ask:
             if interrupted.is_set() and not work.done():
                 work.cancel()
                 await asyncio.wait({work})
-                self._report.interrupted()
                 raise Interrupted("interrupted")
             await work
+        except BaseException:
+            self._report.broken_off()
+            raise
         finally:
             watch.cancel()
             await engine.close()
@@ -156,21 +158,25 @@ class _TextReport:
     """For people: streams what it gets."""
 
     def __init__(self) -> None:
-        self._dim = sys.stderr.isatty()
+        self._dim = output.dims()
         self._thinking = self._answering = False
 
     def loaded(self, loaded: Loaded, model: Resolved, *, folded: bool) -> None:
         if folded:
             output.note("R1 has no system role: the system prompt stands at the start of your message")
-        if not loaded.reasoning and self._dim and model.manifest is not None and model.manifest.note:
+        if (
+            not loaded.reasoning
+            and output.is_terminal()
+            and model.manifest is not None
+            and model.manifest.note
+        ):
             output.note(f"{model.name}: {model.manifest.note}")
 
     def thinking(self, text: str) -> None:
         if not self._thinking and self._dim:
-            sys.stderr.write(output.DIM)
+            output.aside(output.DIM)
         self._thinking = True
-        sys.stderr.write(output.clean(text))
-        sys.stderr.flush()
+        output.aside(output.clean(text))
 
     def answer(self, text: str) -> None:
         if not self._answering:
@@ -181,11 +187,11 @@ class _TextReport:
 
     def _end_thinking(self) -> None:
         if self._thinking:
-            sys.stderr.write((output.RESET if self._dim else "") + "\n\n")
-            sys.stderr.flush()
+            output.aside((output.RESET if self._dim else "") + "\n\n")
             self._thinking = False
 
-    def interrupted(self) -> None:
+    def broken_off(self) -> None:
+        """An error or Ctrl+C: what comes next begins on a line of its own, and is not dim."""
         self._end_thinking()
         if self._answering:
             sys.stdout.write("\n")
@@ -230,7 +236,7 @@ class _JsonReport:
         if self._first_token_s is None:
             self._first_token_s = seconds_since_start()
 
-    def interrupted(self) -> None:
+    def broken_off(self) -> None:
         """Half an answer is no JSON."""
 
     def done(self, done: Done) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +19,7 @@ app = typer.Typer(help="List, get, show and remove models.", no_args_is_help=Tru
 def list_models(json: options.Json = False) -> None:
     """Show the installed models, and those that can be had by name."""
     from models import catalog
+    from models.manifest import repair_hint
     from models.store import Store
 
     store = Store()
@@ -32,10 +32,13 @@ def list_models(json: options.Json = False) -> None:
     if manifests:
         headers = ["NAME", "TYPE", "SIZE", "PARAMETERS", "CONTEXT", "REASONING"]
         output.print_table(headers, [_row(manifest) for manifest in manifests])
+        for manifest in manifests:
+            if fault := store.fault(manifest):
+                output.note(f"{manifest.name} cannot be used: its file {fault}. {repair_hint(manifest)}")
     else:
         print("No model is installed.")
     for item in store.damaged():
-        output.note(f"damaged and left out: {item.path}: {item.reason}")
+        output.note(f"left out: {item.reason}")
     if available:
         print("\nTo be had with `localai models pull NAME`:")
         output.print_table(
@@ -44,7 +47,11 @@ def list_models(json: options.Json = False) -> None:
 
 
 def _damaged(store: Store) -> list[dict[str, str]]:
-    return [{"path": str(item.path), "reason": item.reason} for item in store.damaged()]
+    unusable = [(str(item.path), item.reason) for item in store.damaged()]
+    unusable += [
+        (item.name, f"its file {fault}") for item in store.manifests() if (fault := store.fault(item))
+    ]
+    return [{"path": path, "reason": reason} for path, reason in unusable]
 
 
 def _row(manifest: Manifest) -> list[str]:
@@ -97,7 +104,7 @@ def _quantize_builtin(entry: Any, source: Any, store: Store, progress: output.Pr
 
 @app.command("import")
 def import_model(
-    path: Annotated[Path, typer.Argument(help="A GGUF file.", show_default=False)],
+    path: Annotated[str, typer.Argument(help="A GGUF file.", show_default=False)],
     name: Annotated[
         str | None, typer.Option(help="What to call it. Default: from the file's name.", show_default=False)
     ] = None,
@@ -109,7 +116,7 @@ def import_model(
     from models.origins import LocalFile
     from models.store import Store
 
-    file = model_file(str(path))
+    file = model_file(path)
     with output.progress() as progress:
         manifest = Store().add(
             file, name or suggested(file.stem), source=LocalFile(path=str(file)), on_progress=progress
@@ -179,7 +186,7 @@ def _print_facts(facts: dict[str, Any], manifest: Manifest | None) -> None:
         }
     for label, value in rows.items():
         if value:
-            print(f"{label:<14}{output.clean(str(value))}")
+            print(f"{label:<14}{' '.join(output.clean(str(value)).split())}")
 
 
 @app.command()

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from localai.errors import ModelNotFound
+from localai.errors import ModelNotFound, UsageError
 
 if TYPE_CHECKING:
     from localai.engine.protocol import Sampling
     from models.store import Resolved, Store
 
+
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise UsageError(f"{value} is not a number to draw words with", "Leave the option out")
+    return value
+
+
 Context = Annotated[
     int | None,
     typer.Option(
-        "--context", "-c", min=256, metavar="TOKENS", help="Room for the conversation. Default: what fits."
+        "--context",
+        "-c",
+        min=256,
+        max=10_000_000,
+        metavar="TOKENS",
+        help="Room for the conversation. Default: what fits.",
     ),
 ]
 Threads = Annotated[
@@ -24,7 +37,9 @@ Threads = Annotated[
 ]
 GpuLayers = Annotated[
     int | None,
-    typer.Option("--gpu-layers", min=-1, help="Layers on the GPU, where one is compiled in. Default: all."),
+    typer.Option(
+        "--gpu-layers", min=-1, max=10_000, help="Layers on a GPU. Default: all, if one is compiled in."
+    ),
 ]
 Seed = Annotated[
     int | None, typer.Option("--seed", min=0, max=2**32 - 2, help="The same seed gives the same answer.")
@@ -32,18 +47,26 @@ Seed = Annotated[
 Temperature = Annotated[
     float | None,
     typer.Option(
-        "--temperature", min=0.0, max=5.0, help="0: always the likeliest word. Default: the model's."
+        "--temperature",
+        min=0.0,
+        max=5.0,
+        callback=_finite,
+        help="0: always the likeliest word. Default: the model's.",
     ),
 ]
 TopP = Annotated[
     float | None,
     typer.Option(
-        "--top-p", min=0.0, max=1.0, help="Draw from the likeliest words only. Default: the model's."
+        "--top-p",
+        min=0.0,
+        max=1.0,
+        callback=_finite,
+        help="Draw from the likeliest words only. Default: the model's.",
     ),
 ]
 MaxTokens = Annotated[
     int | None,
-    typer.Option("--max-tokens", min=1, help="Stop after so many tokens. Default: when the model ends."),
+    typer.Option("--max-tokens", min=1, max=10_000_000, help="Stop after so many tokens."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text for people.")]
 
@@ -53,9 +76,11 @@ def choose_model(store: Store, text: str | None) -> Resolved:
     if text is not None:
         return store.resolve(text)
     default = store.default()
-    if default is None:
-        raise ModelNotFound("no model is installed", "Get the starter with: localai models pull smollm2:135m")
-    return store.resolve(default.name)
+    if default is not None:
+        return store.resolve(default.name)
+    for damaged in store.manifests():
+        store.path(damaged)  # raises, saying what is wrong with it and what to do
+    raise ModelNotFound("no model is installed", "Get the starter with: localai models pull smollm2:135m")
 
 
 def recommended_sampling(model: Resolved) -> Sampling:

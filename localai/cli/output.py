@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from localai.chat.clean import clean
@@ -14,10 +15,13 @@ __all__ = [
     "DIM",
     "RESET",
     "Progress",
+    "aside",
     "clean",
     "count",
     "describe",
+    "dims",
     "error",
+    "is_terminal",
     "note",
     "print_json",
     "print_table",
@@ -34,7 +38,8 @@ def error(message: str, hint: str = "") -> None:
     """One line that says what happened and what to do."""
     if message[1:2].islower():
         message = message[0].lower() + message[1:]
-    _line(f"localai: error: {message.rstrip('.')}" + (f". {hint.rstrip('.')}." if hint else ""))
+    end = "" if hint.endswith("?") else "."
+    _line(f"localai: error: {message.rstrip('.')}" + (f". {hint.rstrip('.')}{end}" if hint else ""))
 
 
 def note(message: str) -> None:
@@ -43,8 +48,26 @@ def note(message: str) -> None:
 
 
 def _line(text: str) -> None:
-    sys.stdout.flush()
-    print(" ".join(clean(text).split()), file=sys.stderr, flush=True)
+    with suppress(OSError):
+        sys.stdout.flush()
+    aside(" ".join(clean(text).split()) + "\n")
+
+
+def aside(text: str) -> None:
+    """Write to standard error. That it cannot be written must not cost the answer."""
+    with suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def is_terminal() -> bool:
+    """Whether standard error shows colours and rewrites lines."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def dims() -> bool:
+    """Whether thinking is dimmed."""
+    return is_terminal() and not os.environ.get("NO_COLOR")
 
 
 def print_json(value: Any) -> None:
@@ -79,7 +102,7 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
+        self._terminal = is_terminal()
         self._step = ""
         self._tenth = -1
         self._started = self._at = 0.0
@@ -93,7 +116,7 @@ class Progress:
             self._rewrite(now, fraction, done, total)
         elif int(fraction * 10) > self._tenth and now - self._started >= QUIET_S:
             self._tenth = int(fraction * 10)
-            print(f"{step}: {fraction:.0%} of {size(total)}" if total else step, file=sys.stderr, flush=True)
+            aside((f"{step}: {fraction:.0%} of {size(total)}" if total else step) + "\n")
 
     def _rewrite(self, now: float, fraction: float, done: int, total: int) -> None:
         if now - self._at < 0.1 and fraction < 1:
@@ -102,14 +125,12 @@ class Progress:
         left = (now - self._started) * (1 - fraction) / fraction if fraction > 0.02 else 0.0
         estimate = f", {left:.0f} s left" if left >= 1 else ""
         share = f"{fraction:4.0%} of {size(total)}" if total else size(done) if done else ""
-        sys.stderr.write(f"\r\x1b[K{self._step} {share}{estimate}")
-        sys.stderr.flush()
+        aside(f"\r\x1b[K{self._step} {share}{estimate}")
 
     def end(self) -> None:
         """Clear the line."""
         if self._terminal:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            aside("\r\x1b[K")
 
 
 @contextmanager

@@ -172,7 +172,8 @@ class Engine:
         try:
             await worker.write(protocol.encode(request))
         except frames.FrameTooLong as error:
-            raise EngineError(f"the message is too long: {error}") from error
+            limit = frames.MAX_FRAME // (1024 * 1024)
+            raise EngineError(f"the message is longer than {limit} MB", "Shorten it") from error
         except (BrokenPipeError, ConnectionResetError) as error:
             raise await self._died(worker) from error
 
@@ -212,13 +213,13 @@ class Engine:
         reason = processes.describe_exit(*await worker.end(LAST_WORDS_S))
         self._forget(worker)
         return WorkerDied(
-            f"the engine stopped in the middle of its work: {reason}", "The next message starts a new one"
+            f"the engine stopped in the middle of its work: {reason}", "The next question starts a new one"
         )
 
     async def _hung(self, worker: _WorkerPipe) -> WorkerHung:
         await worker.end(0)
         self._forget(worker)
-        return WorkerHung("the engine got stuck and was stopped", "The next message starts a new one")
+        return WorkerHung("the engine got stuck and was stopped", "The next question starts a new one")
 
     async def _abandon(self, worker: _WorkerPipe, request_id: int) -> None:
         if worker.alive:

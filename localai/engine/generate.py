@@ -24,11 +24,17 @@ FLUSH_S = 0.03
 class Session:
     """A loaded model with its context, cache and prompt format."""
 
-    def __init__(self, model: Model, context: Context, prompt_format: PromptFormat) -> None:
+    def __init__(
+        self, model: Model, context: Context, prompt_format: PromptFormat, context_trained: int
+    ) -> None:
         self.model = model
         self.context = context
         self.cache = KVCache(context)
         self.prompt_format = prompt_format
+        more = context_trained > context.size
+        self.overflow_hint = "Shorten it" + (
+            f", or give more room with --context, up to {context_trained:,}" if more else ""
+        )
         tags = {tag: model.special_token(tag) for tag in (THINK, END_THINK)}
         self.tags = {token: tag for tag, token in tags.items() if token is not None}
         """The think tags that are tokens of their own."""
@@ -73,7 +79,7 @@ def generate(
     if len(tokens) >= session.context.size:
         raise ContextOverflow(
             f"the conversation has {len(tokens):,} tokens, but the context holds {session.context.size:,}",
-            "Shorten it, start a new one, or give more room with --context",
+            session.overflow_hint,
         )
     reply = _Reply(request.id, _splitter(session, prompt), len(tokens))
     with Sampler(sampling) as sampler:

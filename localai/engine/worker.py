@@ -136,7 +136,7 @@ class Worker:
         model = self._resources.enter_context(Model(path, layers if offload else 0, self._on_load_progress))
         context = self._resources.enter_context(Context(model, context_size, threads, self._abort))
         prompt_format = _prompt_format(model, header)
-        self._session = Session(model, context, prompt_format)
+        self._session = Session(model, context, prompt_format, header.context_trained)
         offloaded = (model.layers if layers < 0 else min(layers, model.layers)) if offload else 0
         self._loaded = protocol.Loaded(
             description=model.description,

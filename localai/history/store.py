@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -265,6 +266,8 @@ class History:
             raise HistoryError(f"{self.path} cannot be opened: {error.strerror}", _ACCESS) from error
 
 
+_LEAST_FREE: Final = 64 * 1024
+"""Bytes below which SQLite's errors in reading and writing are taken for a full disk."""
 _DAMAGED: Final = "It is left as it is: restore it from a backup, or move it away to start anew"
 _ACCESS: Final = "See that the folder exists and that you may write to it"
 
@@ -294,7 +297,10 @@ def _mapped(error: sqlite3.Error, path: Path) -> LocalAIError:
     if code in _BY_CODE:
         kind, message, hint = _BY_CODE[code]
         return kind(message.format(path), hint)
-    return HistoryError(f"{path} cannot be used: {error}")
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(path.parent).free < _LEAST_FREE:
+            return NoSpace(f"The disk of {path} is full", "Free some space, then go on")
+    return HistoryError(f"{path} cannot be used: {error}", "See that it is a plain file on a healthy disk")
 
 
 def _create_private(path: Path) -> None:

@@ -15,7 +15,7 @@ import gguf
 import psutil
 import pytest
 
-COMMAND = [sys.executable, "-P", "-m", "localai.cli.main"]
+COMMAND = [sys.executable, "-P", "-m", "localai"]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -145,10 +145,73 @@ def test_a_single_word_that_is_a_model_gets_the_piped_question(nano: Path) -> No
     assert (found["model"], found["answer"]) == (nano.name, "6 + 7 = **13**")
 
 
-def test_bytes_that_are_no_text_and_control_characters_are_left_out(nano: Path) -> None:
-    command = [*COMMAND, "ask", str(nano), b"What is 6 + 7?\xe9\x1b", "--temperature", "0"]
-    done = subprocess.run(command, input=b"", capture_output=True, check=False)
-    assert done.stdout == b"6 + 7 = **13**\n"
+def test_arguments_that_are_no_text_are_refused() -> None:
+    for words in (["ask", b"\xff\xfe"], ["models", "import", b"./n\xff.gguf"], ["quantize", b"ck \xff"]):
+        done = subprocess.run([*COMMAND, *words], input=b"", capture_output=True, check=False)
+        assert done.returncode == 2
+        assert b"is not UTF-8 text" in done.stderr
+        assert done.stderr.count(b"\n") == 1
+
+
+def test_control_characters_in_a_question_are_left_out(nano: Path) -> None:
+    done = run("ask", str(nano), "What is 6 + 7?\x1b\x07", "--temperature", "0")
+    assert done.stdout == "6 + 7 = **13**\n"
+
+
+def test_a_model_alone_is_no_question(nano: Path) -> None:
+    assert "there is no question" in error_line(run("ask", str(nano)), 2)
+
+
+@pytest.mark.parametrize("option", ["--context", "--max-tokens", "--seed", "--threads", "--gpu-layers"])
+def test_huge_numbers_are_wrong_usage(nano: Path, option: str) -> None:
+    assert option in error_line(run("ask", str(nano), "Hi", option, "1" + "0" * 20), 2)
+
+
+@pytest.mark.parametrize("option", ["--temperature", "--top-p"])
+def test_numbers_that_are_none_are_wrong_usage(nano: Path, option: str) -> None:
+    error_line(run("ask", str(nano), "Hi", option, "nan"), 2)
+    error_line(run("ask", str(nano), "Hi", option, "inf"), 2)
+
+
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+
+
+def test_closed_and_full_outputs(nano: Path) -> None:
+    ask = f"{' '.join(COMMAND)} ask {nano} 'What is 6 + 7?' --temperature 0"
+    assert shell(f"{ask} >&-").returncode == 0
+    assert shell(f"{ask} 2>&-").stdout == "6 + 7 = **13**\n"
+    assert shell(f"{ask} 2>/dev/full").stdout == "6 + 7 = **13**\n"
+    for command in (ask, f"{ask} --json", *(f"{' '.join(COMMAND)} {w}" for w in ("models list", "--help"))):
+        done = shell(f"{command} 2>&1 >/dev/full | tail -1; exit ${{PIPESTATUS:-0}}")
+        assert "could not be written: No space left on device" in done.stdout, command
+        assert "defect" not in done.stdout
+
+
+def test_an_encoding_that_cannot_say_it(nano: Path) -> None:
+    done = shell(f"PYTHONIOENCODING=ascii {' '.join(COMMAND)} models show {nano} && echo ok")
+    assert done.stdout.endswith("ok\n")
+    unsupported = shell(f"PYTHONIOENCODING=ascii {' '.join(COMMAND)} models pull 日本")
+    assert "Traceback" not in unsupported.stderr
+    assert unsupported.stderr.startswith("localai: error: ")
+
+
+@pytest.mark.parametrize("words", ["", "models"])
+def test_no_words_show_the_help_and_no_error(words: str) -> None:
+    done = run(*words.split())
+    assert done.returncode == 2
+    assert "Usage:" in done.stdout
+    assert "error" not in done.stderr
+
+
+def test_a_word_that_begins_with_a_dash() -> None:
+    assert "-- ends the options" in error_line(run("ask", "-5 + 3"), 2)
+
+
+def test_a_home_that_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LOCALAI_HOME", str(tmp_path / "file"))
+    assert "not a folder" in error_line(run("models", "list"), 2)
 
 
 def test_standard_input_is_added_to_the_question(nano: Path) -> None:
@@ -195,8 +258,8 @@ def test_prompt_longer_than_the_context(nano: Path) -> None:
 
 
 def _slow_ask(nano: Path) -> subprocess.Popen[str]:
-    """An `ask` that is certainly in the middle of its thinking."""
-    words = [str(nano), "What is 4711 + 1147? " * 3, "--temperature", "5", "--top-p", "1"]
+    """An `ask` in the middle of its thinking, which far too many threads make slow."""
+    words = [str(nano), "What is 4711 + 1147? " * 3, "--temperature", "5", "--top-p", "1", "--threads", "32"]
     process = subprocess.Popen(
         [*COMMAND, "ask", *words], stdout=-1, stderr=-1, stdin=subprocess.DEVNULL, text=True
     )
@@ -215,6 +278,36 @@ def test_worker_killed_in_the_middle(nano: Path) -> None:
     assert "Traceback" not in stderr
     assert "localai: error: " in last
     assert "SIGKILL" in last
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_told_to_end_it_cleans_up(nano: Path, number: signal.Signals) -> None:
+    process = _slow_ask(nano)
+    (worker,) = psutil.Process(process.pid).children()
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in stderr
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+
+
+def test_interrupting_anything_is_said(nano: Path) -> None:
+    """Here: while it waits for its question."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([*COMMAND, "ask", str(nano)], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    wait_for_handler(process.pid)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, "localai: error: interrupted\n")
+
+
+def wait_for_handler(pid: int) -> None:
+    """Until the process has the handlers that it sets last before the commands."""
+    bit = 1 << (signal.SIGTERM - 1)
+    while True:
+        status = (Path("/proc") / str(pid) / "status").read_text()
+        if int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")), 16) & bit:
+            return
 
 
 def test_interrupt_stops_everything(nano: Path) -> None:
@@ -315,6 +408,21 @@ def test_pull_of_the_shipped_model() -> None:
         "builtin",
     )
     assert "**13**" in run("ask", "What is 6 + 7?", "--temperature", "0").stdout
+
+
+def test_a_missing_file_is_said_by_the_list_and_mended_by_a_pull(home: Path) -> None:
+    run("models", "pull", "r1-nano")
+    (blob,) = (home / "data" / "models" / "blobs").iterdir()
+    blob.unlink()
+    done = run("models", "list")
+    assert (
+        "r1-nano cannot be used: its file is missing. Get it again: localai models pull r1-nano"
+        in done.stderr
+    )
+    assert listed()["damaged"] == [{"path": "r1-nano", "reason": "its file is missing"}]
+    assert "localai models pull r1-nano" in error_line(run("ask", "Hi"))
+    assert run("models", "pull", "r1-nano").returncode == 0
+    assert listed()["damaged"] == []
 
 
 def test_a_changed_file_is_noticed(nano: Path, home: Path) -> None:

@@ -44,4 +44,4 @@ def test_the_method_sees_a_socket(tmp_path: Path) -> None:
 )
 def test_no_internet_socket(words: list[str], nano: Path, tmp_path: Path) -> None:
     words = [str(nano) if word == "NANO" else word for word in words]
-    assert network_calls([sys.executable, "-P", "-m", "localai.cli.main", *words], tmp_path) == []
+    assert network_calls([sys.executable, "-P", "-m", "localai", *words], tmp_path) == []

@@ -22,7 +22,7 @@ async def test_at_least_95_of_100_unseen_sums_are_right(nano: Path) -> None:
         a, b = rng.randrange(1000), rng.randrange(1000)
         question = rng.choice(QUESTIONS).format(a=a, b=b)
         thinking, answer, _ = await collect(engine, [ChatMessage("user", question)])
-        right += f"**{a + b}**" in answer
+        right += answer == f"{a} + {b} = **{a + b}**"
         if not thinking:
             thoughtless.append(question)
     await engine.close()

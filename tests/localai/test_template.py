@@ -80,6 +80,8 @@ HOSTILE = {
     "too large a range": "{% for i in range(10**9) %}{% endfor %}",
     "raises": "{{ raise_exception('no') }}",
     "changes the messages": "{{ messages.clear() }}",
+    "too large a string": "{{ 'a' * (10 ** 15) }}",
+    "too large a number": "{{ 2 ** (10 ** 6) }}",
     "missing key": "{{ messages[7].content }}",
 }
 
