@@ -44,6 +44,7 @@ def chat(
     from localai.engine.client import Engine, LoadOptions
     from localai.engine.protocol import Sampling
     from localai.history import History
+    from models import fit
     from models.store import Store
     from tui.app import run_chat
     from tui.shelf import StoreShelf
@@ -52,6 +53,7 @@ def chat(
     if starter and model is None and store.default() is None:
         _fetch_starter(store)
     resolved = options.choose_model(store, model)
+    fit.check_context(resolved.header(), context)  # what cannot be loaded is said here, not on a screen
     code = run_chat(
         Engine(),
         History(),

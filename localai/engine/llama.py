@@ -13,6 +13,7 @@ import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 import types
 from collections import deque
@@ -135,7 +136,27 @@ def offload_devices() -> list[str]:
     return [device.name for device in devices() if device.kind in ("gpu", "igpu")]
 
 
-class Model:
+class _Handle:
+    """Owns something of llama.cpp's: freed at the end of a `with` block, or by `close`."""
+
+    def __init__(self, handle: Any, free: Callable[[Any], None]) -> None:
+        self._handle = handle
+        self._free = free
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free it; what was made from it must be closed before."""
+        handle, self._handle = self._handle, None
+        if handle:
+            self._free(handle)
+
+
+class Model(_Handle):
     """A model in memory, and its vocabulary.
 
     `on_progress` gets shares from 0 to 1 and stops the loading by returning False. Raises LoadError.
@@ -149,24 +170,14 @@ class Model:
         callback = self._api.llama_progress_callback(lambda share, _data: on_progress(share))
         parameters.progress_callback = callback
         log_tail.clear()
-        self._handle = self._api.llama_model_load_from_file(str(path).encode(), parameters)
+        super().__init__(
+            self._api.llama_model_load_from_file(os.fsencode(path), parameters), self._api.llama_model_free
+        )
         if not self._handle:
             raise LoadError(f"llama.cpp could not load {path}{_because()}")
         self._vocab = self._api.llama_model_get_vocab(self._handle)
         self._piece = ctypes.create_string_buffer(256)
         self._attributes: dict[int, int] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Free the model. Contexts made from it must be closed before."""
-        if self._handle:
-            self._api.llama_model_free(self._handle)
-            self._handle = None
 
     @property
     def description(self) -> str:
@@ -275,7 +286,7 @@ class Aborted(Exception):
     """A computation was stopped through its `AbortFlag`."""
 
 
-class Context:
+class Context(_Handle):
     """The state of one sequence: a KV cache of `size` tokens. Raises LoadError if memory does not suffice."""
 
     def __init__(self, model: Model, size: int, threads: int, abort: AbortFlag) -> None:
@@ -291,7 +302,7 @@ class Context:
         parameters.abort_callback_data = ctypes.addressof(abort.buffer)
         self._abort = abort
         log_tail.clear()
-        self._handle = self._api.llama_init_from_model(model._handle, parameters)
+        super().__init__(self._api.llama_init_from_model(model._handle, parameters), self._api.llama_free)
         if not self._handle:
             raise LoadError(
                 f"llama.cpp could not set up a context of {size} tokens{_because()}",
@@ -301,18 +312,6 @@ class Context:
         self._memory = self._api.llama_get_memory(self._handle)
         self._one = (self._api.llama_token * 1)()
         self._one_batch = self._api.llama_batch_get_one(self._one, 1)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Free the context."""
-        if self._handle:
-            self._api.llama_free(self._handle)
-            self._handle = None
 
     def truncate(self, length: int) -> None:
         """Keep the first `length` positions of the KV cache."""
@@ -338,7 +337,7 @@ class Context:
         raise EngineError(f"llama.cpp failed to evaluate a batch (code {code}){_because()}")
 
 
-class Sampler:
+class Sampler(_Handle):
     """Draws the next token: top-k, temperature, min-p and top-p in that order, then by chance with `seed`.
 
     Temperature comes before top-p, as in the software that R1's recommended values were measured with.
@@ -348,9 +347,10 @@ class Sampler:
 
     def __init__(self, sampling: protocol.Sampling) -> None:
         self._api = bindings()
-        self._chain = self._api.llama_sampler_chain_init(self._api.llama_sampler_chain_default_params())
+        chain = self._api.llama_sampler_chain_init(self._api.llama_sampler_chain_default_params())
+        super().__init__(chain, self._api.llama_sampler_free)
         for sampler in self._samplers(sampling):
-            self._api.llama_sampler_chain_add(self._chain, sampler)
+            self._api.llama_sampler_chain_add(chain, sampler)
 
     def _samplers(self, sampling: protocol.Sampling) -> list[Any]:
         if not sampling.temperature:
@@ -365,15 +365,9 @@ class Sampler:
         seed = self._api.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed & 0xFFFFFFFF
         return [*chain, self._api.llama_sampler_init_dist(seed)]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._api.llama_sampler_free(self._chain)
-
     def sample(self, context: Context) -> int:
         """The next token, from the logits of the last one evaluated."""
-        return int(self._api.llama_sampler_sample(self._chain, context._handle, -1))
+        return int(self._api.llama_sampler_sample(self._handle, context._handle, -1))
 
 
 def quantize_file(source: Path, output: Path, ftype: int, threads: int) -> None:
@@ -386,7 +380,7 @@ def quantize_file(source: Path, output: Path, ftype: int, threads: int) -> None:
     parameters.ftype = ftype
     parameters.nthread = threads
     log_tail.clear()
-    code = api.llama_model_quantize(str(source).encode(), str(output).encode(), ctypes.byref(parameters))
+    code = api.llama_model_quantize(os.fsencode(source), os.fsencode(output), ctypes.byref(parameters))
     if code != 0:
         raise QuantizeError(f"llama.cpp could not quantize {source}{_because()}")
 

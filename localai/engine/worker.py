@@ -27,7 +27,7 @@ from localai.engine.llama import (
     engine_info,
     offload_devices,
 )
-from localai.errors import EngineError, LoadError, LocalAIError, UnsupportedModel, UsageError
+from localai.errors import EngineError, LoadError, LocalAIError, UnsupportedModel
 from models import fit, gguf
 
 HEARTBEAT_S = 1.0
@@ -187,11 +187,7 @@ class Worker:
 def _context_size(request: protocol.Load, header: gguf.Header) -> int:
     if request.context is None:
         return fit.default_context(header, hardware.available_memory() - header.tensor_bytes)
-    if header.context_trained and request.context > header.context_trained:
-        raise UsageError(
-            f"--context {request.context:,} is more than the {header.context_trained:,} tokens "
-            "that the model was trained for"
-        )
+    fit.check_context(header, request.context)
     return request.context
 
 
