@@ -17,7 +17,7 @@ from localai.engine.cache import KVCache
 from localai.engine.llama import PREFILL_BATCH, Aborted, Context, Model, Sampler
 from localai.errors import ContextOverflow
 
-FLUSH_S = 0.03
+FLUSH_S = 0.05
 """Events are at least this far apart, so that the app's own work does not compete with the computation."""
 
 

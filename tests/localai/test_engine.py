@@ -295,7 +295,7 @@ async def test_generating_without_a_model(engine: Engine) -> None:
 
 async def test_message_too_long_for_a_frame(engine: Engine, nano: Path) -> None:
     await engine.load(nano)
-    with pytest.raises(EngineError, match="too long"):
+    with pytest.raises(EngineError, match="longer than 64 MB"):
         await ask(engine, "x" * (65 * 1024 * 1024))
     assert "**13**" in joined(await ask(engine, "What is 6 + 7?"), protocol.Answer)
 
