@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from localai.errors import UsageError
 from models.header import Header
 
 MOST: Final = 16_384
@@ -24,3 +25,12 @@ def default_context(header: Header, available_bytes: int) -> int:
     while context > least and header.kv_bytes_per_token * context > available_bytes // 4:
         context = max(context // 2, least)
     return context
+
+
+def check_context(header: Header, wanted: int | None) -> None:
+    """Refuse, with UsageError, more tokens of context than the model was trained for; None asks for none."""
+    if wanted is not None and header.context_trained and wanted > header.context_trained:
+        raise UsageError(
+            f"--context {wanted:,} is more than the {header.context_trained:,} tokens "
+            "that the model was trained for"
+        )

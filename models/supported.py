@@ -1,17 +1,20 @@
 """Whether a well-formed GGUF file is a model that this program runs.
 
-The bounds are those on which llama.cpp was seen to abort (`block_count` of 0 and of 100000) and those that
-its own tables have; they are checked before native code sees the file.
+The bounds are those on which llama.cpp was seen to abort (`block_count` of 0 and of 100000, an epsilon below
+0) or to answer garbage (an epsilon or a rotation that is no number), and those that its own tables have; they
+are checked before native code sees the file. The converter holds config.json to the same ones.
 """
 
 from __future__ import annotations
 
+import math
 import re
+import struct
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from localai.errors import UnsupportedModel
-from models.header import Header
+from models.header import Header, Value, printable
 
 ARCHITECTURES: Final = ("llama", "qwen2", "qwen3")
 """R1's distilled models are Qwen2, Llama and Qwen3; small models of these families run as well."""
@@ -32,6 +35,39 @@ _OPTIONAL_BOUNDS: Final = {
     "expert_used_count": (0, 512),
     "vocab_size": (1, 1 << 24),
 }
+Range: TypeAlias = tuple[float, float]
+"""The least and the greatest value that is possible, both included."""
+
+EPSILON: Final[Range] = (1e-12, 0.1)
+"""What keeps a norm from dividing by 0. Models have 1e-5 and 1e-6."""
+ROPE_BASE: Final[Range] = (1.0, 1e15)
+ROPE_FACTOR: Final[Range] = (1e-3, 1e6)
+"""How much longer a context is made; also where its parts begin and end, as a number of rotations."""
+ROPE_ATTENTION: Final[Range] = (1e-3, 1e3)
+ROPE_EXTRAPOLATION: Final[Range] = (-1.0, 1e3)
+"""Below 0 it is not set, says llama.cpp."""
+
+_FLOATS: Final = {
+    "attention.layer_norm_rms_epsilon": EPSILON,
+    "rope.freq_base": ROPE_BASE,
+    "rope.scaling.factor": ROPE_FACTOR,
+    "rope.scale_linear": ROPE_FACTOR,
+    "rope.scaling.attn_factor": ROPE_ATTENTION,
+    "rope.scaling.yarn_ext_factor": ROPE_EXTRAPOLATION,
+    "rope.scaling.yarn_attn_factor": ROPE_ATTENTION,
+    "rope.scaling.yarn_beta_fast": ROPE_FACTOR,
+    "rope.scaling.yarn_beta_slow": ROPE_FACTOR,
+}
+_ROPE_SCALINGS: Final = ("none", "linear", "yarn", "longrope")
+
+SAMPLING: Final[dict[str, Range]] = {
+    "temp": (0.0, 10.0),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "top_k": (-1.0, 1 << 24),
+}
+"""What `general.sampling.*` may recommend. A top_k of -1 is off, as 0 is."""
+_THREE = struct.Struct("<3f")
 _PART = re.compile(r"(?s)(.*)-(\d{5})-of-(\d{5})\.gguf")
 
 
@@ -44,11 +80,21 @@ def check_supported(header: Header, path: Path) -> None:
         _check_bounds(header, path, key, bounds, required=True)
     for key, bounds in _OPTIONAL_BOUNDS.items():
         _check_bounds(header, path, key, bounds, required=False)
+    _check_floats(header, path)
     _check_heads(header, path)
     if not header.vocabulary:
         raise _impossible(path, "it has no vocabulary")
     if not header.tensors and header.split_count == 1:
         raise _impossible(path, "it has no tensors")
+
+
+def within(value: float, bounds: Range) -> bool:
+    """Whether `value` lies between `bounds` as llama.cpp sees it: in single precision. No NaN does."""
+    try:
+        low, single, high = _THREE.unpack(_THREE.pack(bounds[0], float(value), bounds[1]))
+    except OverflowError:  # Too large for single precision, or a whole number too large for any.
+        return False
+    return bool(low <= single <= high)
 
 
 def _check_kind(header: Header, path: Path) -> None:
@@ -71,6 +117,31 @@ def _check_bounds(header: Header, path: Path, key: str, bounds: tuple[int, int],
         if not isinstance(item, int) or isinstance(item, bool) or not low <= item <= high:
             shown = item if isinstance(item, int | float) else "missing or not a number"
             raise _impossible(path, f"{key} is {shown}; {low} to {high} is possible")
+
+
+def _check_floats(header: Header, path: Path) -> None:
+    """The numbers that need not be whole, of the model itself and of how it wants to be sampled."""
+    own = f"{header.architecture}."
+    for key, value in header.metadata.items():
+        items = value if isinstance(value, tuple) else (value,)
+        if key.startswith(own) and any(isinstance(one, float) and not math.isfinite(one) for one in items):
+            raise _impossible(path, f"{printable(key)} is not a finite number")
+    for key, bounds in _FLOATS.items():
+        _check_float(path, key, header.metadata.get(own + key), bounds)
+    for key, bounds in SAMPLING.items():
+        name = f"general.sampling.{key}"
+        _check_float(path, name, header.metadata.get(name), bounds)
+    if header.metadata.get(f"{own}rope.scaling.type", "none") not in _ROPE_SCALINGS:
+        raise _impossible(path, f"its rope scaling is not one of {', '.join(_ROPE_SCALINGS)}")
+
+
+def _check_float(path: Path, key: str, value: Value | None, bounds: Range) -> None:
+    if value is None:
+        return
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if number is None or not within(number, bounds):
+        shown = "no number" if number is None else f"{number:g}"
+        raise _impossible(path, f"{key} is {shown}; {bounds[0]:g} to {bounds[1]:g} is possible")
 
 
 def _check_heads(header: Header, path: Path) -> None:

@@ -6,7 +6,9 @@ refused, because reading one can run code that it carries.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from quantize.safetensors import StoredTensor, read_header
 
 INDEX = "model.safetensors.index.json"
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+_FETCH_ALL = "Fetch the index and the weights again: they do not belong together"
 _ASK_SAFETENSORS = "Reading a pickled checkpoint can run code that it carries: get the model as safetensors"
 
 
@@ -40,10 +43,33 @@ class Checkpoint:
 
 def open_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in the folder `path`; CheckpointError if it is incomplete, malformed or refused."""
+    try:
+        return _opened(path)
+    except OSError as error:
+        raise strict_json.unreadable(Path(error.filename or path), error) from error
+
+
+def is_input(found: os.stat_result, folder: Path) -> bool:
+    """Whether `found` is a file of the checkpoint in `folder`, under whatever name it was found.
+
+    All that lies there counts, whether it is read or not, except for GGUF files: those are made from it.
+    """
+    try:
+        entries = [entry for entry in folder.iterdir() if entry.suffix.lower() != ".gguf"]
+    except OSError:
+        return False  # There is no such folder: opening it says so.
+    for entry in entries:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(found, entry.stat()):
+                return True
+    return False
+
+
+def _opened(path: Path) -> Checkpoint:
     _require_folder(path)
     names = sorted(entry.name for entry in path.iterdir())
     _refuse_pickles_only(path, names)
-    if not (path / "config.json").is_file():
+    if not os.path.lexists(path / "config.json"):
         raise CheckpointError(
             f"{path} has no config.json, so it is not a model checkpoint",
             "Give the folder that holds config.json, tokenizer.json and the .safetensors files",
@@ -88,7 +114,7 @@ def _refuse_pickles_only(path: Path, names: list[str]) -> None:
 
 def _tensors(path: Path, names: list[str]) -> dict[str, StoredTensor]:
     index = path / INDEX
-    listed = _weight_map(index) if index.is_file() else None
+    listed = _weight_map(index) if os.path.lexists(index) else None
     files = sorted(set(listed.values())) if listed is not None else _weight_files(path, names)
     _require_files(path, files)
     tensors: dict[str, StoredTensor] = {}
@@ -96,7 +122,8 @@ def _tensors(path: Path, names: list[str]) -> dict[str, StoredTensor]:
         for name, tensor in sorted(read_header(path / file).items()):
             if name in tensors:
                 raise CheckpointError(
-                    f"the tensor {name!r} stands both in {tensors[name].file} and in {path / file}"
+                    f"the tensor {name!r} stands both in {tensors[name].file} and in {path / file}",
+                    _FETCH_ALL,
                 )
             tensors[name] = tensor
     if listed is not None:
@@ -107,7 +134,7 @@ def _tensors(path: Path, names: list[str]) -> dict[str, StoredTensor]:
 def _weight_map(index: Path) -> dict[str, str]:
     weight_map = strict_json.read_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index} has no weight_map")
+        raise CheckpointError(f"{index} has no weight_map", strict_json.FETCH_AGAIN)
     for tensor, file in weight_map.items():
         if not isinstance(file, str) or not _is_plain_name(file):
             raise CheckpointError(
@@ -138,7 +165,10 @@ def _weight_files(path: Path, names: list[str]) -> list[str]:
     if counted:
         stem, number, total = counted[0].groups()
         if int(total) > 10_000:
-            raise CheckpointError(f"{path / files[0]} says that it is one of {int(total)} shards")
+            raise CheckpointError(
+                f"{path / files[0]} says that it is one of {int(total)} shards",
+                "Check its name, or fetch it again",
+            )
         files = [f"{stem}-{i:0{len(number)}d}-of-{total}.safetensors" for i in range(1, int(total) + 1)]
     return files
 
@@ -156,9 +186,11 @@ def _require_files(path: Path, files: list[str]) -> None:
 def _compare(listed: dict[str, str], tensors: dict[str, StoredTensor], index: Path) -> None:
     for name, file in listed.items():
         if name not in tensors or tensors[name].file.name != file:
-            raise CheckpointError(f"{index} says that the tensor {name!r} is in {file}, but it is not there")
+            raise CheckpointError(
+                f"{index} says that the tensor {name!r} is in {file}, but it is not there", _FETCH_ALL
+            )
     extra = next((name for name in tensors if name not in listed), None)
     if extra is not None:
         raise CheckpointError(
-            f"{tensors[extra].file} holds the tensor {extra!r}, which {index} does not list"
+            f"{tensors[extra].file} holds the tensor {extra!r}, which {index} does not list", _FETCH_ALL
         )

@@ -10,17 +10,19 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from gguf import GGUFWriter, Metadata, size_label
 
+from models.supported import SAMPLING, within
 from quantize.checkpoint import Checkpoint
 from quantize.plan import PlannedTensor
 
 _SAMPLING = {
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "temperature": "temp",
-    "repetition_penalty": "penalty_repeat",
+    "top_k": ("top_k", SAMPLING["top_k"]),
+    "top_p": ("top_p", SAMPLING["top_p"]),
+    "min_p": ("min_p", SAMPLING["min_p"]),
+    "temperature": ("temp", SAMPLING["temp"]),
+    "repetition_penalty": ("penalty_repeat", (0.0, 10.0)),
 }
-"""Keys of generation_config.json, and the writer's names for them, in the order of llama.cpp's converter."""
+"""Keys of generation_config.json, the writer's names for them, and what they may be, in the order of
+llama.cpp's converter."""
 
 
 def add_general(
@@ -65,7 +67,8 @@ def _as_text(value: Any) -> Any:
 
 
 def _add_sampling(writer: GGUFWriter, generation: dict[str, Any]) -> None:
-    for key, name in _SAMPLING.items():
+    """What cannot be is left out: it only recommends, and the file would not be taken with it."""
+    for key, (name, bounds) in _SAMPLING.items():
         value = generation.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and within(value, bounds):
             getattr(writer, f"add_sampling_{name}")(int(value) if key == "top_k" else float(value))

@@ -3,6 +3,9 @@
 Float weights are streamed tensor by tensor to a temporary file beside the output. For a quantized type,
 llama.cpp then makes the output from it. Nothing but temporary files is touched before the result is complete
 and checked, and they are removed whatever happens.
+
+Only a regular file is ever replaced, and none of the checkpoint's own. A symbolic link is refused, too: to
+replace it would break it, and to follow it would replace a file that nobody named.
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ import psutil
 from gguf import GGML_QUANT_VERSION, GGUFWriter
 
 from localai.errors import NoSpace, QuantizeError, UsageError
-from quantize import gguf_file, metadata, partials, plan
+from quantize import file_kinds, gguf_file, metadata, partials, plan
 from quantize.architectures import family_and_config
 from quantize.architectures.base import Config, Family
-from quantize.checkpoint import Checkpoint, open_checkpoint
+from quantize.checkpoint import Checkpoint, is_input, open_checkpoint
 from quantize.file_types import FILE_TYPES, output_type
 from quantize.growth import watch_growth
 from quantize.protocol import Job, Progress, Report, Stage
@@ -87,7 +90,8 @@ def convert(
 
 def _prepare(job: Job, output: Path) -> _Work:
     file_type = output_type(job.file_type)
-    _require_target(output, job.overwrite)
+    with _disk_errors(output):
+        _require_target(output, Path(job.source), job.overwrite)
     checkpoint = open_checkpoint(Path(job.source))
     family, config = family_and_config(checkpoint.config)
     float_type = file_type if file_type in plan.FLOAT_TYPES else plan.source_type(checkpoint)
@@ -96,13 +100,24 @@ def _prepare(job: Job, output: Path) -> _Work:
     return _Work(checkpoint, family, config, vocabulary, planned, float_type, file_type)
 
 
-def _require_target(output: Path, overwrite: bool) -> None:
+def _require_target(output: Path, source: Path, overwrite: bool) -> None:
     if not output.parent.is_dir():
         raise UsageError(f"there is no folder {output.parent}", "Make it first, or choose another output")
     if output.is_dir():
         raise UsageError(f"{output} is a folder", "Name the file to write")
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output} is there already", "Choose another output, or allow it to be replaced")
+    try:
+        found = output.lstat()
+    except FileNotFoundError:
+        return
+    if not file_kinds.is_regular(found.st_mode):
+        what = file_kinds.describe(found.st_mode)
+        raise UsageError(f"{output} is {what}, which is never replaced", "Name a regular file, or a new one")
+    if is_input(found, source):
+        raise UsageError(f"{output} is a file of the checkpoint itself", "Choose another output")
+    if not overwrite:
+        raise UsageError(
+            f"{output} is there already", "Choose another output, or have it replaced with --overwrite"
+        )
 
 
 def _require_space(work: _Work, folder: Path, free_space: plan.FreeSpace) -> None:
@@ -204,12 +219,9 @@ def _disk_errors(output: Path) -> Iterator[None]:
         where = error.filename or output
         raise QuantizeError(
             f"cannot read or write {where}: {error.strerror or error}",
-            "Check its rights and its disk, or choose another place with --output",
+            "Check its rights and its disk, or choose another place",
         ) from error
 
 
 def _no_space(output: Path) -> NoSpace:
-    return NoSpace(
-        f"the disk became full while {output} was written",
-        "Free some space, or write to another disk with --output",
-    )
+    return NoSpace(f"the disk became full while {output} was written", plan.MAKE_SPACE)

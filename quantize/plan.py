@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from gguf import GGMLQuantizationType, LlamaFileType
 from numpy.typing import NDArray
 
 from localai.errors import CheckpointError, NoSpace, UnsupportedModel
+from models.files import megabytes
 from quantize.architectures.base import Config, Expected, Family
 from quantize.checkpoint import Checkpoint
 from quantize.safetensors import FLOATS, StoredTensor
@@ -141,9 +143,19 @@ def require_space(folder: Path, needed: int, free: FreeSpace = free_space) -> No
     available = free(folder)
     if needed > available:
         raise NoSpace(
-            f"{folder} has {available:,} bytes free, but the conversion needs {needed:,}",
-            "Free some space, or write to another disk with --output",
+            f"the disk at {_disk(folder)} has {megabytes(available)} free, "
+            f"but the conversion needs {megabytes(needed)}",
+            MAKE_SPACE,
         )
 
 
+def _disk(folder: Path) -> Path:
+    """Where the disk of `folder` is mounted: `folder` may be a temporary one that the user never named."""
+    disk = folder.resolve()
+    while not os.path.ismount(disk) and disk != disk.parent:
+        disk = disk.parent
+    return disk
+
+
+MAKE_SPACE = "Free some space, or choose another place"
 _OTHER_MODEL = "config.json and the weights are of different models, or the checkpoint is incomplete"

@@ -87,7 +87,9 @@ def _steps(part: Any, children: str = "pretokenizers") -> list[dict[str, Any]]:
         case {"type": str()}:
             return [part]
         case _:
-            raise CheckpointError(f"tokenizer.json has a malformed list of {children}")
+            raise CheckpointError(
+                f"tokenizer.json has a malformed list of {children}", "Fetch tokenizer.json again"
+            )
 
 
 def _describe(step: dict[str, Any]) -> str:

@@ -28,7 +28,10 @@ class Job(_Frame, frozen=True):
     file_type: str
     """A name in `quantize.file_types.FILE_TYPES`, in any case."""
     overwrite: bool = False
-    """Replace `output` if it is there; it stays as it was until the new file is complete."""
+    """Replace `output` if it is there; it stays as it was until the new file is complete.
+
+    Links, devices, pipes and the files of `source` are never replaced.
+    """
     threads: int = 0
     """0: the physical cores."""
     pre_tokenizer: str = ""

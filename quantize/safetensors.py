@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from localai.errors import CheckpointError
 from quantize import strict_json
+from quantize.strict_json import FETCH_AGAIN
 
 MAX_HEADER = 100_000_000
 """Bytes; the limit of the safetensors library."""
@@ -66,7 +67,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             file.seek(8)
             text = file.read(length)
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+        raise strict_json.unreadable(path, error) from error
     entries = strict_json.parse_object(text, path, "the header")
     entries.pop("__metadata__", None)
     tensors = {name: _tensor(name, entry, path, 8 + length) for name, entry in entries.items()}
@@ -76,13 +77,15 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 def _header_length(start: bytes, size: int, path: Path) -> int:
     if len(start) < 8:
-        raise CheckpointError(f"{path} is not a safetensors file: it has only {size} bytes")
+        raise CheckpointError(f"{path} is not a safetensors file: it has only {size} bytes", FETCH_AGAIN)
     (length,) = struct.unpack("<Q", start[:8])
     if length > MAX_HEADER:
-        raise CheckpointError(f"{path} is not a safetensors file: its header would take {length} bytes")
+        raise CheckpointError(
+            f"{path} is not a safetensors file: its header would take {length} bytes", FETCH_AGAIN
+        )
     if 8 + length > size:
         raise CheckpointError(
-            f"{path} is truncated: its header takes {length} bytes, the file has {size}", _FETCH_AGAIN
+            f"{path} is truncated: its header takes {length} bytes, the file has {size}", FETCH_AGAIN
         )
     return int(length)
 
@@ -92,18 +95,23 @@ def _tensor(name: str, entry: object, path: Path, data: int) -> StoredTensor:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]}:
             pass
         case _:
-            raise CheckpointError(f"the header of {path} does not describe the tensor {name!r} properly")
+            raise CheckpointError(
+                f"the header of {path} does not describe the tensor {name!r} properly", FETCH_AGAIN
+            )
     if dtype not in _ITEM_BYTES:
         raise CheckpointError(f"the tensor {name!r} in {path} has the unknown type {dtype!r}", _FLOATS_ONLY)
     if not all(type(n) is int and 0 <= n < 2**48 for n in shape) or len(shape) > 8:
-        raise CheckpointError(f"the tensor {name!r} in {path} has the impossible shape {shape}")
+        raise CheckpointError(f"the tensor {name!r} in {path} has the impossible shape {shape}", FETCH_AGAIN)
     if type(begin) is not int or type(end) is not int or not 0 <= begin <= end:
-        raise CheckpointError(f"the tensor {name!r} in {path} has the impossible offsets {[begin, end]}")
+        raise CheckpointError(
+            f"the tensor {name!r} in {path} has the impossible offsets {[begin, end]}", FETCH_AGAIN
+        )
     nbytes = math.prod(shape) * _ITEM_BYTES[dtype]
     if nbytes != end - begin:
         raise CheckpointError(
             f"the tensor {name!r} in {path} has {end - begin} bytes, "
-            f"but {dtype} of shape {shape} takes {nbytes}"
+            f"but {dtype} of shape {shape} takes {nbytes}",
+            FETCH_AGAIN,
         )
     return StoredTensor(name, path, dtype, tuple(shape), data + begin, nbytes)
 
@@ -113,13 +121,12 @@ def _check_tiling(tensors: dict[str, StoredTensor], path: Path, data: int, size:
     for tensor in sorted(tensors.values(), key=lambda t: (t.offset, t.nbytes)):
         if tensor.offset != end:
             how = "overlaps the tensor before it" if tensor.offset < end else "leaves a gap before it"
-            raise CheckpointError(f"the tensor {tensor.name!r} in {path} {how}")
+            raise CheckpointError(f"the tensor {tensor.name!r} in {path} {how}", FETCH_AGAIN)
         end += tensor.nbytes
     if end > size:
-        raise CheckpointError(f"{path} is truncated: {end - size} of {end} bytes are missing", _FETCH_AGAIN)
+        raise CheckpointError(f"{path} is truncated: {end - size} of {end} bytes are missing", FETCH_AGAIN)
     if end < size:
-        raise CheckpointError(f"{path} has {size - end} bytes after its last tensor", _FETCH_AGAIN)
+        raise CheckpointError(f"{path} has {size - end} bytes after its last tensor", FETCH_AGAIN)
 
 
-_FETCH_AGAIN = "Fetch this file again"
 _FLOATS_ONLY = "Use a checkpoint in BF16, F16 or F32"

@@ -55,7 +55,10 @@ def read_special_tokens(checkpoint: Checkpoint, tokenizer: dict[str, Any], vocab
     _read_ids(found.ids, texts, tokenizer, (checkpoint.config, checkpoint.generation))
     for kind, number in found.ids.items():
         if not 0 <= number < vocab_size:
-            raise CheckpointError(f"{folder} has the {kind} token {number}, but only {vocab_size} tokens")
+            raise CheckpointError(
+                f"{folder} has the {kind} token {number}, but only {vocab_size} tokens",
+                "Its JSON files are of different models: fetch them again",
+            )
     return found
 
 
@@ -96,7 +99,7 @@ def _chat_template(folder: Path, config: dict[str, Any]) -> str | list[dict[str,
     try:
         return path.read_bytes().decode("utf-8").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
+        raise CheckpointError(f"cannot read {path}: {error}", "Fetch the file again") from error
 
 
 def _read_post_processor(processor: Any, texts: dict[str, str], add: dict[str, bool]) -> None:

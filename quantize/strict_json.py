@@ -1,34 +1,59 @@
-"""JSON files of a checkpoint as untrusted input: bounded in size, no key twice, an object at the top."""
+"""JSON files of a checkpoint as untrusted input: bounded in size, no key twice, an object at the top.
+
+Only regular files and links to them are opened: reading a pipe or a device might never end.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from localai.errors import CheckpointError
+from quantize import file_kinds
 
 MAX_BYTES = 256 * 1024 * 1024
 """No tokenizer.json or index that is in use comes near this."""
 
+FETCH_AGAIN = "Fetch the file again"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in `path`; CheckpointError if it is unreadable, not JSON, not an object, or too big."""
     try:
+        _require_regular(path)
         with path.open("rb") as file:
             text = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
     if len(text) > MAX_BYTES:
-        raise CheckpointError(f"{path} is larger than {MAX_BYTES} bytes, which no file of its kind is")
+        raise CheckpointError(
+            f"{path} is larger than {MAX_BYTES} bytes, which no file of its kind is", FETCH_AGAIN
+        )
     return parse_object(text, path)
 
 
+def unreadable(path: Path, error: OSError) -> CheckpointError:
+    """The error for a file or folder that the system does not let us read."""
+    hint = FETCH_AGAIN if isinstance(error, FileNotFoundError) else "Check its rights and its disk"
+    return CheckpointError(f"cannot read {path}: {error.strerror or error}", hint)
+
+
+def _require_regular(path: Path) -> None:
+    mode = path.stat().st_mode
+    if not file_kinds.is_regular(mode):
+        link = "a link to " if path.is_symlink() else ""
+        raise CheckpointError(
+            f"{path} is {link}{file_kinds.describe(mode)}, which is refused",
+            "Put the file itself in its place: fetch it again",
+        )
+
+
 def read_optional(path: Path) -> dict[str, Any]:
-    """As `read_object`, but an empty object where there is no such file."""
-    return read_object(path) if path.is_file() else {}
+    """As `read_object`, but an empty object where there is nothing of that name."""
+    return read_object(path) if os.path.lexists(path) else {}
 
 
 def parse_object(text: bytes, path: Path, part: str = "") -> dict[str, Any]:
@@ -38,13 +63,13 @@ def parse_object(text: bytes, path: Path, part: str = "") -> dict[str, Any]:
     try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates)
     except UnicodeDecodeError as error:
-        raise CheckpointError(f"{where} is not UTF-8 text") from error
+        raise CheckpointError(f"{where} is not UTF-8 text", FETCH_AGAIN) from error
     except RecursionError as error:
-        raise CheckpointError(f"{where} is nested too deeply") from error
+        raise CheckpointError(f"{where} is nested too deeply", FETCH_AGAIN) from error
     except ValueError as error:
-        raise CheckpointError(f"{where} is not valid JSON: {error}") from error
+        raise CheckpointError(f"{where} is not valid JSON: {error}", FETCH_AGAIN) from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{where} does not hold a JSON object")
+        raise CheckpointError(f"{where} does not hold a JSON object", FETCH_AGAIN)
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ def read_vocabulary(checkpoint: Checkpoint, vocab_size: int, pre_tokenizer: str 
     tokenizer is malformed or of another kind.
     """
     path = checkpoint.folder / "tokenizer.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         if (checkpoint.folder / "tokenizer.model").is_file():
             raise UnsupportedModel(
                 f"{checkpoint.folder} has a SentencePiece tokenizer, no tokenizer.json", _ONLY_BPE
@@ -62,7 +63,7 @@ def read_vocabulary(checkpoint: Checkpoint, vocab_size: int, pre_tokenizer: str 
 def _require_byte_level_bpe(tokenizer: dict[str, Any]) -> None:
     model = tokenizer.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
-        raise CheckpointError("tokenizer.json has no vocabulary")
+        raise CheckpointError("tokenizer.json has no vocabulary", _FETCH_AGAIN)
     decoder = tokenizer.get("decoder")
     decoders = [decoder, *(decoder.get("decoders") or [])] if isinstance(decoder, dict) else []
     byte_level = any(isinstance(step, dict) and step.get("type") == "ByteLevel" for step in decoders)
@@ -77,13 +78,15 @@ def _require_byte_level_bpe(tokenizer: dict[str, Any]) -> None:
 def _added_tokens(tokenizer: dict[str, Any]) -> dict[int, dict[str, Any]]:
     added = tokenizer.get("added_tokens") or []
     if not isinstance(added, list):
-        raise CheckpointError("tokenizer.json has added tokens that are not a list")
+        raise CheckpointError("tokenizer.json has added tokens that are not a list", _FETCH_AGAIN)
     for token in added:
         match token:
             case {"id": int(), "content": str()}:
                 pass
             case _:
-                raise CheckpointError(f"tokenizer.json has a malformed added token: {str(token)[:100]}")
+                raise CheckpointError(
+                    f"tokenizer.json has a malformed added token: {str(token)[:100]}", _FETCH_AGAIN
+                )
     return {token["id"]: token for token in added}
 
 
@@ -96,7 +99,8 @@ def _tokens(
         _require_in_range(token, number, vocab_size)
         if types[number] != TokenType.UNUSED:
             raise CheckpointError(
-                f"tokenizer.json gives {token!r} the number {number}, which {tokens[number]!r} has"
+                f"tokenizer.json gives {token!r} the number {number}, which {tokens[number]!r} has",
+                _FETCH_AGAIN,
             )
         tokens[number], types[number] = token, int(TokenType.NORMAL)
     for number, entry in added.items():
@@ -155,7 +159,7 @@ def _merges(merges: Any) -> list[str]:
     if merges is None:
         return []
     if not isinstance(merges, list):
-        raise CheckpointError("tokenizer.json has merges that are not a list")
+        raise CheckpointError("tokenizer.json has merges that are not a list", _FETCH_AGAIN)
     return [_merge(merge) for merge in merges]
 
 
@@ -166,7 +170,8 @@ def _merge(merge: Any) -> str:
         case [str(left), str(right)]:
             return f"{left.replace(' ', 'Ġ')} {right.replace(' ', 'Ġ')}"
         case _:
-            raise CheckpointError(f"tokenizer.json has a malformed merge: {str(merge)[:100]}")
+            raise CheckpointError(f"tokenizer.json has a malformed merge: {str(merge)[:100]}", _FETCH_AGAIN)
 
 
+_FETCH_AGAIN = "Fetch tokenizer.json again"
 _ONLY_BPE = "Supported is byte-level BPE, which all DeepSeek-R1 distills have"

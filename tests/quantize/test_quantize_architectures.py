@@ -34,6 +34,9 @@ LLAMA3 = {
 }
 
 
+YARN = {"factor": 4.0, "original_max_position_embeddings": 8192}
+
+
 def test_interleaving_pairs_each_row_with_the_one_half_a_head_on() -> None:
     rows = np.arange(3 * 8 * 2).reshape(24, 2)
     expected = []
@@ -132,7 +135,41 @@ BAD_CONFIGS = {
     "heads that do not divide": ({"num_attention_heads": 5}, CheckpointError, "do not divide"),
     "key heads that do not divide": ({"num_key_value_heads": 3}, CheckpointError, "cannot be"),
     "an odd head": ({"head_dim": 15}, CheckpointError, "cannot be"),
-    "a negative theta": ({"rope_theta": -1.0}, CheckpointError, "theta"),
+    "a negative theta": ({"rope_theta": -1.0}, CheckpointError, "-1.0 for rope_theta"),
+    "a theta of 0": ({"rope_theta": 0}, CheckpointError, "0.0 for rope_theta"),
+    "a theta of NaN": ({"rope_theta": math.nan}, CheckpointError, "nan for rope_theta"),
+    "an endless theta": ({"rope_theta": math.inf}, CheckpointError, "inf for rope_theta"),
+    "an epsilon of NaN": ({"rms_norm_eps": math.nan}, CheckpointError, "nan for rms_norm_eps"),
+    "a negative epsilon": ({"rms_norm_eps": -1}, CheckpointError, "-1.0 for rms_norm_eps"),
+    "an endless epsilon": ({"rms_norm_eps": math.inf}, CheckpointError, "inf for rms_norm_eps"),
+    "an epsilon of 0": ({"rms_norm_eps": 0}, CheckpointError, "0.0 for rms_norm_eps"),
+    "a huge epsilon": ({"rms_norm_eps": 1e300}, CheckpointError, "1e+300 for rms_norm_eps"),
+    "an epsilon that is 0 to llama.cpp": ({"rms_norm_eps": 1e-50}, CheckpointError, "1e-50 for rms_norm_eps"),
+    "an epsilon of 400 digits": ({"rms_norm_eps": 10**400}, CheckpointError, "out of range"),
+    "a scaling of NaN": (
+        {"rope_scaling": {"type": "linear", "factor": math.nan}},
+        CheckpointError,
+        "nan for the rope scaling's factor",
+    ),
+    "an endless scaling": (
+        {"rope_scaling": {"type": "llama3", **LLAMA3, "factor": math.inf}},
+        CheckpointError,
+        "inf",
+    ),
+    "an endless high_freq_factor": (
+        {"rope_scaling": {"type": "llama3", **LLAMA3, "high_freq_factor": math.inf}},
+        CheckpointError,
+        "inf for high_freq_factor",
+    ),
+    **{
+        f"yarn with {name} of {value}": (
+            {"rope_scaling": {"type": "yarn", **YARN, name: value}},
+            CheckpointError,
+            f"{value} for {name}",
+        )
+        for name in ("extrapolation_factor", "attention_factor", "beta_fast", "beta_slow")
+        for value in (math.nan, -2.0, 1e30)
+    },
 }
 
 
@@ -142,6 +179,12 @@ def test_bad_configs(case: str) -> None:
     with pytest.raises(kind) as caught:
         family_and_config({**CONFIG, **change})
     assert message in str(caught.value)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("epsilon", [1e-12, 1e-6, 1e-5, 0.1])
+def test_an_epsilon_that_can_be_is_taken(epsilon: float) -> None:
+    assert read_config({**CONFIG, "rms_norm_eps": epsilon}).rms_norm_eps == epsilon
 
 
 def test_an_unknown_architecture_lists_the_known() -> None:

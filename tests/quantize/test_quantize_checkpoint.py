@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -81,6 +82,30 @@ def write(name: str, text: str | bytes) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_bytes(data) and None
 
 
+def link(name: str, target: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).symlink_to(target)
+
+    return change
+
+
+def pipe(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+
+    return change
+
+
+def folder(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return change
+
+
 HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no config.json": (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
     "config.json is not JSON": (write("config.json", "{"), "not valid JSON"),
@@ -109,6 +134,19 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "only pickled weights": (only_pickle, "holds only pickled weights (pytorch_model.bin)"),
     "only an adapter": (adapter_only, "has no model.safetensors"),
     "a shard that is a pipe": (fifo_shard, "lacks 1 of 3 weight files"),
+    "config.json is nested too deeply": (write("config.json", '{"a":' * 100_000), "nested too deeply"),
+    "config.json is not UTF-8": (write("config.json", b"\xff"), "not UTF-8"),
+    "config.json is a device": (
+        link("config.json", "/dev/zero"),
+        "config.json is a link to a device, which is refused",
+    ),
+    "config.json is a pipe": (pipe("config.json"), "config.json is a named pipe, which is refused"),
+    "config.json is a folder": (folder("config.json"), "config.json is a folder, which is refused"),
+    "config.json leads to a folder": (link("config.json", "/"), "config.json is a link to a folder, which"),
+    "config.json leads nowhere": (link("config.json", "nowhere"), "config.json: No such file"),
+    "generation_config.json is a pipe": (pipe("generation_config.json"), "is a named pipe, which is refused"),
+    "the index is a device": (link(INDEX, "/dev/zero"), "is a link to a device, which is refused"),
+    "four bytes of weights": (write(SHARD_2, b"1234"), "it has only 4 bytes"),
     "a broken generation_config.json": (write("generation_config.json", b"\xff"), "not UTF-8"),
 }
 
@@ -122,6 +160,33 @@ def test_hostile_folders_are_refused(tmp_path: Path, case: str) -> None:
         open_checkpoint(tmp_path / "m")
     assert message in str(caught.value)
     assert str(tmp_path / "m") in str(caught.value)
+    assert caught.value.hint
+
+
+def test_a_file_without_the_right_to_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by its mode: root may read all."""
+    make_checkpoint(tmp_path / "m")
+    real = Path.open
+
+    def refuse(path: Path, *arguments, **options):
+        if path.name == "config.json":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CheckpointError, match=r"cannot read .*config\.json: Permission denied") as caught:
+        open_checkpoint(tmp_path / "m")
+    assert "rights" in caught.value.hint
+
+
+def test_a_folder_without_the_right_to_list_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(CheckpointError, match="Permission denied") as caught:
+        open_checkpoint(tmp_path)
+    assert "rights" in caught.value.hint
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".pt", ".pth"])

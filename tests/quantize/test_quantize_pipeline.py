@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
 import shutil
+import socket
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ import pytest
 from gguf import GGUFReader
 
 from localai.errors import CheckpointError, LocalAIError, NoSpace, QuantizeError, UsageError
+from models.gguf import check_supported, read_header
 from quantize import gguf_file, partials, pipeline
 from quantize.protocol import Job, Progress
 from tests.quantize.making import NANO, make_checkpoint, names_in, to_bf16
@@ -260,7 +265,7 @@ def test_an_interruption_changes_nothing(tmp_path: Path) -> None:
 def test_an_existing_output_is_kept_unless_asked(tmp_path: Path) -> None:
     output = tmp_path / "x.gguf"
     output.write_bytes(b"the old one")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match=r"is there already.*--overwrite"):
         pipeline.convert(job(NANO, output))
     assert output.read_bytes() == b"the old one"
     pipeline.convert(job(NANO, output, overwrite=True))
@@ -274,9 +279,106 @@ def test_an_impossible_target(tmp_path: Path) -> None:
         pipeline.convert(job(NANO, tmp_path, overwrite=True))
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    "name", ["m/model.safetensors", "m/config.json", "m/tokenizer.json", "hub/blob", "other/model.gguf"]
+)
+def test_the_checkpoint_itself_is_never_replaced(tmp_path: Path, name: str, overwrite: bool) -> None:
+    folder = tmp_path / "m"
+    make_checkpoint(folder)
+    for place, original in (
+        ("hub/blob", "generation_config.json"),
+        ("other/model.gguf", "model.safetensors"),
+    ):
+        (tmp_path / place).parent.mkdir()
+        (folder / original).rename(tmp_path / place)  # as the cache of the hub has it
+        (folder / original).symlink_to(tmp_path / place)
+    before = contents(folder)
+    (tmp_path / "link").symlink_to(folder)
+    for source in (folder, tmp_path / "link"):
+        target = tmp_path / name
+        if target.is_symlink():
+            target = target.resolve()
+        with pytest.raises(UsageError, match="a file of the checkpoint itself"):
+            pipeline.convert(job(source, target, overwrite=overwrite))
+    assert contents(folder) == before
+
+
+def test_a_gguf_file_beside_the_weights_may_be_replaced(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "m")
+    output = tmp_path / "m" / "old.gguf"
+    output.write_bytes(b"the old one")
+    pipeline.convert(job(tmp_path / "m", output, overwrite=True))
+    assert output.read_bytes()[:4] == b"GGUF"
+
+
+def device(path: Path) -> None:
+    """/dev/null under another name: only root may make a device."""
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("this user may not make devices")
+
+
+def socket_at(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one, contextlib.chdir(path.parent):  # a short name
+        one.bind(path.name)
+
+
+SPECIAL: dict[str, Callable[[Path], None]] = {
+    "a device": device,
+    "a named pipe": os.mkfifo,
+    "a socket": socket_at,
+    "a symbolic link": lambda path: path.symlink_to(path.with_name("file")),
+}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("kind", [*SPECIAL, "a symbolic link to nothing"])
+def test_only_a_regular_file_is_replaced(tmp_path: Path, kind: str, overwrite: bool) -> None:
+    output = tmp_path / "x.gguf"
+    kind, _, nothing = kind.partition(" to ")
+    if not nothing:
+        (tmp_path / "file").write_bytes(b"kept")
+    SPECIAL[kind](output)
+    before = output.lstat()
+    with pytest.raises(UsageError, match=f"is {kind}, which is never replaced"):
+        pipeline.convert(job(NANO, output, overwrite=overwrite))
+    assert os.path.samestat(before, output.lstat())
+    assert nothing or (tmp_path / "file").read_bytes() == b"kept"
+    assert names_in(tmp_path) == (["x.gguf"] if nothing else ["file", "x.gguf"])
+
+
+def test_an_output_that_cannot_be_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(QuantizeError, match="cannot read or write") as caught:
+        pipeline.convert(job(NANO, tmp_path / ("x" * 300)))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "generation",
+    [
+        '{"temperature": NaN, "top_p": 1e30, "min_p": -1, "top_k": 1e99, "repetition_penalty": 1e300}',
+        '{"temperature": 1%s, "top_k": 4294967296, "top_p": Infinity}' % ("0" * 400),
+    ],
+    ids=["beyond the bounds", "beyond all numbers"],
+)
+def test_impossible_recommendations_are_left_out(tmp_path: Path, generation: str) -> None:
+    make_checkpoint(tmp_path / "m")
+    (tmp_path / "m" / "generation_config.json").write_text(generation)
+    pipeline.convert(job(tmp_path / "m", tmp_path / "x.gguf"))
+    header = read_header(tmp_path / "x.gguf")
+    assert not [key for key in header.metadata if key.startswith("general.sampling.")]
+    check_supported(header, tmp_path / "x.gguf")
+
+
 @pytest.mark.parametrize("file_type", ["F32", "Q4_K_M"])
 def test_no_space_is_said_before_anything_is_written(tmp_path: Path, file_type: str) -> None:
-    with pytest.raises(NoSpace, match="1,000 bytes free"):
+    with pytest.raises(NoSpace, match=r"has 0\.0 MB free, but the conversion needs \d"):
         pipeline.convert(job(NANO, tmp_path / "x.gguf", file_type), free_space=lambda folder: 1000)
     assert names_in(tmp_path) == []
 
@@ -360,5 +462,6 @@ def test_a_disk_that_is_really_full(file_type: str, megabytes: int) -> None:
     )
     assert result.returncode == 0, result.stderr
     before, during = result.stdout.splitlines()
-    assert "bytes free, but the conversion needs" in before
+    assert before.startswith("the disk at /mnt has ")
+    assert "MB free, but the conversion needs" in before
     assert during == "the disk became full while /mnt/x.gguf was written"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +57,15 @@ def test_sizes(tmp_path: Path) -> None:
 
 def test_too_little_space_is_said_before_the_start(tmp_path: Path) -> None:
     plan.require_space(tmp_path, 1000, lambda folder: 1000)
+    scratch = tmp_path / "incoming" / "f8a3"
+    scratch.mkdir(parents=True)
     with pytest.raises(NoSpace) as caught:
-        plan.require_space(tmp_path, 1_000_001, lambda folder: 1000)
-    assert "1,000 bytes free" in caught.value.message
-    assert "1,000,001" in caught.value.message
-    assert str(tmp_path) in caught.value.message
+        plan.require_space(scratch, 13_103_354_000, lambda folder: 3_145_728)
+    disk = caught.value.message.removeprefix("the disk at ").split(" has ")[0]
+    assert caught.value.message == f"the disk at {disk} has 3.1 MB free, but the conversion needs 13.1 GB"
+    assert os.path.ismount(disk)
+    assert scratch.is_relative_to(disk)
+    assert caught.value.hint == "Free some space, or choose another place"
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32"])

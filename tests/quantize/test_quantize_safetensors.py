@@ -110,3 +110,4 @@ def test_hostile_files_are_refused(tmp_path: Path, case: str) -> None:
         read_header(path)
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
+    assert caught.value.hint
