@@ -16,6 +16,8 @@ from localai.engine.client import Engine, LoadOptions
 from localai.engine.protocol import Sampling
 from localai.errors import LocalAIError
 from localai.history import History
+from tui.driver import DRIVER
+from tui.ending import orderly
 from tui.screens.chat import ChatScreen
 from tui.session import Session
 from tui.shelf import ModelShelf
@@ -44,7 +46,7 @@ class ChatApp(App[None]):
         now: Callable[[], float] = time.time,
     ) -> None:
         """`model`: a name or path; None: the only one installed, or the user's choice."""
-        super().__init__()
+        super().__init__(driver_class=DRIVER)
         self.session = Session(
             engine,
             history,
@@ -98,16 +100,20 @@ class ChatApp(App[None]):
 
     async def action_quit(self) -> None:
         """Stop, store, close, end. Asked a second time, end at once."""
+        self.end()
+
+    def end(self, return_code: int = 0) -> None:
+        """As `action_quit`, with that exit code."""
         if self._ending:
-            self.exit()
+            self.exit(return_code=return_code)
             return
         self._ending = True
-        self._end()
+        self._end(return_code)
 
     @work(group="end")
-    async def _end(self) -> None:
+    async def _end(self, return_code: int) -> None:
         await self.session.close()
-        self.exit()
+        self.exit(return_code=return_code)
 
 
 def run_chat(
@@ -136,9 +142,10 @@ def run_chat(
 
 
 async def _run(app: ChatApp) -> int:
-    try:
-        await app.run_async()
-    finally:
-        # However the screen ended, a crash of it included, the reply is stored and the worker ends.
-        await app.session.close()
+    with orderly(app.end):
+        try:
+            await app.run_async()
+        finally:
+            # However the screen ended, a crash of it included, the reply is stored and the worker ends.
+            await app.session.close()
     return app.return_code or 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -77,6 +78,7 @@ class Loader:
         if previous is not None:
             await asyncio.wait({previous})
         try:
+            self.entry = _unopened(name)
             model = self._models.resolve(name)
             self.entry = model.entry
             self.on_change()
@@ -94,3 +96,9 @@ class Loader:
         if int(fraction * 100) != int(self.fraction * 100):
             self.fraction = fraction
             self.on_change()
+
+
+def _unopened(name: str) -> ModelEntry:
+    """What is known of a model that cannot be found or read: that somebody chose it."""
+    short = Path(name).name
+    return ModelEntry(name=short, title=short, note="It could not be opened.")

@@ -13,13 +13,14 @@ def status_of(session: Session) -> Status:
     """The session at this moment, in words and numbers."""
     loader, turn = session.loader, session.turn
     entry, loaded = loader.entry, loader.loaded
+    used, speed = _measured(session)
     state, tone = _turn_state(turn, loader) if turn and session.busy else _model_state(loader)
     return Status(
         model=entry.name if entry else "",
         file_type=loaded.file_type if loaded else entry.file_type if entry else "",
-        context_used=turn.context_used if turn else _context_of(session),
+        context_used=used,
         context=loaded.context if loaded else 0,
-        tokens_per_s=turn.tokens_per_s if turn else 0.0,
+        tokens_per_s=speed,
         state=state,
         tone=tone,
         busy=session.busy,
@@ -48,7 +49,16 @@ def _turn_state(turn: Turn, loader: Loader) -> tuple[str, Tone]:
     return turn.phase, "busy"
 
 
-def _context_of(session: Session) -> int:
-    """What the last reply of a reopened conversation took."""
-    replies = [m for m in session.conversation.branch() if m.role == "assistant" and m.prompt_tokens]
-    return replies[-1].prompt_tokens + replies[-1].completion_tokens if replies else 0
+def _measured(session: Session) -> tuple[int | None, float]:
+    """The context that the conversation takes, in tokens, and the latest reply's tokens per second.
+
+    None: not known, because another model counted it, and its tokens are not this one's.
+    """
+    turn, name = session.turn, session.loader.entry.name if session.loader.entry else ""
+    if turn and turn.message.model == name and (session.busy or turn.context_used):
+        return turn.context_used, turn.tokens_per_s
+    counted = [m for m in session.conversation.branch() if m.role == "assistant" and m.prompt_tokens]
+    if not counted:
+        return 0, 0.0
+    last = counted[-1]
+    return (last.prompt_tokens + last.completion_tokens if last.model == name else None), 0.0

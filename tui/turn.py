@@ -18,11 +18,13 @@ import msgspec
 from localai.chat.conversation import Conversation, Message
 from localai.engine.client import Engine
 from localai.engine.protocol import Answer, Done, GenerationEvent, PrefillProgress, Sampling, Thinking
-from localai.errors import HistoryError, LocalAIError, StoreError
+from localai.errors import ContextOverflow, HistoryError, LocalAIError, StoreError
 from localai.history import History
 from tui.shelf import ResolvedModel
 
 STORE_EVERY_S: Final = 1.0
+NO_ROOM: Final = "Ctrl+N begins a new conversation"
+"""Ends the reason of a reply that did not fit: trying again can only fail again."""
 
 Phase = Literal["waiting", "reading", "thinking", "answering", "done"]
 
@@ -81,6 +83,8 @@ class Turn:
             model = await ready()
             self.message.model = model.entry.name
             await self._stream(model.sampling, max_tokens)
+        except ContextOverflow as error:
+            self._end("failed", f"{error} · {NO_ROOM}")
         except LocalAIError as error:
             self._end("failed", str(error))
 

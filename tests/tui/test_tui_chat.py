@@ -25,7 +25,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
 from localai.chat.conversation import Conversation, Message
-from localai.errors import ContextOverflow, HistoryError, LoadError, WorkerDied
+from localai.errors import ContextOverflow, EngineError, HistoryError, LoadError, WorkerDied
 from localai.history import History
 from tui.app import ChatApp
 from tui.screens.confirm import ConfirmScreen
@@ -36,6 +36,7 @@ from tui.widgets.assistant_message import AssistantMessage
 from tui.widgets.composer import Composer
 from tui.widgets.conversation_list import ConversationList
 from tui.widgets.conversation_view import ConversationView, Earlier
+from tui.widgets.load_failure import LoadFailure
 from tui.widgets.status_line import StatusLine, status_content
 from tui.widgets.thinking import ThinkingBlock, ThinkingHeader
 from tui.widgets.user_message import UserMessage
@@ -197,21 +198,76 @@ async def test_enter_during_a_reply_keeps_the_text(make_app: MakeApp, engine: Fa
         await ended(pilot)
 
 
+async def test_text_typed_right_behind_enter_is_the_next_one(make_app: MakeApp, engine: FakeEngine):
+    async with make_app().run_test() as pilot:
+        await ready(pilot)
+        type_fast(pilot, "What is 2 + 2?\rtyped fast")
+        await ended(pilot)
+        composer = pilot.app.query_one(Composer)
+        assert (composer.text, composer.prompts) == ("typed fast", ["What is 2 + 2?"])
+        assert [m.content for m in engine.prompts[0]] == ["What is 2 + 2?"]
+
+
+async def test_an_unbracketed_paste_loses_nothing(make_app: MakeApp, engine: FakeEngine):
+    gate = asyncio.Event()
+    engine.script(gate, done())
+    async with make_app().run_test() as pilot:
+        await ready(pilot)
+        type_fast(pilot, "first line\rsecond line\rthird line\rfourth line\rfifth line.")
+        composer = pilot.app.query_one(Composer)
+        await wait_until(pilot, lambda: composer.text.endswith("."))
+        await wait_until(pilot, lambda: pilot.app.session.busy)
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: composer.text)
+        lines = ["first line", "second line", "third line", "fourth line", "fifth line."]
+        asked = pilot.app.query_one(UserMessage).message.content
+        assert "".join([asked, composer.text]).replace("\n", "") == "".join(lines)
+        gate.set()
+        await ended(pilot)
+
+
+def type_fast(pilot: Pilot[None], text: str) -> None:
+    """Type without waiting for what comes of it."""
+    for character in text:
+        key = "enter" if character == "\r" else character
+        pilot.app.post_message(events.Key(key, character))
+
+
+@pytest.mark.parametrize("rows", [5, 11, 12])
+async def test_the_conversation_has_most_of_a_small_screen(make_app: MakeApp, rows: int):
+    async with make_app().run_test(size=(20, rows)) as pilot:
+        await say(pilot, "Hi")
+        await ended(pilot)
+        composer, view = pilot.app.query_one(Composer), pilot.app.query_one(ConversationView)
+        await wait_until(pilot, lambda: composer.outer_size.height == (1 if rows < 12 else 3))
+        await wait_until(pilot, lambda: view.size.height == rows - 1 - composer.outer_size.height)
+        for _ in range(4):
+            await pilot.press("ctrl+j")
+        await pilot.pause()
+        assert composer.outer_size.height == {5: 1, 11: 2, 12: 7}[rows]
+
+
 @pytest.mark.parametrize(
-    "error",
+    ("error", "advice"),
     [
-        WorkerDied("The engine ended by itself (SIGKILL)", "The next message starts a new one"),
-        ContextOverflow("The prompt has 9,000 tokens, the context 8,192", "Begin a new conversation"),
+        (
+            WorkerDied("The engine ended by itself (SIGKILL)", "The next message starts a new one"),
+            "press Ctrl+R to try again",
+        ),
+        (
+            ContextOverflow("The prompt has 9,000 tokens, the context 8,192", "Give more with --context"),
+            "Ctrl+N begins a new conversation",
+        ),
     ],
 )
 async def test_an_engine_error_is_one_line_and_the_chat_goes_on(
-    make_app: MakeApp, engine: FakeEngine, history: History, error
+    make_app: MakeApp, engine: FakeEngine, history: History, error: EngineError, advice: str
 ):
     engine.script(answer("so far"), error)
     async with make_app().run_test(size=(160, 40)) as pilot:
         await say(pilot, "talk")
         await ended(pilot)
-        assert note(pilot.app) == f"✗ {error} · press Ctrl+R to try again"
+        assert note(pilot.app) == f"✗ {error} · {advice}"
         await pilot.press("ctrl+r")
         await wait_until(pilot, lambda: len(engine.prompts) == 2)
         await ended(pilot)
@@ -225,11 +281,25 @@ async def test_an_engine_error_is_one_line_and_the_chat_goes_on(
 async def test_a_model_that_does_not_load(make_app: MakeApp, engine: FakeEngine):
     engine.will_load = [LoadError("Not enough memory", "Choose a smaller model"), loaded()]
     async with make_app().run_test() as pilot:
-        await wait_until(pilot, lambda: "Not enough memory. Choose a smaller model" in notices(pilot.app))
+        failure = pilot.app.query_one(LoadFailure)
+        await wait_until(pilot, lambda: failure.display)
+        reason = "✗ Not enough memory. Choose a smaller model · Ctrl+O chooses another model"
+        assert str(failure.visual) == reason
+        assert failure.region.height
         assert "not loaded" in status(pilot.app)
         await say(pilot, "try anyway")
         await ended(pilot)
         assert pilot.app.query_one(Answer).source == "OK"
+        assert not failure.display
+
+
+async def test_a_model_that_cannot_be_opened_is_named(make_app: MakeApp):
+    async with make_app(model="/somewhere/trunc.gguf").run_test() as pilot:
+        failure = pilot.app.query_one(LoadFailure)
+        await wait_until(pilot, lambda: failure.display)
+        assert "is installed" in str(failure.visual)
+        assert "trunc.gguf · not loaded" in status(pilot.app).replace(" · ▱▱▱▱▱▱▱▱", "")
+        assert str(pilot.app.query_one(".about", Static).visual) == "It could not be opened."
 
 
 async def test_length_and_full_context_are_said(make_app: MakeApp, engine: FakeEngine):
@@ -269,7 +339,7 @@ async def test_a_question_that_cannot_be_stored_stays_in_the_composer(make_app: 
 
 
 async def test_after_a_restart_conversations_are_listed_and_reopened(make_app: MakeApp, history: History):
-    reply = {"thinking": "hm", "thinking_s": 3.0, "thinking_tokens": 7, "prompt_tokens": 30}
+    reply = {"model": R1.name, "thinking": "hm", "thinking_s": 3.0, "thinking_tokens": 7, "prompt_tokens": 30}
     store(history, "old question", "old answer", when=1_700_000_000.0)
     store(history, "new question", "new answer", **reply, completion_tokens=12)
     async with make_app().run_test(size=(200, 60)) as pilot:
@@ -433,11 +503,12 @@ async def test_the_picker_loads_another_model_in_mid_conversation(make_app: Make
         await pilot.press(*"nano", "enter")
         await wait_until(pilot, lambda: len(engine.loads) == 2)
         await ready(pilot)
-        assert "r1-nano" in status(app)
+        assert "r1-nano · Q4_K_M · context 8,192 · ready" in status(app)
         await say(pilot, "two")
         await ended(pilot, 2)
         assert [m.content for m in engine.prompts[1]] == ["one", "OK", "two"]
         assert app.session.conversation.branch()[-1].model == NANO.name
+        assert "25 / 8,192 · 12.5 tok/s" in status(app)
 
 
 async def test_the_picker_can_be_left(make_app: MakeApp, engine: FakeEngine):

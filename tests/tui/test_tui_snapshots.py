@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 from textual.widgets import OptionList
 
 from localai.chat.conversation import Conversation, Message
-from localai.errors import WorkerDied
+from localai.errors import LoadError, WorkerDied
 from localai.history import History
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.help import HelpScreen
@@ -76,6 +76,7 @@ def _asked_before(history: History) -> None:
         reply = Message(
             parent=conversation.head,
             role="assistant",
+            model=R1.name,
             content=LONG_ANSWER,
             thinking=THOUGHT,
             thinking_s=12.3,
@@ -189,6 +190,26 @@ def test_error(snap, engine: FakeEngine):
         await over(pilot)
 
     assert snap(script, SMALL)
+
+
+def test_a_model_that_does_not_load(snap, engine: FakeEngine):
+    engine.will_load = [LoadError("Not enough memory for this model", "Choose a smaller one")]
+
+    async def script(pilot: Pilot[None]) -> None:
+        await wait_until(pilot, lambda: pilot.app.session.loader.state == "failed")
+        await wait_until(pilot, lambda: [c for c in pilot.app.screen.query(Composer) if c.has_focus])
+
+    assert snap(script, SMALL)
+
+
+def test_a_very_small_terminal(snap, engine: FakeEngine):
+    engine.script(answer("There are some primes."), done(prompt=24, completion=5))
+
+    async def script(pilot: Pilot[None]) -> None:
+        await ask(pilot)
+        await over(pilot)
+
+    assert snap(script, (20, 5))
 
 
 def test_sidebar_over_a_narrow_screen(snap):

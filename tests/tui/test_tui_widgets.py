@@ -80,9 +80,79 @@ async def test_composer_sends_and_breaks_lines():
         await pilot.press(*"one", "ctrl+j", *"two", "shift+enter", *"three", "enter")
         await pilot.pause()
         assert host.submitted == ["one\ntwo\nthree"]
-        assert composer.text == "one\ntwo\nthree"
-        composer.sent()
         assert composer.text == ""
+        composer.sent()
+        assert composer.prompts == ["one\ntwo\nthree"]
+
+
+def press_fast(composer: Composer, *keys: str) -> None:
+    """Press keys without waiting for any of them, as a paste without brackets does."""
+    for key in keys:
+        composer.app.post_message(events.Key(key, key if len(key) == 1 else None))
+
+
+async def test_composer_keeps_what_is_typed_right_behind_enter():
+    composer = Composer()
+    host = Host(composer)
+    async with host.run_test() as pilot:
+        composer.focus()
+        await pilot.pause()
+        press_fast(composer, *"one", "enter", *"two")
+        await wait_until(pilot, lambda: composer.text == "two")
+        assert host.submitted == ["one"]
+        composer.sent()
+        assert (composer.text, composer.prompts) == ("two", ["one"])
+
+
+async def test_composer_takes_back_what_is_refused():
+    composer = Composer()
+    host = Host(composer)
+    async with host.run_test() as pilot:
+        composer.focus()
+        await pilot.press(*"one", "ctrl+j", *"two", "enter")
+        composer.refused()
+        assert (composer.text, composer.cursor_location) == ("one\ntwo", (1, 3))
+        await pilot.press("enter", *"three")
+        composer.refused()
+        await pilot.press("!")
+        assert composer.text == "one\ntwo\nthree!"
+        assert composer.prompts == []
+
+
+async def test_composer_keeps_the_order_of_keys_that_come_fast():
+    composer = Composer()
+    async with Host(composer).run_test() as pilot:
+        composer.focus()
+        await pilot.pause()
+        press_fast(
+            composer,
+            *"ab",
+            "ctrl+j",
+            *"cde",
+            "shift+enter",
+            *"fg",
+            "backspace",
+            *"h",
+            "left",
+            *"i",
+            "end",
+            ".",
+        )
+        await wait_until(pilot, lambda: "." in composer.text)
+        assert composer.text == "ab\ncde\nfih."
+
+
+async def test_composer_keeps_the_lines_of_an_unbracketed_paste_together():
+    composer = Composer()
+    host = Host(composer)
+    async with host.run_test() as pilot:
+        composer.focus()
+        await pilot.pause()
+        press_fast(composer, *"1", "enter", *"2", "enter", *"3", "enter", *"4")
+        await wait_until(pilot, lambda: composer.text.endswith("4"))
+        assert (host.submitted, composer.text) == (["1"], "2\n3\n4")
+        composer.refused()
+        assert composer.text == "1\n2\n3\n4"
 
 
 async def test_composer_does_not_send_nothing():

@@ -22,11 +22,14 @@ from tui.turn import Turn
 from tui.widgets.composer import Composer
 from tui.widgets.conversation_list import ConversationList
 from tui.widgets.conversation_view import ConversationView
+from tui.widgets.load_failure import LoadFailure
 from tui.widgets.status_line import NEARLY_FULL, StatusLine
 from tui.widgets.welcome import Welcome
 
 WIDE: Final = 110
 """Cells from which on the conversations have a place of their own."""
+TALL: Final = 12
+"""Rows from which on the composer has a border and room for more than a line."""
 
 SYSTEM_ROLE_NOTICE: Final = (
     "This model has no system role: your system prompt is put at the start of your first message."
@@ -37,6 +40,7 @@ class ChatScreen(Screen[None]):
     """Conversations at the left, the conversation above the composer, the status below all."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - as Textual declares it
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (TALL, "-tall")]  # noqa: RUF012 - as Textual declares it
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop the reply"),
         Binding("ctrl+n", "new_conversation", "New conversation"),
@@ -51,6 +55,7 @@ class ChatScreen(Screen[None]):
         super().__init__()
         self.session = session
         self._view = ConversationView()
+        self._failure = LoadFailure()
         self._composer = Composer()
         self._sidebar = ConversationList()
         self._status = StatusLine()
@@ -67,6 +72,7 @@ class ChatScreen(Screen[None]):
             with Vertical(id="main"):
                 yield self._view
                 with Center(id="dock"):
+                    yield self._failure
                     yield self._composer
         yield self._status
 
@@ -85,21 +91,27 @@ class ChatScreen(Screen[None]):
 
     @on(Composer.Submitted)
     async def _send(self, event: Composer.Submitted) -> None:
-        if self.session.busy:
-            self.notify("The reply is still coming: Esc stops it.", markup=False)
-            return
-        if self.session.loader.state == "none":
-            self.action_choose_model()
-            return
-        try:
-            turn = self.session.ask(event.text)
-        except LocalAIError as error:
-            self._tell(error)
+        turn = self._ask(event.text)
+        if turn is None:
+            self._composer.refused()
             return
         self._composer.sent()
         await self._view.ask(self.session.conversation.messages[turn.message.parent or ""])
         self._refresh_list()
         self._follow(turn)
+
+    def _ask(self, text: str) -> Turn | None:
+        """The reply that begins; None, and the user knows why, if it cannot."""
+        if self.session.busy:
+            self.notify("The reply is still coming: Esc stops it.", markup=False)
+        elif self.session.loader.state == "none":
+            self.action_choose_model()
+        else:
+            try:
+                return self.session.ask(text)
+            except LocalAIError as error:
+                self._tell(error)
+        return None
 
     def _follow(self, turn: Turn) -> None:
         before, self._shown = self._shown, asyncio.Event()
@@ -264,8 +276,7 @@ class ChatScreen(Screen[None]):
         self._refresh_status()
         for welcome in self.query(Welcome):
             welcome.show(loader.entry)
-        if loader.state == "failed" and loader.error and not self.session.busy:
-            self._tell(loader.error)
+        self._failure.show(loader.error)
         if loader.loaded and self.session.system and not loader.loaded.system_role:
             self._notice("system", SYSTEM_ROLE_NOTICE)
 

@@ -15,7 +15,7 @@ from textual.widgets import Static
 from localai.chat.clean import clean
 from localai.chat.conversation import Message
 from tui.format import count
-from tui.turn import Turn
+from tui.turn import NO_ROOM, Turn
 from tui.widgets.answer import Answer
 from tui.widgets.thinking import ThinkingBlock
 
@@ -37,6 +37,8 @@ def pause_after(processor_s: float) -> float:
 def note_of(message: Message) -> tuple[str, str]:
     """The line below a reply and its class; both empty where there is nothing to say."""
     match message.state, message.finish_reason:
+        case "failed", reason if reason.endswith(NO_ROOM):
+            return f"✗ {reason}", "-error"
         case "failed", reason:
             return f"✗ {reason} · press Ctrl+R to try again", "-error"
         case "stopped", _:

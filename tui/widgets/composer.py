@@ -40,7 +40,7 @@ class Composer(TextArea):
     ]
 
     class Submitted(Message):
-        """The user wants to send `text`. The composer keeps it until `sent` is called."""
+        """The user wants to send `text`. Whoever takes it answers with `sent` or `refused`."""
 
         def __init__(self, text: str) -> None:
             super().__init__()
@@ -55,12 +55,23 @@ class Composer(TextArea):
         self.prompts: list[str] = []
         """Earlier prompts, the latest last."""
         self._recalled: int | None = None
+        self._submitted: str | None = None
+        """What Enter took out and nobody has answered for yet."""
 
     def sent(self) -> None:
-        """The text has been taken over: remember it as a prompt and empty the composer."""
-        self.prompts.append(clean(self.text).strip())
-        self._recalled = None
-        self.clear()
+        """What was submitted has been taken over: remember it as a prompt."""
+        if self._submitted is not None:
+            self.prompts.append(clean(self._submitted).strip())
+        self._recalled = self._submitted = None
+
+    def refused(self) -> None:
+        """What was submitted stays here: put it back, before whatever has been typed since."""
+        text, self._submitted = self._submitted or "", None
+        if self.text:
+            self.insert(f"{text}\n", (0, 0))
+        else:
+            self.insert(text)
+            self.move_cursor(self.document.end)
 
     def put(self, text: str) -> None:
         """Replace the text, with the cursor at its end, ready to type on."""
@@ -72,10 +83,34 @@ class Composer(TextArea):
 
     async def _on_key(self, event: events.Key) -> None:
         if event.key == "enter":
-            event.stop()
-            event.prevent_default()
-            if text := clean(self.text).strip():
-                self.post_message(self.Submitted(text))
+            self._submit()
+        elif not await self._act(event.key):
+            return
+        event.stop()
+        event.prevent_default()
+
+    def _submit(self) -> None:
+        """Enter: the text leaves at once, so that what is typed next is a text of its own.
+
+        Until it is answered for, Enter begins a line: the lines of a paste stay together, in their order.
+        """
+        if not (text := clean(self.text).strip()):
+            return
+        if self._submitted is not None:
+            self.action_newline()
+            return
+        self._submitted = self.text
+        self.clear()
+        self.post_message(self.Submitted(text))
+
+    async def _act(self, key: str) -> bool:
+        """Do what the key is bound to here, if anything.
+
+        Left to Textual, a binding waits until the key has gone up to the application: characters that come
+        fast overtake it.
+        """
+        bindings = self._bindings.key_to_bindings.get(key, [])
+        return any([await self.app.run_action(binding.action, self) for binding in bindings])
 
     async def _on_paste(self, event: events.Paste) -> None:
         event.text = clean(event.text)

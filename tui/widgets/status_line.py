@@ -32,7 +32,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str = ""
     file_type: str = ""
-    context_used: int = 0
+    context_used: int | None = 0
+    """Tokens; None: not known, because this model has not read the conversation."""
     context: int = 0
     """Size of the context in tokens; 0: not known yet."""
     tokens_per_s: float = 0.0
@@ -79,11 +80,14 @@ def _parts(status: Status, *, with_gauge: bool) -> list[tuple[int, Content]]:
     parts = [(1, _action(clean(status.model) or "no model", "screen.choose_model", "$foreground"))]
     if status.file_type:
         parts.append((4, Content(clean(status.file_type))))
-    if status.context:
-        share = status.context_used / status.context
+    used = status.context_used
+    if status.context and used is None:
+        parts.append((3, Content(f"context {count(status.context)}")))
+    elif status.context and used is not None:
+        share = used / status.context
         colour = "$text-warning" if share > NEARLY_FULL else ""
         bar = f"{gauge(share)} " if with_gauge else ""
-        numbers = f"{count(status.context_used)} / {count(status.context)}"
+        numbers = f"{count(used)} / {count(status.context)}"
         parts.append((3, Content.styled(bar + numbers, colour)))
     if status.tokens_per_s:
         parts.append((2, Content(f"{status.tokens_per_s:.1f} tok/s")))
