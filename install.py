@@ -122,8 +122,9 @@ def show(label: str, lines: Iterator[str]) -> None:
         found = COMPILED.match(line)
         done, total = (int(found[1]), int(found[2])) if found else (0, 0)
         if terminal:
-            what = f"{done} of {total} files" if found else " ".join(line.split())[:60]
-            print(f"\r\x1b[K  {label}, {minutes}:{seconds:02} - {what}", end="", flush=True)
+            what = f"{done} of {total} files" if found else " ".join(line.split())
+            text = f"  {label}, {minutes}:{seconds:02} - {what}"
+            print(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
         elif found and done * 10 // total > tenth:
             tenth = done * 10 // total
             print(f"  {label}, {minutes}:{seconds:02} - {done} of {total} files", flush=True)
