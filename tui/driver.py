@@ -40,6 +40,8 @@ class Lasting:
 
 
 if sys.platform != "win32":
+    import termios
+
     from textual.drivers.linux_driver import LinuxDriver
 
     class LastingDriver(LinuxDriver):
@@ -48,5 +50,11 @@ if sys.platform != "win32":
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
             self._file = cast(TextIOWrapper, Lasting(cast(TextIO, self._file)))
+
+        def start_application_mode(self) -> None:
+            """As Textual's. What was typed before there was a screen is dropped: half of it would stay."""
+            with suppress(termios.error):
+                termios.tcflush(self.fileno, termios.TCIFLUSH)
+            super().start_application_mode()  # type: ignore[no-untyped-call]
 
     DRIVER = LastingDriver

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -304,7 +305,8 @@ def test_interrupting_anything_is_said(nano: Path) -> None:
 def wait_for_handler(pid: int) -> None:
     """Until the process has the handlers that it sets last before the commands."""
     bit = 1 << (signal.SIGTERM - 1)
-    while True:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
         status = (Path("/proc") / str(pid) / "status").read_text()
         if int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")), 16) & bit:
             return

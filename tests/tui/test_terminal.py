@@ -112,6 +112,18 @@ def test_chat_quit_and_find_the_conversation_again(nano: Path, terminals: list[T
     assert again.wait_for_end() == 0
 
 
+def test_what_was_typed_before_there_was_a_screen_is_forgotten(nano: Path, terminals: list[Terminal]) -> None:
+    terminals.append(chat := Terminal("chat", str(nano), "--temperature", "0"))
+    os.write(chat.master, b"too early\nfor\nthis\n")
+    chat.wait_for("ready")
+    chat.type("\x1bOP")
+    chat.wait_for("Ctrl+Q")
+    chat.type("\x1b")  # behind the help, everything is drawn anew
+    chat.wait_for("Ask anything", seconds=15)  # what the composer shows while it is empty
+    chat.type("\x11")
+    assert chat.wait_for_end() == 0
+
+
 def test_ask_dims_the_thinking_on_a_terminal(nano: Path, terminals: list[Terminal]) -> None:
     terminals.append(ask := Terminal("ask", str(nano), "What is 47 + 85?", "--temperature", "0"))
     ask.wait_for("**132**")
