@@ -116,28 +116,8 @@ class ChatApp(App[None]):
         self.exit(return_code=return_code)
 
 
-def run_chat(
-    engine: Engine,
-    history: History,
-    models: ModelShelf,
-    *,
-    model: str | None,
-    load_options: LoadOptions = LoadOptions(),
-    system: str = "",
-    sampling: Sampling = Sampling(),
-    max_tokens: int | None = None,
-) -> int:
+def run_chat(app: ChatApp) -> int:
     """Run the chat on this terminal until the user ends it; the exit code. Closes the engine."""
-    app = ChatApp(
-        engine,
-        history,
-        models,
-        model=model,
-        load_options=load_options,
-        system=system,
-        sampling=sampling,
-        max_tokens=max_tokens,
-    )
     return asyncio.run(_run(app))
 
 

@@ -46,7 +46,7 @@ def chat(
     from localai.history import History
     from models import fit
     from models.store import Store
-    from tui.app import run_chat
+    from tui.app import ChatApp, run_chat
     from tui.shelf import StoreShelf
 
     store = Store()
@@ -54,7 +54,7 @@ def chat(
         _fetch_starter(store)
     resolved = options.choose_model(store, model)
     fit.check_context(resolved.header(), context)  # what cannot be loaded is said here, not on a screen
-    code = run_chat(
+    app = ChatApp(
         Engine(),
         History(),
         StoreShelf(store),
@@ -64,7 +64,7 @@ def chat(
         sampling=Sampling(temperature=temperature, top_p=top_p, seed=seed),
         max_tokens=max_tokens,
     )
-    if code:
+    if code := run_chat(app):
         raise typer.Exit(code)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -124,7 +123,6 @@ def engine_info() -> protocol.EngineInfo:
     ]
     return protocol.EngineInfo(
         llama_cpp_commit=_ggml().ggml_commit().decode().removesuffix("-dirty"),
-        bindings_version=importlib.metadata.version("llama-cpp-python"),
         system_info=system_info.strip(),
         features=features,
         devices=devices(),

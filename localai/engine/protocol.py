@@ -96,7 +96,6 @@ class EngineInfo(_Frame, frozen=True):
     """What llama.cpp was compiled with and sees on this machine."""
 
     llama_cpp_commit: str
-    bindings_version: str
     system_info: str
     """llama.cpp's own line of CPU features."""
     features: list[str]
