@@ -17,9 +17,14 @@ def physical_cores() -> int:
     A second hyper-thread on a core adds nothing to llama.cpp's matrix multiplications but one more thread
     that spins at each barrier.
     """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    usable = min(usable, container_cores(CGROUP) or usable)
+    usable = usable_cores()
     return max(1, min(psutil.cpu_count(logical=False) or usable, usable))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, hyper-threads counted, at least 1."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(usable, container_cores(CGROUP) or usable))
 
 
 def container_cores(cgroup: Path) -> int | None:
@@ -36,12 +41,29 @@ def container_cores(cgroup: Path) -> int | None:
 
 def available_memory() -> int:
     """Bytes of memory that can be had without swapping."""
-    return int(psutil.virtual_memory().available)
+    available = int(psutil.virtual_memory().available)
+    limit = container_memory(CGROUP)
+    if limit is None:
+        return available
+    return max(0, min(available, limit - _number(CGROUP / "memory.current", 0)))
 
 
 def total_memory() -> int:
-    """Bytes of memory in the machine."""
-    return int(psutil.virtual_memory().total)
+    """Bytes of memory in the machine, or of it what this container may use."""
+    total = int(psutil.virtual_memory().total)
+    return min(total, container_memory(CGROUP) or total)
+
+
+def container_memory(cgroup: Path) -> int | None:
+    """Bytes that a container may use (`memory.max` of its control group), or None without a limit."""
+    return _number(cgroup / "memory.max", 0) or None
+
+
+def _number(path: Path, default: int) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # "max" stands for no limit
+        return default
 
 
 def processor() -> str:

@@ -23,6 +23,7 @@ from localai.engine import protocol
 from localai.engine.client import Engine, LoadOptions
 from localai.errors import LocalAIError
 from models import catalog
+from quantize.client import Wanted
 from quantize.client import run as quantize
 from quantize.protocol import Job
 
@@ -120,11 +121,11 @@ def _versions() -> dict[str, str]:
 
 async def _check(folder: Path, file_type: str, threads: int | None) -> ModelCheck:
     output = folder / f"r1-nano-{file_type}.gguf"
-    job = Job(source=str(catalog.builtin_checkpoint("r1-nano")), output=str(output), file_type=file_type)
+    job = Job(source=str(catalog.builtin_checkpoint("r1-nano")))
     engine = Engine()
     try:
         started = time.perf_counter()
-        await asyncio.to_thread(quantize, job)
+        await asyncio.to_thread(quantize, job, [Wanted(file_type, output)], load=False)
         quantize_s = time.perf_counter() - started
         loaded = await engine.load(output, LoadOptions(threads=threads))
         sums = [await _ask_sum(engine, a, b) for a, b in SUMS]

@@ -61,11 +61,23 @@ class LocalFile(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="checkpoint"):
-    """A checkpoint folder that was quantized here."""
+    """A checkpoint folder, or a GGUF file, that was quantized here; enough to do it again and compare."""
 
     path: str
     recipe: str = ""
-    """How it was quantized, in words."""
+    """How it was quantized: the options of `localai quantize`."""
+    model: str = ""
+    """The name in the store that it was made from, if that was its source."""
+    revision: str = ""
+    """The commit of the publisher's repository, where the folder tells it."""
+    inputs: dict[str, Sha256] = {}
+    """The files that were read, by name."""
+    imatrix_sha256: str = ""
+    """Of the importance matrix; "" without one."""
+    program: str = ""
+    """The version of this program."""
+    llama_cpp: str = ""
+    """The commit of llama.cpp."""
 
 
 CatalogSource: TypeAlias = PackageIndex | Builtin

@@ -1,9 +1,10 @@
-"""Runs a quantize job in a worker process and rebuilds its errors.
+"""Runs a quantize job in a worker process, checks what it made, and puts it in place.
 
-    report = run(Job("folder", "model.gguf", "Q4_K_M"), on_progress=print)
+    made = run(Job(source="folder"), [Wanted("Q4_K_M", Path("model.gguf"))], on_event=print)
 
 The app neither parses weights nor loads llama.cpp: whatever a checkpoint does to the worker is one error
-here, and no temporary file stays.
+here, and nothing of an unfinished file stays. The worker gets open files, and cannot choose where it
+writes.
 """
 
 from __future__ import annotations
@@ -11,79 +12,200 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 import msgspec
 
 from localai import frames, processes
-from localai.errors import QuantizeError, by_name
-from quantize import partials
-from quantize.protocol import Failed, Finished, Job, Progress, Report, decode_event, pack
+from localai.errors import LocalAIError, NoSpace, QuantizeError, UsageError, by_name
+from models.files import free_bytes, megabytes
+from models.gguf import read_header
+from quantize import check, inputs
+from quantize.file_types import output_type
+from quantize.partials import MAKE_SPACE, Partial
+from quantize.protocol import (
+    Event,
+    Failed,
+    Finished,
+    Forecast,
+    Job,
+    Progress,
+    Report,
+    Target,
+    Written,
+    decode_event,
+    pack,
+)
 
 _STDERR_TAIL = 8 * 1024
+
+OnEvent = Callable[[Forecast | Progress], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A file to be made: of which type, and where."""
+
+    file_type: str
+    output: Path
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of it."""
+
+    forecast: Forecast
+    report: Report
+    checks: tuple[check.Check, ...]
+    """One for each output, in order."""
+
+
+def forecast(job: Job, on_start: Callable[[int], None] | None = None) -> Forecast:
+    """What the outputs of `job`, whose targets are left out, would be; its weights are not read."""
+    with tempfile.TemporaryFile() as errors:
+        return _work(msgspec.structs.replace(job, targets=()), (), lambda event: None, on_start, errors)[0]
 
 
 def run(
     job: Job,
-    on_progress: Callable[[Progress], None] | None = None,
+    wanted: Sequence[Wanted],
+    *,
+    overwrite: bool = False,
+    load: bool = True,
+    on_event: OnEvent = lambda event: None,
     on_start: Callable[[int], None] | None = None,
-) -> Report:
-    """Do `job` in a worker and wait for it.
+) -> Made:
+    """Make the `wanted` files of `job`, whose targets are filled in here, in a worker, and wait for it.
 
-    `on_progress` is called in this thread. `on_start` gets the worker's process id. Raises what
-    `quantize.pipeline.convert` raises, and QuantizeError if the worker dies. Whatever ends this call, also
-    KeyboardInterrupt or an exception of `on_progress`, ends the worker and removes its temporary files.
+    With `load`, each file is loaded in the engine and must generate before it gets its name. `overwrite`
+    replaces what is there; it stays as it was until all files are complete. `on_event` is called in this
+    thread. `on_start` gets the worker's process id. Raises errors of `localai.errors`, QuantizeError if the
+    worker dies. Whatever ends this call, also KeyboardInterrupt or an exception of `on_event`, ends the
+    worker, and nothing of an unfinished file stays.
     """
-    with tempfile.TemporaryFile() as errors, _start(errors) as worker:
+    outputs = [Path(os.path.abspath(one.output)) for one in wanted]  # noqa: PTH100 - no links followed
+    if len(set(outputs)) < len(outputs):
+        raise UsageError("two outputs would have the same name", "Choose another output for one of them")
+    for output in outputs:
+        inputs.require_no_input(output, job)
+    with ExitStack() as stack:
+        partials = [stack.enter_context(Partial(output, overwrite=overwrite)) for output in outputs]
+        targets = tuple(
+            Target(output_type(one.file_type), str(output), *_handed_over(partial))
+            for one, output, partial in zip(wanted, outputs, partials, strict=True)
+        )
+        errors = stack.enter_context(tempfile.TemporaryFile())
+        handed = msgspec.structs.replace(job, targets=targets)
+        known, report = _work(handed, partials, on_event, on_start, errors)
+        checks = tuple(
+            _checked(partial, written, known, load, on_event)
+            for partial, written in zip(partials, report.outputs, strict=True)
+        )
+        for partial in partials:
+            partial.commit()
+    return Made(known, report, checks)
+
+
+def _handed_over(partial: Partial) -> tuple[int, str]:
+    """The file as the worker gets it: open where that can be inherited, else by its temporary name."""
+    return (partial.fd, "") if os.name == "posix" else (-1, str(partial.path))
+
+
+def _work(
+    job: Job,
+    partials: Sequence[Partial],
+    on_event: OnEvent,
+    on_start: Callable[[int], None] | None,
+    errors: IO[bytes],
+) -> tuple[Forecast, Report]:
+    with _start(errors, [partial.fd for partial in partials]) as worker:
         try:
             if on_start is not None:
                 on_start(worker.pid)
-            return _converse(worker, job, on_progress, errors)
+            return _converse(worker, job, on_event, errors)
         finally:
             worker.kill()
             worker.wait()
-            partials.remove_of(Path(job.output).absolute(), worker.pid)
 
 
-def _start(errors: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(errors: IO[bytes], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         processes.worker_command("quantize.worker"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
         env=processes.worker_environment(),
+        pass_fds=inherited if os.name == "posix" else (),
         start_new_session=os.name == "posix",  # Ctrl-C is for this process alone; it ends the worker
     )
 
 
 def _converse(
-    worker: subprocess.Popen[bytes],
-    job: Job,
-    on_progress: Callable[[Progress], None] | None,
-    errors: IO[bytes],
-) -> Report:
+    worker: subprocess.Popen[bytes], job: Job, on_event: OnEvent, errors: IO[bytes]
+) -> tuple[Forecast, Report]:
     assert worker.stdin is not None
     assert worker.stdout is not None
     _send(worker.stdin, job)
     stdout = cast(BinaryIO, worker.stdout)
+    known: Forecast | None = None
     while (body := _read(stdout)) is not None:
         match _decode(body):
+            case Forecast() as known:
+                _require_space(job, known)
+                on_event(known)
             case Progress() as progress:
-                if on_progress is not None:
-                    on_progress(progress)
-            case Finished(report):
-                return report
+                on_event(progress)
+            case Finished(report) if known is not None and len(report.outputs) == len(job.targets):
+                return known, report
             case Failed(kind, message, hint):
                 raise by_name(kind)(message, hint)
+            case Finished():
+                break
     worker.stdin.close()
     raise QuantizeError(
-        f"the quantize worker stopped in the middle of {job.output}: "
+        f"the quantize worker stopped in the middle of {job.source}: "
         f"{processes.describe_exit(worker.wait(), _tail(errors))}",
         "Nothing was changed. Try again; if it stops again, the checkpoint may be damaged or too large "
         "for this machine's memory",
     )
+
+
+def _require_space(job: Job, known: Forecast) -> None:
+    """NoSpace if the disks cannot take what will be written, which is known to the byte."""
+    sizes = {candidate.file_type: candidate.size for candidate in known.candidates}
+    needed: dict[Path, int] = {}
+    for target in job.targets:
+        folder = Path(target.path).parent
+        needed[folder] = needed.get(folder, 0) + sizes.get(target.file_type, 0)
+    for folder, size in needed.items():
+        free = free_bytes(folder)
+        if size > free:
+            raise NoSpace(
+                f"{folder} has room for {megabytes(free)}, but the result takes {megabytes(size)}", MAKE_SPACE
+            )
+
+
+def _checked(
+    partial: Partial, written: Written, known: Forecast, load: bool, on_event: OnEvent
+) -> check.Check:
+    """Look at the file once more before it gets its name: its header, and whether the engine runs it."""
+    try:
+        header = read_header(partial.path)
+        if len(header.tensors) != known.tensors or header.file_size != written.size:
+            raise QuantizeError("it has not the tensors that it should have")
+        if not load:
+            return check.Check("skipped", "--no-check")
+        on_event(Progress("check", "", 0, written.size))
+        return check.run(partial.path, header)
+    except LocalAIError as error:
+        raise QuantizeError(
+            f"{partial.output} would not be sound, so it was not kept: {error.message}",
+            "Try again; if it happens again, the model's weights may be broken",
+        ) from error
 
 
 def _send(stdin: IO[bytes], job: Job) -> None:
@@ -103,7 +225,7 @@ def _read(stdout: BinaryIO) -> bytes | None:
         raise QuantizeError(f"the quantize worker sent something that is not an event: {error}") from error
 
 
-def _decode(body: bytes) -> Progress | Finished | Failed:
+def _decode(body: bytes) -> Event:
     try:
         return decode_event(body)
     except msgspec.MsgspecError as error:

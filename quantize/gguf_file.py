@@ -1,81 +1,107 @@
-"""Writes a GGUF of float tensors piece by piece, and checks that a file holds the planned tensors."""
+"""The header of a GGUF file, as bytes: metadata, then what each tensor is and where it lies.
+
+Metadata values are kept encoded, type first, because those of a GGUF that is quantized again are copied as
+they stand. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from io import BufferedWriter
-from pathlib import Path
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from gguf import GGUF_DEFAULT_ALIGNMENT, GGUFWriter
-from numpy.typing import NDArray
+from gguf import GGUF_DEFAULT_ALIGNMENT, GGUFValueType, GGUFWriter
 
-from localai.errors import LocalAIError, QuantizeError
-from models.gguf import read_header
-from quantize import floats
-from quantize.plan import PlannedTensor
+Metadata = dict[str, bytes]
+"""Encoded values by key, in order."""
 
-PIECE_BYTES = 32 * 1024 * 1024
-"""About how much of a tensor is in memory at a time, as it stands in the checkpoint."""
-
-OnTensor = Callable[[str, int], None]
-"""Called with a tensor's name and the bytes written since the last call."""
-
-
-def write(path: Path, writer: GGUFWriter, planned: list[PlannedTensor], on_tensor: OnTensor) -> None:
-    """Write the file at `path`: the metadata that `writer` has collected, then the tensors in order."""
-    for tensor in planned:
-        dtype = np.dtype(np.float16)  # of no account: the type given is what is written
-        writer.add_tensor_info(tensor.name, tensor.shape, dtype, tensor.nbytes, raw_dtype=tensor.type)
-    try:
-        writer.write_header_to_file(path)
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        assert writer.fout is not None
-        (file,) = writer.fout
-        for tensor in planned:
-            _pad(file)
-            for piece in _pieces(tensor):
-                file.write(np.ascontiguousarray(piece).reshape(-1).view(np.uint8).data)
-                on_tensor(tensor.name, piece.nbytes)
-        _pad(file)
-    finally:
-        writer.close()
+_VERSION = 3
+_FORMATS = {
+    GGUFValueType.UINT8: "<B",
+    GGUFValueType.INT8: "<b",
+    GGUFValueType.UINT16: "<H",
+    GGUFValueType.INT16: "<h",
+    GGUFValueType.UINT32: "<I",
+    GGUFValueType.INT32: "<i",
+    GGUFValueType.FLOAT32: "<f",
+    GGUFValueType.BOOL: "<?",
+    GGUFValueType.UINT64: "<Q",
+    GGUFValueType.INT64: "<q",
+    GGUFValueType.FLOAT64: "<d",
+}
 
 
-def _pad(file: BufferedWriter) -> None:
-    file.write(bytes(-file.tell() % GGUF_DEFAULT_ALIGNMENT))
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A tensor of the file to come: `shape` has rows first, `type` is ggml's number, `nbytes` its data."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: int
+    nbytes: int
 
 
-def _pieces(tensor: PlannedTensor) -> Iterator[NDArray[Any]]:
-    """The tensor's data in its planned type, some rows at a time."""
-    if tensor.values is not None:
-        yield tensor.values
-        return
-    stored = tensor.stored
-    assert stored is not None
-    rows = stored.shape[0]
-    step = max(1, PIECE_BYTES * rows // stored.nbytes)
-    if tensor.head_rows:
-        step = math.ceil(step / tensor.head_rows) * tensor.head_rows
-    for start in range(0, rows, step):
-        piece = stored.rows(start, min(rows, start + step))
-        if tensor.head_rows:
-            piece = floats.interleave_heads(piece, tensor.head_rows)
-        yield floats.convert(piece, stored.dtype, tensor.type, stored.name)
+@dataclass(frozen=True)
+class Layout:
+    """Where everything lies in a file: its header, the offset of each tensor, and how long it is."""
+
+    header: bytes
+    offsets: dict[str, int]
+    nbytes: int
 
 
-def check(path: Path, planned: list[PlannedTensor]) -> None:
-    """QuantizeError unless the file at `path` is a GGUF with every planned tensor in its planned shape."""
-    try:
-        header = read_header(path)
-    except LocalAIError as error:
-        raise QuantizeError(f"the file that was written is not sound: {error.message}") from error
-    found = {tensor.name: tuple(reversed(tensor.shape)) for tensor in header.tensors}
-    for tensor in planned:
-        if found.pop(tensor.name, None) != tensor.shape:
-            raise QuantizeError(f"the file that was written lacks the tensor {tensor.name!r}")
-    if found:
-        raise QuantizeError(f"the file that was written has the tensor {next(iter(found))!r} too many")
+def collected(writer: GGUFWriter) -> Metadata:
+    """What was added to `writer`, in the order in which it was added."""
+    return {key: encoded(item.value, item.type, item.sub_type) for key, item in writer.kv_data[0].items()}
+
+
+def u32(number: int) -> bytes:
+    """`number` as a value."""
+    return encoded(number, GGUFValueType.UINT32)
+
+
+def text(value: bytes) -> bytes:
+    """The string `value`, which llama.cpp's tools may have cut in the middle of a character, as a value."""
+    return struct.pack("<IQ", GGUFValueType.STRING, len(value)) + value
+
+
+def encoded(value: Any, kind: GGUFValueType, item_kind: GGUFValueType | None = None) -> bytes:
+    """`value` with its type before it."""
+    return struct.pack("<I", kind) + _payload(value, kind, item_kind)
+
+
+def _payload(value: Any, kind: GGUFValueType, item_kind: GGUFValueType | None = None) -> bytes:
+    if kind == GGUFValueType.STRING:
+        data = value.encode() if isinstance(value, str) else bytes(value)
+        return struct.pack("<Q", len(data)) + data
+    if kind == GGUFValueType.ARRAY:
+        item_kind = item_kind or GGUFValueType.get_type(value[0])
+        items = b"".join(_payload(item, item_kind) for item in value)
+        return struct.pack("<IQ", item_kind, len(value)) + items
+    return struct.pack(_FORMATS[kind], value)
+
+
+def layout(metadata: Mapping[str, bytes], entries: Sequence[Entry]) -> Layout:
+    """A file with `metadata` and the tensors of `entries` in this order."""
+    parts = [b"GGUF", struct.pack("<IQQ", _VERSION, len(entries), len(metadata))]
+    for key, value in metadata.items():
+        parts.append(_payload(key, GGUFValueType.STRING) + value)
+    relative, end = {}, 0
+    for entry in entries:
+        ne = tuple(reversed(entry.shape))
+        parts.append(
+            _payload(entry.name, GGUFValueType.STRING)
+            + struct.pack(f"<I{len(ne)}QIQ", len(ne), *ne, entry.type, end)
+        )
+        relative[entry.name] = end
+        end += padded(entry.nbytes)
+    header = b"".join(parts)
+    header += bytes(padded(len(header)) - len(header))
+    offsets = {name: len(header) + offset for name, offset in relative.items()}
+    return Layout(header, offsets, len(header) + end)
+
+
+def padded(nbytes: int) -> int:
+    """`nbytes` rounded up to where the next tensor may begin."""
+    return -(-nbytes // GGUF_DEFAULT_ALIGNMENT) * GGUF_DEFAULT_ALIGNMENT

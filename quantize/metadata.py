@@ -12,7 +12,7 @@ from gguf import GGUFWriter, Metadata, size_label
 
 from models.supported import SAMPLING, within
 from quantize.checkpoint import Checkpoint
-from quantize.plan import PlannedTensor
+from quantize.source import Tensor
 
 _SAMPLING = {
     "top_k": ("top_k", SAMPLING["top_k"]),
@@ -25,9 +25,7 @@ _SAMPLING = {
 llama.cpp's converter."""
 
 
-def add_general(
-    writer: GGUFWriter, checkpoint: Checkpoint, planned: Iterable[PlannedTensor], name: str
-) -> None:
+def add_general(writer: GGUFWriter, checkpoint: Checkpoint, planned: Iterable[Tensor], name: str) -> None:
     """Write what is known of the model. `name` "": from the model card, config.json or the folder's name."""
     weights = sum(math.prod(tensor.shape) for tensor in planned)
     writer.add_type("model")

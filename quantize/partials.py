@@ -1,40 +1,165 @@
-"""The temporary files beside an output, and getting rid of them.
+"""Files that are written beside their place and appear in it only when they are complete.
 
-They are called `.NAME.partial-PID` (the output while it is written) and `.NAME.partial-PID.source` (float
-weights on their way to llama.cpp's quantizer), where PID is the process that writes. One whose process is
-gone is stale: a kill -9 left it.
+On Linux such a file has no name at all (O_TMPFILE): whatever ends the program, kill -9 or a power cut
+included, nothing of it stays. Elsewhere, and on disks that cannot do this, it is called
+`.NAME.partial-PID`, where PID is the process that opened it; one whose process is gone is stale, and the
+next that writes NAME removes it.
+
+Only a regular file is ever replaced. A symbolic link is refused, too: to replace it would break it, and to
+follow it would replace a file that nobody named.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import psutil
 
+from localai.errors import NoSpace, QuantizeError, UsageError
+from quantize import file_kinds
+
+MAKE_SPACE = "Free some space, or choose another place"
+_CANNOT = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS}
+
+
+class Partial:
+    """An open file that is to become `output`. Leaving the `with` block without `commit` discards it."""
+
+    def __init__(self, output: Path, *, overwrite: bool) -> None:
+        self.output = output
+        self._overwrite = overwrite
+        self._named: Path | None = None
+        with system_errors(output):
+            require_target(output, overwrite)
+            remove_stale(output)
+            self.fd = self._open_unnamed()
+            if self.fd < 0:
+                self._named = partial_path(output)
+                self.fd = os.open(self._named, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        if self._named is not None:
+            _remove(self._named)
+
+    @property
+    def path(self) -> Path:
+        """Where processes of this user can open the file while it is not in its place yet."""
+        return self._named or Path(f"/proc/{os.getpid()}/fd/{self.fd}")
+
+    def commit(self) -> None:
+        """Put the file in its place, all of it on the disk before. QuantizeError if that cannot be done."""
+        with system_errors(self.output):
+            os.fsync(self.fd)
+            if self._named is None and not self._overwrite:
+                _link(self.fd, self.output)
+            else:
+                self._replace()
+            _sync_folder(self.output.parent)
+
+    def _open_unnamed(self) -> int:
+        """A file without a name, or -1 where there is no such thing."""
+        if not hasattr(os, "O_TMPFILE") or not Path(f"/proc/{os.getpid()}/fd").is_dir():
+            return -1
+        try:
+            return os.open(self.output.parent, os.O_RDWR | os.O_TMPFILE, 0o666)
+        except OSError as error:
+            if error.errno in _CANNOT:
+                return -1
+            raise
+
+    def _replace(self) -> None:
+        require_target(self.output, self._overwrite)
+        named = self._named or partial_path(self.output)
+        if self._named is None:
+            _link(self.fd, named)
+        try:
+            named.replace(self.output)
+        except BaseException:
+            _remove(named)
+            raise
+        self._named = None
+
+
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+def _link(fd: int, path: Path) -> None:
+    """Give the file without a name, `fd`, the name `path`, which must be free."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        # Only with a descriptor of a folder does Python make the call that follows the link in /proc.
+        os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def require_target(output: Path, overwrite: bool) -> None:
+    """UsageError unless `output` can be written: in a folder that is there, over nothing that is not ours."""
+    if not output.parent.is_dir():
+        raise UsageError(f"there is no folder {output.parent}", "Make it first, or choose another output")
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder", "Name the file to write")
+    try:
+        found = output.lstat()
+    except FileNotFoundError:
+        return
+    if not file_kinds.is_regular(found.st_mode):
+        what = file_kinds.describe(found.st_mode)
+        raise UsageError(f"{output} is {what}, which is never replaced", "Name a regular file, or a new one")
+    if not overwrite:
+        raise UsageError(
+            f"{output} is there already", "Choose another output, or have it replaced with --overwrite"
+        )
+
+
+@contextmanager
+def system_errors(output: Path) -> Iterator[None]:
+    """Errors of the system about `output` as ours."""
+    try:
+        yield
+    except FileExistsError as error:
+        raise QuantizeError(
+            f"{output} appeared while it was being made", "Nothing was replaced: choose another output"
+        ) from error
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise NoSpace(f"there is not enough room for {output}", MAKE_SPACE) from error
+        raise QuantizeError(
+            f"cannot write {output}: {error.strerror or error}",
+            "Check the rights of its folder and its disk, or choose another place",
+        ) from error
+
 
 def partial_path(output: Path) -> Path:
-    """Where this process writes what will be `output`."""
+    """What this process calls what will be `output`, where it needs a name."""
     return output.with_name(f".{output.name}.partial-{os.getpid()}")
 
 
-def source_path(output: Path) -> Path:
-    """Where this process keeps the float weights that `output` is made from."""
-    return output.with_name(f".{output.name}.partial-{os.getpid()}.source")
-
-
-def remove_of(output: Path, pid: int) -> None:
-    """Remove the temporary files that the process `pid` left beside `output`."""
-    for path, owner in _found(output):
-        if owner == pid:
-            _remove(path)
-
-
 def remove_stale(output: Path) -> None:
-    """Remove the temporary files beside `output` whose process is gone."""
+    """Remove the named partial files beside `output` whose process is gone."""
     for path, owner in _found(output):
         if not _is_running(owner, path):
             _remove(path)

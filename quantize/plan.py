@@ -1,161 +1,191 @@
-"""What a conversion will write: which tensors, of which type, how large, and whether the disk takes it."""
+"""What will be written: the type and the place of each tensor in each output, to the byte.
+
+llama.cpp decides the types (`localai.engine.quants`). It is shown a file with the model's hyper-parameters
+and the shapes of its tensors and nothing behind them: a sparse one, which takes no room.
+"""
 
 from __future__ import annotations
 
 import math
 import os
-import shutil
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from gguf import GGMLQuantizationType, LlamaFileType
+from gguf import GGML_QUANT_VERSION
 from numpy.typing import NDArray
 
-from localai.errors import CheckpointError, NoSpace, UnsupportedModel
-from models.files import megabytes
-from quantize.architectures.base import Config, Expected, Family
-from quantize.checkpoint import Checkpoint
-from quantize.safetensors import FLOATS, StoredTensor
+from localai.engine import quants
+from localai.errors import QuantizeError
+from models.ggml_types import TENSOR_TYPES
+from quantize import gguf_file
+from quantize.file_types import FILE_TYPES
+from quantize.gguf_file import Entry, Layout, Metadata
+from quantize.imatrix import ImportanceMatrix
+from quantize.source import FLOAT_TYPES, Source, Tensor
 
-FLOAT_TYPES = {
-    "F32": (LlamaFileType.ALL_F32, GGMLQuantizationType.F32),
-    "F16": (LlamaFileType.MOSTLY_F16, GGMLQuantizationType.F16),
-    "BF16": (LlamaFileType.MOSTLY_BF16, GGMLQuantizationType.BF16),
-}
-_WEIGHT_BYTES = {GGMLQuantizationType.F32: 4, GGMLQuantizationType.F16: 2, GGMLQuantizationType.BF16: 2}
-
-# Bits per weight of the layers' matrices, and of the output (or tied embedding), as llama.cpp mixes types.
-_MIXED_BITS = {
-    "Q8_0": (8.5, 8.5), "Q6_K": (6.5625, 6.5625), "Q5_K_M": (5.7, 6.5625), "Q5_K_S": (5.5, 6.5625),
-    "Q5_0": (5.5, 6.5625), "Q5_1": (6.0, 6.5625), "Q4_K_M": (4.85, 6.5625), "Q4_K_S": (4.6, 6.5625),
-    "Q4_0": (4.5, 6.5625), "Q4_1": (5.0, 6.5625), "Q3_K_L": (4.25, 6.5625), "Q3_K_M": (3.9, 6.5625),
-    "Q3_K_S": (3.45, 6.5625), "Q2_K": (3.0, 6.5625),
-}  # fmt: skip
-_MARGIN = 1.03
-_NARROW = 9.0  # bits, at most, where rows are no multiple of 256 and another type is fallen back to
-
-FreeSpace = Callable[[Path], int]
-"""Free bytes on the disk that holds a folder."""
+# As in llama-quantize: these types of layers' matrices are garbage without an importance matrix.
+_NEEDS_IMPORTANCE = {"IQ3_XXS", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ1_M", "IQ1_S"}
+_FREE = {"token_embd.weight", "output.weight"}
+_LONGEST = 127
+"""Bytes of a text that llama-quantize takes over into the file."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedTensor:
-    """A tensor of the GGUF with float weights. `shape` has rows first; its data is `stored`, or `values`."""
+@dataclass(frozen=True)
+class Options:
+    """What changes the types, besides the file type; llama-quantize has options of these names."""
 
-    name: str
-    shape: tuple[int, ...]
-    type: GGMLQuantizationType
-    stored: StoredTensor | None = None
-    head_rows: int = 0
-    values: NDArray[np.float32] | None = None
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * _WEIGHT_BYTES[self.type]
+    pure: bool = False
+    output_type: int | None = None
+    embedding_type: int | None = None
+    tensor_types: tuple[tuple[str, int], ...] = ()
 
 
-def source_type(checkpoint: Checkpoint) -> str:
-    """The float type of the checkpoint's matrices: of the first that has 16 bits, else F32."""
-    matrices = (tensor.dtype for tensor in checkpoint.tensors.values() if len(tensor.shape) > 1)
-    return next((dtype for dtype in matrices if dtype in {"BF16", "F16"}), "F32")
+@dataclass(frozen=True)
+class Output:
+    """One file to be written: for each tensor its ggml type, in the order in which they lie in the file.
 
-
-def plan_tensors(
-    checkpoint: Checkpoint, family: Family, config: Config, float_type: str
-) -> list[PlannedTensor]:
-    """The tensors in the order in which they are written: generated ones, then as in the checkpoint.
-
-    Matrices become `float_type`, vectors F32. CheckpointError if a tensor is missing, has another shape than
-    the family gives it, or is not known to the family.
+    `direct`: weights go straight from the checkpoint's type to the output's, as llama.cpp's converter does
+    it, and not through the precision of the whole checkpoint, as llama-quantize does.
     """
-    expected = {tensor.source: tensor for tensor in family.tensors(config)}
-    missing = [t.source for t in expected.values() if not t.optional and t.source not in checkpoint.tensors]
-    if missing:
-        more = f" and {len(missing) - 1} more tensors" if len(missing) > 1 else ""
-        raise CheckpointError(f"{checkpoint.folder} lacks the tensor {missing[0]!r}{more}", _OTHER_MODEL)
-    matrix = FLOAT_TYPES[float_type][1]
-    planned = [
-        PlannedTensor(name, values.shape, GGMLQuantizationType.F32, values=values)
-        for name, values in family.generated(config)
-    ]
-    for name, stored in checkpoint.tensors.items():
-        if name in expected:
-            planned.append(_planned(stored, expected[name], matrix))
-        elif not _is_needless(name, config):
-            raise CheckpointError(
-                f"{stored.file} holds the tensor {name!r}, which the model has not", _OTHER_MODEL
+
+    file_type: str
+    types: dict[str, int]
+    layout: Layout
+    direct: bool
+    needs_importance: bool
+    """Whether it cannot be made without an importance matrix, and there is none."""
+
+
+class Planner:
+    """Plans outputs of one source. Use it as what `planner` yields."""
+
+    def __init__(self, source: Source, options: Options, importance: ImportanceMatrix | None, bare: Path):
+        self._source = source
+        self._options = options
+        self._importance = importance
+        self.bare = bare
+        self._tensors = {tensor.name: tensor for tensor in source.tensors}
+
+    def output(self, file_type: str) -> Output:
+        """The file of type `file_type`. QuantizeError if llama.cpp refuses the options."""
+        importance = self._importance.weights if self._importance else {}
+        asked = quants.plan_types(self.bare, self._recipe(file_type), importance)
+        if asked.types.keys() != self._tensors.keys():
+            raise QuantizeError(
+                "this llama.cpp tells its plan in words that are not understood",
+                "Install the llama-cpp-python that pyproject.toml names: make clean install",
             )
-    return planned
-
-
-def _planned(stored: StoredTensor, expected: Expected, matrix: GGMLQuantizationType) -> PlannedTensor:
-    if stored.shape != expected.shape:
-        raise CheckpointError(
-            f"the tensor {stored.name!r} in {stored.file} has the shape {list(stored.shape)}, "
-            f"but config.json asks for {list(expected.shape)}",
-            _OTHER_MODEL,
-        )
-    if stored.dtype not in FLOATS:
-        raise UnsupportedModel(
-            f"the tensor {stored.name!r} in {stored.file} is of type {stored.dtype}, which is not converted",
-            "Use a checkpoint in BF16, F16 or F32",
-        )
-    is_vector = len(expected.shape) == 1
-    kind = GGMLQuantizationType.F32 if is_vector else matrix
-    return PlannedTensor(expected.name, expected.shape, kind, stored, expected.head_rows)
-
-
-def _is_needless(name: str, config: Config) -> bool:
-    """Whether `name` is a buffer that old checkpoints hold, or the copy of a tied embedding."""
-    buffers = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")
-    return name.endswith(buffers) or (config.tie_word_embeddings and name == "lm_head.weight")
-
-
-def float_bytes(planned: Iterable[PlannedTensor]) -> int:
-    """Bytes of the tensors with float weights."""
-    return sum(tensor.nbytes for tensor in planned)
-
-
-def estimated_bytes(planned: list[PlannedTensor], type_name: str) -> int:
-    """Bytes that the tensors will take as `type_name`: exact for float types, else a little high."""
-    if type_name in FLOAT_TYPES:
-        return float_bytes(planned)
-    layers, output = _MIXED_BITS[type_name]
-    last = "output.weight" if any(t.name == "output.weight" for t in planned) else "token_embd.weight"
-    bits = 0.0
-    for tensor in planned:
-        weight_bits = output if tensor.name == last else layers
-        if tensor.shape[-1] % 256:
-            weight_bits = max(weight_bits, _NARROW)
-        bits += math.prod(tensor.shape) * (weight_bits * _MARGIN if len(tensor.shape) > 1 else 32)
-    return math.ceil(bits / 8)
-
-
-def free_space(folder: Path) -> int:
-    """Free bytes for this user on the disk of `folder`."""
-    return shutil.disk_usage(folder).free
-
-
-def require_space(folder: Path, needed: int, free: FreeSpace = free_space) -> None:
-    """NoSpace if `folder` cannot take `needed` bytes."""
-    available = free(folder)
-    if needed > available:
-        raise NoSpace(
-            f"the disk at {_disk(folder)} has {megabytes(available)} free, "
-            f"but the conversion needs {megabytes(needed)}",
-            MAKE_SPACE,
+        direct = file_type in FLOAT_TYPES and not self._source.is_gguf
+        order = list(self._tensors) if direct else list(asked.types)
+        types = {name: asked.types[name] for name in order}
+        return Output(
+            file_type=file_type,
+            types=types,
+            layout=gguf_file.layout(self._metadata(file_type, direct), self._entries(types)),
+            direct=direct,
+            needs_importance=asked.needs_importance and self._importance is None,
         )
 
+    def _recipe(self, file_type: str) -> quants.Recipe:
+        o = self._options
+        return quants.Recipe(FILE_TYPES[file_type], o.pure, o.output_type, o.embedding_type, o.tensor_types)
 
-def _disk(folder: Path) -> Path:
-    """Where the disk of `folder` is mounted: `folder` may be a temporary one that the user never named."""
-    disk = folder.resolve()
-    while not os.path.ismount(disk) and disk != disk.parent:
-        disk = disk.parent
-    return disk
+    def _entries(self, types: Mapping[str, int]) -> list[Entry]:
+        tensors = self._tensors
+        return [
+            Entry(name, tensors[name].shape, number, tensors[name].bytes_as(number))
+            for name, number in types.items()
+        ]
+
+    def _metadata(self, file_type: str, direct: bool) -> Metadata:
+        """As the converter writes it; or as llama-quantize changes it, which puts what it sets last."""
+        number = gguf_file.u32(FILE_TYPES[file_type])
+        if direct:
+            return {**self._source.metadata, "general.file_type": number}
+        changed = {
+            "general.quantization_version": gguf_file.u32(GGML_QUANT_VERSION),
+            "general.file_type": number,
+        }
+        kept = {key: value for key, value in self._source.metadata.items() if key not in changed}
+        return {**kept, **changed, **_importance_metadata(self._importance)}
 
 
-MAKE_SPACE = "Free some space, or choose another place"
-_OTHER_MODEL = "config.json and the weights are of different models, or the checkpoint is incomplete"
+def _importance_metadata(importance: ImportanceMatrix | None) -> Metadata:
+    if importance is None:
+        return {}
+    found = {"quantize.imatrix.file": gguf_file.text(os.fsencode(importance.path)[:_LONGEST])}
+    if importance.datasets:
+        found["quantize.imatrix.dataset"] = gguf_file.text(importance.datasets[0].encode()[:_LONGEST])
+    found["quantize.imatrix.entries_count"] = gguf_file.u32(len(importance.weights))
+    if importance.chunks > 0:
+        found["quantize.imatrix.chunks_count"] = gguf_file.u32(importance.chunks)
+    return found
+
+
+@contextmanager
+def planner(source: Source, options: Options, importance: ImportanceMatrix | None) -> Iterator[Planner]:
+    """A planner for `source`; what llama.cpp looks at for it goes away afterwards."""
+    entries = [Entry(t.name, t.shape, t.base, t.bytes_as(t.base)) for t in source.tensors]
+    model = {key: value for key, value in source.metadata.items() if not key.startswith("tokenizer.")}
+    bare = gguf_file.layout(model, entries)
+    with _sparse_file(bare) as path:
+        yield Planner(source, options, importance, path)
+
+
+@contextmanager
+def _sparse_file(bare: Layout) -> Iterator[Path]:
+    """A file with the header of `bare` and the length of its data, which is not there."""
+    if hasattr(os, "memfd_create"):  # Linux: it has no name on any disk
+        handle = os.memfd_create("localai-plan")
+        with os.fdopen(handle, "wb", buffering=0) as file:
+            file.write(bare.header)
+            file.truncate(bare.nbytes)
+            yield Path(f"/proc/self/fd/{handle}")
+        return
+    with tempfile.TemporaryDirectory(prefix="localai-") as folder:
+        path = Path(folder, "plan.gguf")
+        with path.open("wb") as file:
+            file.write(bare.header)
+            file.truncate(bare.nbytes)
+        yield path
+
+
+def importance_of(
+    tensor: Tensor, number: int, file_type: str, importance: ImportanceMatrix | None
+) -> NDArray[np.float32] | None:
+    """The weights of the columns of `tensor` when it becomes the type `number`; None: quantize without.
+
+    QuantizeError where the type needs them and they are missing, or if they are of another model.
+    """
+    found = importance.weights.get(tensor.name) if importance else None
+    columns = tensor.shape[-1] * math.prod(tensor.shape[:-2])
+    if found is not None and importance is not None and found.size != columns:
+        if tensor.name != "token_embd.weight":
+            raise QuantizeError(
+                f"{importance.path} has {found.size} values for {tensor.name}, which has {columns} columns",
+                "It is the importance matrix of another model",
+            )
+        found = None
+    if found is None and _needs_importance(tensor.name, number, file_type):
+        kind = TENSOR_TYPES[number].name
+        if importance is None:
+            raise QuantizeError(
+                f"{file_type} needs an importance matrix, for {kind} in {tensor.name}",
+                "Give one with --imatrix FILE, or choose a type that needs none, such as Q2_K or IQ4_XS",
+            )
+        raise QuantizeError(
+            f"{importance.path} has nothing for {tensor.name}, which {kind} needs",
+            "Make the importance matrix again from a longer text, or choose another type",
+        )
+    return found
+
+
+def _needs_importance(name: str, number: int, file_type: str) -> bool:
+    if quants.requires_importance(number):
+        return True
+    kind = TENSOR_TYPES[number].name
+    return name not in _FREE and (kind in _NEEDS_IMPORTANCE or (kind == "Q2_K" and file_type == "Q2_K_S"))

@@ -1,8 +1,8 @@
 """The messages between the app and the quantize worker.
 
-Each frame (`localai.frames`) holds the MessagePack of exactly one struct: one `Job` goes to the worker, any
-number of `Progress` and then one `Finished` or `Failed` come back. msgspec checks types and refuses unknown
-fields. Standard input of the worker stays open for as long as its result is wanted.
+Each frame (`localai.frames`) holds the MessagePack of exactly one struct: one `Job` goes to the worker; a
+`Forecast`, any number of `Progress` and then one `Finished` or `Failed` come back. msgspec checks types and
+refuses unknown fields. Standard input of the worker stays open for as long as its result is wanted.
 """
 
 from __future__ import annotations
@@ -13,35 +13,89 @@ import msgspec
 
 from localai import frames
 
-Stage = Literal["convert", "quantize", "check"]
+Stage = Literal["convert", "hash", "check"]
 
 
 class _Frame(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Base of all frames; the class name is the tag."""
 
 
-class Job(_Frame, frozen=True):
-    """Make the GGUF file `output` of the checkpoint folder `source`."""
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of what frames are made of."""
 
-    source: str
-    output: str
+
+class Target(_Part, frozen=True):
+    """An output: its type, and the empty file that the app has opened for it."""
+
     file_type: str
     """A name in `quantize.file_types.FILE_TYPES`, in any case."""
-    overwrite: bool = False
-    """Replace `output` if it is there; it stays as it was until the new file is complete.
+    path: str
+    """What errors call it."""
+    fd: int
+    """The file, inherited by the worker; -1 where that cannot be: then it opens `file`."""
+    file: str = ""
 
-    Links, devices, pipes and the files of `source` are never replaced.
-    """
+
+class Job(_Frame, frozen=True):
+    """Make `targets` of `source`; without targets, only the forecast."""
+
+    source: str
+    """A checkpoint folder, or a GGUF file."""
+    targets: tuple[Target, ...] = ()
     threads: int = 0
-    """0: the physical cores."""
+    """0: the cores that may be used."""
     pre_tokenizer: str = ""
     """llama.cpp's name of the pre-tokenizer; "": find it out from tokenizer.json."""
     name: str = ""
     """The model's name in the file; "": from the model card, config.json or the folder."""
+    imatrix: str = ""
+    """A file with an importance matrix, or ""."""
+    pure: bool = False
+    output_type: int | None = None
+    """ggml's number of the type of the output matrix; None: by the file type."""
+    embedding_type: int | None = None
+    tensor_types: tuple[tuple[str, int], ...] = ()
+    """Regular expressions for tensors' names, and ggml's numbers."""
+    allow_requantize: bool = False
+    """Take a GGUF whose weights are quantized already."""
+
+
+class Candidate(_Part, frozen=True):
+    """A type that the model could have."""
+
+    file_type: str
+    size: int
+    """Bytes of the file, exactly."""
+    bits_per_weight: float
+    """Bits of tensor data for each weight, on average."""
+    needs_imatrix: bool
+    """Whether it cannot be made without an importance matrix, and none was given."""
+    memory: dict[int, int]
+    """Bytes of memory that it needs to run, by tokens of context."""
+
+
+class Forecast(_Frame, frozen=True):
+    """What is known before any weight is read."""
+
+    architecture: str
+    """As in `general.architecture`."""
+    tensors: int
+    weights: int
+    """Number of weights in all tensors."""
+    source_type: str
+    """The type of most of the weights."""
+    source_bytes: int
+    """Bytes of the weight files."""
+    context_trained: int
+    """Tokens of context that the model was trained for; 0 if it does not say."""
+    working_memory: int
+    """Bytes of memory, about, that the conversion takes."""
+    candidates: tuple[Candidate, ...]
+    """All file types, best first."""
 
 
 class Progress(_Frame, frozen=True):
-    """How far it is. `done_bytes` of `total_bytes` of this stage; the total of "quantize" is an estimate."""
+    """How far it is: `done_bytes` of `total_bytes` of this stage, and the tensor that was read last."""
 
     stage: Stage
     tensor: str
@@ -49,24 +103,37 @@ class Progress(_Frame, frozen=True):
     total_bytes: int
 
 
-class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was made."""
+class Written(_Part, frozen=True):
+    """An output that is complete."""
 
-    output: str
+    path: str
     file_type: str
+    size: int
+    """Bytes."""
+    sha256: str
+    bits_per_weight: float
+    types: dict[str, int]
+    """How many tensors have each ggml type, by its name."""
+
+
+class Report(_Part, frozen=True):
+    """What was made, and from what."""
+
     architecture: str
-    """As in `general.architecture`."""
     tensors: int
     weights: int
-    """Number of weights in all tensors."""
     source_bytes: int
-    """Bytes of the tensors of the checkpoint."""
-    output_bytes: int
+    inputs: dict[str, str]
+    """sha256 of each file that was read, by its name within the source's folder."""
+    imatrix_sha256: str
+    """"" without one."""
+    llama_cpp_commit: str
+    outputs: tuple[Written, ...]
     seconds: float
 
 
 class Finished(_Frame, frozen=True):
-    """The output is complete, checked and in its place."""
+    """All outputs are written."""
 
     report: Report
 
@@ -79,7 +146,7 @@ class Failed(_Frame, frozen=True):
     hint: str
 
 
-Event = Progress | Finished | Failed
+Event = Forecast | Progress | Finished | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _jobs = msgspec.msgpack.Decoder(Job)

@@ -1,8 +1,9 @@
 """The quantize worker: takes one job on standard input, reports on standard output, and ends.
 
 Run as `python -P -m quantize.worker` by `quantize.client`. It parses the checkpoint and calls llama.cpp, so
-that neither happens in the app. When standard input closes, its parent is gone or no longer wants the result:
-it removes its temporary files and ends at once, also in the middle of llama.cpp's work.
+that neither happens in the app. It reads the source, and writes to files that it inherits open. When
+standard input closes, its parent is gone or no longer wants the result: it ends at once, also in the middle
+of its work.
 """
 
 from __future__ import annotations
@@ -10,15 +11,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
 from localai import frames, processes
 from localai.errors import LocalAIError
-from quantize import partials
-from quantize.protocol import Event, Failed, Finished, Job, Progress, decode_job, pack
+from quantize.protocol import Event, Failed, Finished, Job, decode_job, pack
 
 
 def main() -> int:
@@ -32,7 +31,7 @@ def main() -> int:
     except msgspec.MsgspecError as error:
         print(f"not a job: {error}", file=sys.stderr)
         return 2
-    threading.Thread(target=_end_with_parent, args=(reader, job), name="parent", daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(reader,), name="parent", daemon=True).start()
     send = _Sender(writer)
     send(_serve(job, send))
     return 0
@@ -56,10 +55,7 @@ def _serve(job: Job, send: _Sender) -> Event:
     try:
         from quantize import pipeline  # here, so that a failing import is reported, too
 
-        def on_progress(progress: Progress) -> None:
-            send(progress)
-
-        return Finished(pipeline.convert(job, on_progress))
+        return Finished(pipeline.run(job, send))
     except LocalAIError as error:
         return Failed(type(error).__name__, error.message, error.hint)
     except MemoryError:
@@ -68,10 +64,9 @@ def _serve(job: Job, send: _Sender) -> Event:
         return Failed("QuantizeError", f"the conversion failed: {type(error).__name__}: {error}", "")
 
 
-def _end_with_parent(reader: BinaryIO, job: Job) -> None:
+def _end_with_parent(reader: BinaryIO) -> None:
     while os.read(reader.fileno(), 1):  # not through the reader: its lock would be held at exit
         pass
-    partials.remove_of(Path(job.output).absolute(), os.getpid())
     os._exit(1)
 
 

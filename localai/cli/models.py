@@ -87,16 +87,15 @@ def pull(
 
 
 def _quantize_builtin(entry: Any, source: Any, store: Store, progress: output.Progress) -> Manifest:
+    from localai.cli.quantize_output import Events
     from models import catalog
-    from quantize.client import run
+    from quantize.client import Wanted, run
     from quantize.protocol import Job
 
     with store.incoming() as folder:
         file = folder / "model.gguf"
-        job = Job(
-            source=str(catalog.builtin_checkpoint(source.checkpoint)), output=str(file), file_type=entry.type
-        )
-        run(job, lambda p: progress(p.stage.capitalize(), p.done_bytes, p.total_bytes))
+        job = Job(source=str(catalog.builtin_checkpoint(source.checkpoint)))
+        run(job, [Wanted(entry.type, file)], on_event=Events(progress, []))
         return store.add(
             file, entry.name, source=source, about=entry.about, move=True, replace=True, on_progress=progress
         )

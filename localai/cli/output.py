@@ -95,10 +95,18 @@ def size(count: int) -> str:
     return f"{value:.1f} TB"
 
 
+def duration(seconds: float) -> str:
+    """As people say it: "40 s", "12 min", "3 h 05 min"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
 class Progress:
     """A line on standard error that is rewritten on a terminal, and printed every tenth elsewhere if slow.
 
-    Called as (step, done, total), the last two in bytes; a total of 0 means that it is not known.
+    Called as (step, done, total), the last two in bytes, and what it is at; a total of 0 means unknown.
     """
 
     def __init__(self) -> None:
@@ -107,23 +115,26 @@ class Progress:
         self._tenth = -1
         self._started = self._at = 0.0
 
-    def __call__(self, step: str, done: int, total: int) -> None:
+    def __call__(self, step: str, done: int, total: int, detail: str = "") -> None:
         now = time.monotonic()
         if step != self._step:
             self._step, self._tenth, self._started, self._at = step, -1, now, 0.0
         fraction = done / total if total else 0.0
         if self._terminal:
-            self._rewrite(now, fraction, done, total)
+            self._rewrite(now, fraction, done, total, detail)
         elif int(fraction * 10) > self._tenth and now - self._started >= QUIET_S:
             self._tenth = int(fraction * 10)
             aside((f"{step}: {fraction:.0%} of {size(total)}" if total else step) + "\n")
 
-    def _rewrite(self, now: float, fraction: float, done: int, total: int) -> None:
+    def _rewrite(self, now: float, fraction: float, done: int, total: int, detail: str) -> None:
         if now - self._at < 0.1 and fraction < 1:
             return
         self._at = now
-        left = (now - self._started) * (1 - fraction) / fraction if fraction > 0.02 else 0.0
-        estimate = f", {left:.0f} s left" if left >= 1 else ""
+        passed = now - self._started
+        left = passed * (1 - fraction) / fraction if fraction > 0.02 else 0.0
+        estimate = f", {size(int(done / passed))}/s" if passed > 0.5 else ""
+        estimate += f", {duration(left)} left" if left >= 1 else ""
+        estimate += f"  {detail}" if detail else ""
         share = f"{fraction:4.0%} of {size(total)}" if total else size(done) if done else ""
         aside(f"\r\x1b[K{self._step} {share}{estimate}")
 
@@ -157,6 +168,6 @@ def describe(source: Any) -> str:
 
     fields = msgspec.to_builtins(source)
     kind = fields.pop("kind")
-    hidden = ("sha256", "size")
+    hidden = ("sha256", "size", "inputs", "program", "llama_cpp")
     words = [str(value) for key, value in fields.items() if value and not key.endswith(hidden)]
     return f"{kind}: {', '.join(words)}"

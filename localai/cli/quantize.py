@@ -1,107 +1,161 @@
-"""`localai quantize`: from a checkpoint folder to a GGUF file."""
+"""`localai quantize`: from a checkpoint folder, or a GGUF file, to quantized GGUF files."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from localai.cli import options, output
+from localai.cli import options, quantize_output, quantize_work
 from localai.errors import UsageError
 
-if TYPE_CHECKING:
-    from quantize.protocol import Report
+_DEFAULT = "Q4_K_M"
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_UNITS |= {f"{unit}i": 2 ** (10 * power) for power, unit in enumerate("kmgt", 1)}
 
 
 def quantize(
-    source: Annotated[Path, typer.Argument(help="A checkpoint folder with safetensors.", show_default=False)],
-    file_type: Annotated[
-        str, typer.Option("--type", help="Such as Q4_K_M, Q8_0 or BF16: see docs/quantize.md.")
-    ] = "Q4_K_M",
-    output_file: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write this file.", show_default=False)
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A checkpoint folder with safetensors, a GGUF file, or a model's name.", show_default=False
+        ),
+    ],
+    types: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help=f"Such as {_DEFAULT}, Q8_0 or BF16. Several times: several files, in one reading.",
+            show_default=_DEFAULT,
+        ),
+    ] = None,
+    output_path: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write this file, or into this folder.", show_default=False),
     ] = None,
     name: Annotated[
         str | None,
         typer.Option(help="Keep it in the store under this name. Default: folder:type.", show_default=False),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell size and memory for every type, and which to take.")
+    ] = False,
+    max_size: Annotated[
+        str | None,
+        typer.Option(metavar="4GB", help="Take the best type whose file is no larger.", show_default=False),
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(metavar="8GB", help="Take the best type that runs in this memory.", show_default=False),
+    ] = None,
+    imatrix: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="An importance matrix of llama-imatrix.", show_default=False),
+    ] = None,
+    tensor_types: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tensor-type",
+            metavar="PATTERN=TYPE",
+            help="This type for tensors with such names, as in llama-quantize.",
+            show_default=False,
+        ),
+    ] = None,
+    output_type: Annotated[
+        str | None,
+        typer.Option(
+            "--output-type",
+            "--output-tensor-type",
+            metavar="TYPE",
+            help="The output matrix.",
+            show_default=False,
+        ),
+    ] = None,
+    embedding_type: Annotated[
+        str | None,
+        typer.Option(
+            "--embedding-type",
+            "--token-embedding-type",
+            metavar="TYPE",
+            help="The token embeddings.",
+            show_default=False,
+        ),
+    ] = None,
+    pure: Annotated[bool, typer.Option("--pure", help="One type for all matrices.")] = False,
+    allow_requantize: Annotated[
+        bool, typer.Option("--allow-requantize", help="Also take a GGUF that is quantized already.")
+    ] = False,
     pre_tokenizer: Annotated[
         str,
         typer.Option(
             metavar="NAME", help="Where the checkpoint's own is not recognised.", show_default=False
         ),
     ] = "",
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Load the file and generate, before it gets its name.")
+    ] = True,
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
-    """Convert a checkpoint to GGUF and quantize it."""
-    if output_file is not None and name is not None:
-        raise UsageError("--output and --name exclude each other", "Give one of them")
-    if output_file is not None:
-        report = _run(source, output_file, file_type, overwrite, pre_tokenizer, threads)
-        _tell(report, str(output_file), json)
-    else:
-        _into_store(source, file_type, name, overwrite, pre_tokenizer, threads, json)
-
-
-def _into_store(
-    source: Path,
-    file_type: str,
-    name: str | None,
-    overwrite: bool,
-    pre_tokenizer: str,
-    threads: int | None,
-    json: bool,
-) -> None:
-    from models.names import suggested
-    from models.origins import Checkpoint
-    from models.store import Store
-
-    store = Store()
-    folder = source.expanduser().absolute()
-    name = name or suggested(f"{folder.name}:{file_type}")
-    store.require_free(name, replace=overwrite)
-    with store.incoming() as scratch:
-        report = _run(source, scratch / "model.gguf", file_type, False, pre_tokenizer, threads)
-        origin = Checkpoint(path=str(folder), recipe=f"--type {file_type}")
-        with output.progress() as progress:
-            manifest = store.add(
-                scratch / "model.gguf",
-                name,
-                source=origin,
-                move=True,
-                replace=overwrite,
-                on_progress=progress,
-            )
-    _tell(report, manifest.name, json)
-
-
-def _run(
-    source: Path, target: Path, file_type: str, overwrite: bool, pre_tokenizer: str, threads: int | None
-) -> Report:
-    from quantize.client import run
+    """Convert a checkpoint to GGUF and quantize it, in one pass."""
+    from quantize import file_types
     from quantize.protocol import Job
 
+    if output_path is not None and name is not None:
+        raise UsageError("--output and --name exclude each other", "Give one of them")
+    if types and (max_size or max_memory):
+        raise UsageError(
+            "--type excludes --max-size and --max-memory, which choose the type", "Leave one of them out"
+        )
+    limits = (_bytes(max_size, "--max-size"), _bytes(max_memory, "--max-memory"))
+    path, model = _find(source)
     job = Job(
-        source=str(source),
-        output=str(target),
-        file_type=file_type,
-        overwrite=overwrite,
+        source=str(path),
         threads=threads or 0,
         pre_tokenizer=pre_tokenizer,
+        imatrix=str(imatrix) if imatrix else "",
+        pure=pure,
+        output_type=file_types.tensor_type(output_type) if output_type else None,
+        embedding_type=file_types.tensor_type(embedding_type) if embedding_type else None,
+        tensor_types=tuple(file_types.tensor_type_rule(rule) for rule in tensor_types or ()),
+        allow_requantize=allow_requantize,
     )
-    with output.progress() as progress:
-        return run(job, lambda p: progress(p.stage.capitalize(), p.done_bytes, p.total_bytes))
+    wanted = list(dict.fromkeys(file_types.output_type(one) for one in types or [_DEFAULT]))
+    if dry_run or any(limits):
+        known, advised = quantize_work.forecast(job, *limits)
+        if dry_run:
+            quantize_output.forecast(known, advised, output_path, json)
+            return
+        wanted = [advised.file_type]
+    work = quantize_work.Work(job, model, wanted, overwrite, check)
+    made, kept = work.into_files(output_path) if output_path is not None else work.into_store(name)
+    quantize_output.report(made, kept, output_path, json)
 
 
-def _tell(report: Report, where: str, json: bool) -> None:
-    if json:
-        output.print_json({"result": where, "report": report})
-        return
-    print(
-        f"{where}: {report.file_type}, {report.tensors} tensors, {output.size(report.output_bytes)} "
-        f"from {output.size(report.source_bytes)}, in {report.seconds:.1f} s"
-    )
-    print(f"Try: localai chat {where}")
+def _find(source: str) -> tuple[Path, str]:
+    """Where `source` is, and its name in the store if it was meant as one."""
+    from models.local_path import is_path
+    from models.names import is_name
+    from models.store import Store
+
+    path = Path(source).expanduser()
+    if path.exists() or is_path(source) or not is_name(source):
+        return path, ""
+    found = next((one for one in Store().manifests() if one.name == source.lower()), None)
+    if found is None:
+        return path, ""  # the worker says that there is no such folder, and which may be meant
+    return Store().path(found), found.name
+
+
+def _bytes(text: str | None, option: str) -> int | None:
+    """A size such as 4GB, 500 MB or 3.5GiB in bytes; None for None. UsageError for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgt]i?|)b?", text.strip().lower())
+    if match is None or not float(match[1]):
+        raise UsageError(f"{option} {text!r} is not a size", "Examples: 4GB, 500MB, 3.5GiB")
+    return int(float(match[1]) * _UNITS[match[2]])

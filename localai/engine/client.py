@@ -240,7 +240,7 @@ class Engine:
 
 
 def _load_request(path: Path, options: LoadOptions) -> protocol.Load:
-    return protocol.Load(str(path.resolve()), options.context, options.threads, options.gpu_layers)
+    return protocol.Load(str(path.absolute()), options.context, options.threads, options.gpu_layers)
 
 
 class _WorkerPipe:

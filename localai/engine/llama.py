@@ -1,8 +1,7 @@
-"""The only file that touches llama_cpp.
+"""Models, contexts and samplers of llama.cpp.
 
 Handles are context managers, C return codes become exceptions of `localai.errors`, and nothing that
-llama.cpp logs reaches the screen. Only the low-level bindings are used: the package's own `__init__` is
-skipped, because it would bring in a disk cache, a log callback that prints, and 0.2 s of imports.
+llama.cpp logs reaches the screen. This file, `bindings` and `quants` are the only ones that call it.
 
 Source of every call: llama.h and ggml-backend.h of the llama.cpp tree inside llama-cpp-python.
 """
@@ -10,19 +9,16 @@ Source of every call: llama.h and ggml-backend.h of the llama.cpp tree inside ll
 from __future__ import annotations
 
 import ctypes
-import importlib
-import importlib.util
 import os
 import sys
-import types
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 from localai.engine import protocol
-from localai.errors import ContextOverflow, EngineError, LoadError, QuantizeError
+from localai.engine.bindings import because, bindings, commit, ggml, log_tail
+from localai.errors import ContextOverflow, EngineError, LoadError
 
 PREFILL_BATCH = 512
 """Prompt tokens per call of llama_decode: llama.cpp's physical batch, so that a longer one gains nothing."""
@@ -32,80 +28,22 @@ NEGLIGIBLE = 1e-6
 
 _ATTRIBUTE_CONTROL = 1 << 3
 _ATTRIBUTE_USER_DEFINED = 1 << 4
-_LOG_WARNING, _LOG_ERROR, _LOG_CONTINUED = 3, 4, 5
 _DEVICE_KINDS: dict[int, Any] = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accelerator"}
-
-log_tail: deque[str] = deque(maxlen=40)
-"""The last warnings and errors of llama.cpp, one line each; what an error message quotes."""
-
-
-@cache
-def bindings() -> Any:
-    """llama_cpp's ctypes module, with our log callback in place and the backends initialised."""
-    spec = importlib.util.find_spec("llama_cpp")
-    if spec is None or spec.submodule_search_locations is None:
-        raise EngineError("llama-cpp-python is not installed", "Run `make install` in the repository")
-    if "llama_cpp" not in sys.modules:
-        package = types.ModuleType("llama_cpp")
-        package.__path__ = list(spec.submodule_search_locations)
-        package.__spec__ = spec
-        sys.modules["llama_cpp"] = package
-    try:
-        module = importlib.import_module("llama_cpp.llama_cpp")
-    except (RuntimeError, OSError) as error:
-        raise EngineError(f"llama.cpp could not be loaded: {error}", "Run `make clean install`") from error
-    module.llama_log_set(_log_callback(module), None)
-    module.llama_backend_init()
-    return module
-
-
-@cache
-def _log_callback(module: Any) -> Any:
-    level_before = 0
-
-    def log(level: int, text: bytes, _user_data: Any) -> None:
-        nonlocal level_before
-        level_before = level if level != _LOG_CONTINUED else level_before
-        line = text.decode("utf-8", "replace").strip()
-        if line and level_before in (_LOG_WARNING, _LOG_ERROR):
-            log_tail.append(line)
-
-    return module.llama_log_callback(log)
-
-
-@cache
-def _ggml() -> Any:
-    """libggml with the signatures that we use; it re-exports what libggml-base has."""
-    bindings()
-    library = importlib.import_module("llama_cpp._ggml").libggml
-    pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
-    for name, result, arguments in (
-        ("ggml_commit", text, []),
-        ("ggml_backend_dev_count", size, []),
-        ("ggml_backend_dev_get", pointer, [size]),
-        ("ggml_backend_dev_name", text, [pointer]),
-        ("ggml_backend_dev_description", text, [pointer]),
-        ("ggml_backend_dev_type", ctypes.c_int, [pointer]),
-        ("ggml_backend_dev_memory", None, [pointer, ctypes.POINTER(size), ctypes.POINTER(size)]),
-    ):
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
 
 
 def devices() -> list[protocol.Device]:
     """The compute devices that ggml was compiled for and finds here."""
-    ggml = _ggml()
+    library = ggml()
     found = []
-    for index in range(ggml.ggml_backend_dev_count()):
-        device = ggml.ggml_backend_dev_get(index)
+    for index in range(library.ggml_backend_dev_count()):
+        device = library.ggml_backend_dev_get(index)
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        ggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+        library.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
         found.append(
             protocol.Device(
-                name=ggml.ggml_backend_dev_name(device).decode(),
-                description=ggml.ggml_backend_dev_description(device).decode(),
-                kind=_DEVICE_KINDS.get(ggml.ggml_backend_dev_type(device), "accelerator"),
+                name=library.ggml_backend_dev_name(device).decode(),
+                description=library.ggml_backend_dev_description(device).decode(),
+                kind=_DEVICE_KINDS.get(library.ggml_backend_dev_type(device), "accelerator"),
                 memory_free=free.value,
                 memory_total=total.value,
             )
@@ -122,7 +60,7 @@ def engine_info() -> protocol.EngineInfo:
         if value.strip() not in ("", "0")
     ]
     return protocol.EngineInfo(
-        llama_cpp_commit=_ggml().ggml_commit().decode().removesuffix("-dirty"),
+        llama_cpp_commit=commit(),
         system_info=system_info.strip(),
         features=features,
         devices=devices(),
@@ -172,7 +110,7 @@ class Model(_Handle):
             self._api.llama_model_load_from_file(os.fsencode(path), parameters), self._api.llama_model_free
         )
         if not self._handle:
-            raise LoadError(f"llama.cpp could not load {path}{_because()}")
+            raise LoadError(f"llama.cpp could not load {path}{because()}")
         self._vocab = self._api.llama_model_get_vocab(self._handle)
         self._piece = ctypes.create_string_buffer(256)
         self._attributes: dict[int, int] = {}
@@ -303,7 +241,7 @@ class Context(_Handle):
         super().__init__(self._api.llama_init_from_model(model._handle, parameters), self._api.llama_free)
         if not self._handle:
             raise LoadError(
-                f"llama.cpp could not set up a context of {size} tokens{_because()}",
+                f"llama.cpp could not set up a context of {size} tokens{because()}",
                 "Try a smaller one with --context",
             )
         self.size = int(self._api.llama_n_ctx(self._handle))
@@ -332,7 +270,7 @@ class Context(_Handle):
             return
         if code == 1:
             raise ContextOverflow(f"the context of {self.size} tokens is full")
-        raise EngineError(f"llama.cpp failed to evaluate a batch (code {code}){_because()}")
+        raise EngineError(f"llama.cpp failed to evaluate a batch (code {code}){because()}")
 
 
 class Sampler(_Handle):
@@ -368,28 +306,7 @@ class Sampler(_Handle):
         return int(self._api.llama_sampler_sample(self._handle, context._handle, -1))
 
 
-def quantize_file(source: Path, output: Path, ftype: int, threads: int) -> None:
-    """Quantize the GGUF at `source` to `output` as llama-quantize does; raises QuantizeError.
-
-    `ftype` is a number of llama.cpp's `llama_ftype`.
-    """
-    api = bindings()
-    parameters = api.llama_model_quantize_default_params()
-    parameters.ftype = ftype
-    parameters.nthread = threads
-    log_tail.clear()
-    code = api.llama_model_quantize(os.fsencode(source), os.fsencode(output), ctypes.byref(parameters))
-    if code != 0:
-        raise QuantizeError(f"llama.cpp could not quantize {source}{_because()}")
-
-
 @cache
 def _strlen() -> Any:
     library = ctypes.CDLL("msvcrt" if sys.platform == "win32" else None)
     return ctypes.cast(library.strlen, ctypes.c_void_p).value
-
-
-def _because() -> str:
-    """The last thing that llama.cpp complained about, as the tail of a sentence."""
-    lines = [line for line in log_tail if "failed to load model" not in line]
-    return f": {lines[-1]}" if lines else ""

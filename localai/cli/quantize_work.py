@@ -1,0 +1,131 @@
+"""What `localai quantize` does once its options are read: forecast, make files, keep them in the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from localai.cli import output, quantize_output
+from localai.errors import UsageError
+
+if TYPE_CHECKING:
+    from models.origins import Checkpoint
+    from models.store import Store
+    from quantize.advice import Advice
+    from quantize.client import Made, Wanted
+    from quantize.protocol import Forecast, Job
+
+
+def forecast(job: Job, max_size: int | None, max_memory: int | None) -> tuple[Forecast, Advice]:
+    """The forecast for `job`, and the type to take: the best within the limits, or the recommended one."""
+    from quantize import advice, client
+
+    known = client.forecast(job)
+    if max_size is None and max_memory is None:
+        return known, advice.recommend(known, quantize_output.memory_here())
+    return known, advice.choose(known, max_size, max_memory)
+
+
+class Work:
+    """One quantization of `job` to `types`. `model` is the name in the store that its source has, or ""."""
+
+    def __init__(self, job: Job, model: str, types: list[str], overwrite: bool, check: bool) -> None:
+        self._job, self._model, self._types = job, model, types
+        self._overwrite, self._check = overwrite, check
+
+    def into_files(self, target: Path) -> tuple[Made, list[str]]:
+        """Write the file `target`, or files in the folder `target`; what was made, and where."""
+        from quantize.client import Wanted
+
+        target = target.expanduser()
+        is_folder = target.is_dir()
+        if len(self._types) > 1 and not is_folder:
+            raise UsageError(
+                f"{target} is not a folder, and {len(self._types)} files are to be written",
+                f"Make it first: mkdir {target}",
+            )
+        paths = [target / f"{self._stem()}-{one}.gguf" if is_folder else target for one in self._types]
+        wanted = [Wanted(one, path) for one, path in zip(self._types, paths, strict=True)]
+        return self._run(wanted, self._overwrite), [str(path) for path in paths]
+
+    def into_store(self, name: str | None) -> tuple[Made, list[str]]:
+        """Keep the results in the store; what was made, and the names."""
+        from models.names import suggested
+        from models.store import Store
+        from quantize.client import Wanted
+
+        several = name is not None and len(self._types) > 1
+        names = [f"{name}:{one}" for one in self._types] if several else []
+        names = names or [name or suggested(f"{self._stem()}:{one}") for one in self._types]
+        store = Store()
+        for each in names:
+            store.require_free(each, replace=self._overwrite)
+        with store.incoming() as scratch:
+            wanted = [Wanted(one, scratch / f"{one}.gguf") for one in self._types]
+            made = self._run(wanted, overwrite=False)
+            return made, [
+                self._keep(store, each, one, made, written.sha256)
+                for each, one, written in zip(names, wanted, made.report.outputs, strict=True)
+            ]
+
+    def _run(self, wanted: list[Wanted], overwrite: bool) -> Made:
+        from quantize import client
+
+        with output.progress() as progress:
+            return client.run(
+                self._job,
+                wanted,
+                overwrite=overwrite,
+                load=self._check,
+                on_event=quantize_output.Events(progress, self._types),
+            )
+
+    def _keep(self, store: Store, name: str, wanted: Wanted, made: Made, sha256: str) -> str:
+        manifest = store.add(
+            wanted.output,
+            name,
+            source=self._origin(wanted.file_type, made),
+            move=True,
+            hashed=sha256,
+            replace=self._overwrite,
+        )
+        return manifest.name
+
+    def _origin(self, file_type: str, made: Made) -> Checkpoint:
+        from localai import __version__
+        from models.origins import Checkpoint
+        from quantize.revision import revision_of
+
+        source = Path(self._job.source).absolute()
+        return Checkpoint(
+            path=str(source),
+            model=self._model,
+            recipe=self._recipe(file_type),
+            revision=revision_of(source) if source.is_dir() else "",
+            inputs=made.report.inputs,
+            imatrix_sha256=made.report.imatrix_sha256,
+            program=__version__,
+            llama_cpp=made.report.llama_cpp_commit,
+        )
+
+    def _recipe(self, file_type: str) -> str:
+        """The options that make this file again."""
+        from models.ggml_types import TENSOR_TYPES
+
+        job = self._job
+        words = [f"--type {file_type}"]
+        words += [f"--imatrix {job.imatrix}"] if job.imatrix else []
+        words += ["--pure"] if job.pure else []
+        for option, number in (("--output-type", job.output_type), ("--embedding-type", job.embedding_type)):
+            words += [f"{option} {TENSOR_TYPES[number].name}"] if number is not None else []
+        words += [f"--tensor-type '{rule}={TENSOR_TYPES[number].name}'" for rule, number in job.tensor_types]
+        words += [f"--pre-tokenizer {job.pre_tokenizer}"] if job.pre_tokenizer else []
+        words += ["--allow-requantize"] if job.allow_requantize else []
+        return " ".join(words)
+
+    def _stem(self) -> str:
+        """What files are called by default: as the folder, the file or the model that they are made from."""
+        if self._model:
+            return self._model.replace(":", "-")
+        source = Path(self._job.source).absolute()
+        return source.stem if source.suffix.lower() == ".gguf" else source.name

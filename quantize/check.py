@@ -1,0 +1,57 @@
+"""The last look at a new file: the engine loads it, in its own worker, and must generate some tokens."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from localai import hardware
+from localai.chat.messages import ChatMessage
+from localai.engine.client import Engine, LoadOptions
+from localai.engine.protocol import Done, Sampling
+from localai.errors import QuantizeError
+from models import fit
+from models.header import Header
+
+_TOKENS = 4
+_CONTEXT = 256
+_QUESTION = ChatMessage("user", "What is 2 + 2?")
+
+
+class Check(msgspec.Struct, frozen=True):
+    """What came of it; a file that failed is not kept, so that there is no word for it."""
+
+    result: Literal["passed", "skipped"]
+    reason: str = ""
+    """Why it was skipped."""
+    tokens: int = 0
+    """How many the model generated."""
+
+
+def run(path: Path, header: Header) -> Check:
+    """Load the file at `path` with `header` and generate. An error of `localai.errors` if that fails.
+
+    It runs on the CPU, whatever else there is: a small GPU says nothing about the file. One thread does,
+    because several would crawl beside anything else that computes. A file that memory cannot hold is not
+    tried.
+    """
+    needed = fit.memory_needed(fit.Shape.of(header), header.tensor_bytes, _CONTEXT)
+    if needed > hardware.available_memory():
+        return Check("skipped", "it needs more memory than is free")
+    return asyncio.run(_generate(path, header))
+
+
+async def _generate(path: Path, header: Header) -> Check:
+    engine = Engine()
+    try:
+        context = min(_CONTEXT, header.context_trained or _CONTEXT)
+        await engine.load(path, LoadOptions(context=context, threads=1, gpu_layers=0))
+        async for event in engine.generate([_QUESTION], Sampling(temperature=0.0), _TOKENS):
+            if isinstance(event, Done):
+                return Check("passed", tokens=event.usage.completion_tokens)
+    finally:
+        await engine.close()
+    raise QuantizeError("the engine's reply has no end")

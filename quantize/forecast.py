@@ -1,0 +1,74 @@
+"""What the files would be, for every type, before any weight is read. Runs in the worker."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+
+from localai import hardware
+from models import fit
+from models.gguf import read_header
+from models.header import Header
+from quantize.file_types import FILE_TYPES
+from quantize.one_pass import PIECE_WEIGHTS
+from quantize.plan import Output, Planner
+from quantize.protocol import Candidate, Forecast
+from quantize.source import Source
+
+CONTEXTS = (4_096, 16_384, 32_768)
+"""Tokens of context that memory is told for: a chat, a long thought, a document."""
+
+_PROCESS = 160 << 20
+"""Bytes of the worker with a vocabulary of 150,000 tokens and llama.cpp's libraries."""
+_BYTES_PER_WEIGHT = 20
+"""Of a piece in work: as it was read (two of them wait), as F32, and as what it becomes."""
+
+
+def of(source: Source, plans: Planner) -> Forecast:
+    """The forecast for `source`. Raises what planning raises."""
+    header = read_header(plans.bare)
+    shape = msgspec.structs.replace(fit.Shape.of(header), vocabulary=_vocabulary(source))
+    return Forecast(
+        architecture=source.architecture,
+        tensors=len(source.tensors),
+        weights=source.weights,
+        source_type=_type_of_most(source),
+        source_bytes=source.nbytes,
+        context_trained=header.context_trained,
+        working_memory=_PROCESS + hardware.usable_cores() * PIECE_WEIGHTS * _BYTES_PER_WEIGHT,
+        candidates=tuple(_candidate(plans.output(name), source, header, shape) for name in FILE_TYPES),
+    )
+
+
+def bits_per_weight(source: Source, output: Output) -> float:
+    """Bits of tensor data for each weight of the model."""
+    return round(_tensor_bytes(source, output) * 8 / source.weights, 3)
+
+
+def _candidate(output: Output, source: Source, header: Header, shape: fit.Shape) -> Candidate:
+    weights = _tensor_bytes(source, output)
+    trained = header.context_trained or CONTEXTS[-1]
+    contexts = [context for context in CONTEXTS if context <= trained] or [trained]
+    return Candidate(
+        file_type=output.file_type,
+        size=output.layout.nbytes,
+        bits_per_weight=bits_per_weight(source, output),
+        needs_imatrix=output.needs_importance,
+        memory={context: fit.memory_needed(shape, weights, context) for context in contexts},
+    )
+
+
+def _tensor_bytes(source: Source, output: Output) -> int:
+    return sum(tensor.bytes_as(output.types[tensor.name]) for tensor in source.tensors)
+
+
+def _vocabulary(source: Source) -> int:
+    return next((t.shape[0] for t in source.tensors if t.name == "token_embd.weight"), 0)
+
+
+def _type_of_most(source: Source) -> str:
+    weights: Counter[str] = Counter()
+    for tensor in source.tensors:
+        weights[tensor.base.name] += tensor.weights
+    return weights.most_common(1)[0][0]

@@ -1,0 +1,312 @@
+"""Reads the weights once, from beginning to end, and writes every output along the way.
+
+This thread reads and hashes the files; a pool of threads makes of each piece (some rows of a tensor) what
+each output wants of it, and writes it to its place. Pieces wait in a short queue, so that memory stays
+bounded however large the model is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from gguf import GGMLQuantizationType
+from numpy.typing import NDArray
+
+from localai.engine import quants
+from localai.errors import CheckpointError, QuantizeError
+from models.ggml_types import TENSOR_TYPES
+from quantize import floats
+from quantize.imatrix import ImportanceMatrix
+from quantize.plan import Output, importance_of
+from quantize.safetensors import FLOATS, StoredTensor
+from quantize.source import Source, Tensor
+
+PIECE_WEIGHTS = 512 * 1024
+"""About how many weights are worked on at a time, in one thread."""
+
+OnPiece = Callable[[str, int], None]
+"""Called with a tensor's name and the bytes of weight files read since the last call."""
+
+
+@dataclass(frozen=True)
+class Sink:
+    """An output and the open file that it goes to."""
+
+    output: Output
+    fd: int
+
+
+def run(
+    source: Source,
+    sinks: Sequence[Sink],
+    importance: ImportanceMatrix | None,
+    threads: int,
+    on_piece: OnPiece,
+) -> dict[str, str]:
+    """Write all of `sinks`; the sha256 of each weight file of `source`, by path as it was opened.
+
+    QuantizeError for weights that are no finite numbers or do not fit a type, CheckpointError if a file
+    changes meanwhile, OSError as the system says. The files that `sinks` go to are then of no use.
+    """
+    for sink in sinks:
+        _write_all(sink.fd, sink.output.layout.header, 0)
+        _allocate(sink.fd, sink.output.layout.nbytes)
+    quants.prepare({number for sink in sinks for number in sink.output.types.values()})
+    works = {t.name: _Work(t, sinks, importance) for t in source.tensors}
+    for work in works.values():
+        if work.tensor.values is not None:
+            work.do(0, work.tensor.values)
+    by_file: dict[Path, list[_Work]] = {path: [] for path in source.weight_files}
+    for work in works.values():
+        if work.tensor.stored is not None:
+            by_file[work.tensor.stored.file].append(work)
+    hashes = {}
+    with _Pool(threads) as pool:
+        for path, there in by_file.items():
+            hashes[str(path)] = _read(path, there, pool, on_piece)
+    return hashes
+
+
+class _Pool:
+    """Threads with a short queue. The first error of a piece ends the run; leaving waits for the rest."""
+
+    def __init__(self, threads: int) -> None:
+        self._executor = ThreadPoolExecutor(threads, "rows")
+        self._room = threading.BoundedSemaphore(2 * threads + 1)
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._executor.shutdown(wait=True, cancel_futures=kind is not None)
+        if kind is None:
+            self._raise()
+
+    def submit(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Have `work` done as soon as there is room for it."""
+        self._room.acquire()
+        self._raise()
+        self._executor.submit(work, *arguments).add_done_callback(self._done)
+
+    def _done(self, future: Future[None]) -> None:
+        if not future.cancelled() and self._error is None:
+            self._error = future.exception()
+        self._room.release()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+
+class _Work:
+    """What is to be done with one tensor."""
+
+    def __init__(self, tensor: Tensor, sinks: Sequence[Sink], importance: ImportanceMatrix | None) -> None:
+        self.tensor = tensor
+        self._parts = [
+            _Part(
+                sink.fd,
+                sink.output.layout.offsets[tensor.name],
+                sink.output.types[tensor.name],
+                sink.output.direct,
+                importance_for(tensor, sink.output, importance),
+            )
+            for sink in sinks
+        ]
+
+    def do(self, start: int, rows: NDArray[Any]) -> None:
+        """Write `rows` of the tensor, from the row `start` on: floats of its own type, or blocks as bytes."""
+        tensor, base = self.tensor, int(self.tensor.base)
+        dtype = tensor.stored.dtype if tensor.stored else "F32"
+        self._require_finite(rows, GGMLQuantizationType[dtype])
+        if tensor.head_rows:
+            rows = floats.interleave_heads(rows, tensor.head_rows)
+        based = wide = None
+        for part in self._parts:
+            if part.direct:
+                data = floats.convert(rows, dtype, GGMLQuantizationType(part.type), tensor.name)
+            else:
+                if based is None:
+                    based = _as_base(rows, dtype, tensor)
+                if part.type == base:
+                    data = based
+                else:
+                    wide = _wide(based, base, tensor) if wide is None else wide
+                    data = _quantized(part, wide, start, tensor)
+            raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+            if part.type != base and not quants.are_finite(part.type, raw):
+                kind = TENSOR_TYPES[part.type].name
+                raise QuantizeError(
+                    f"the tensor {self._called} has values beyond the range of {kind}",
+                    "Use BF16 or F32 instead",
+                )
+            _write_all(part.fd, raw.data, part.offset + tensor.bytes_as(part.type) // tensor.shape[0] * start)
+
+    def _require_finite(self, rows: NDArray[Any], kind: GGMLQuantizationType) -> None:
+        if not quants.are_finite(int(kind), np.ascontiguousarray(rows).reshape(-1).view(np.uint8)):
+            raise QuantizeError(
+                f"the tensor {self._called} holds a value that is not a finite number",
+                "The model is damaged, or was published so: fetch it again",
+            )
+
+    @property
+    def _called(self) -> str:
+        stored = self.tensor.stored
+        return f"{stored.name!r} in {stored.file}" if stored else repr(self.tensor.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one output wants of one tensor."""
+
+    fd: int
+    offset: int
+    type: int
+    direct: bool
+    importance: NDArray[np.float32] | None
+
+
+def importance_for(
+    tensor: Tensor, output: Output, importance: ImportanceMatrix | None
+) -> NDArray[np.float32] | None:
+    """The importance of the columns of `tensor` in `output`; QuantizeError if it is missing but needed."""
+    number = output.types[tensor.name]
+    if output.direct or number == tensor.base:
+        return None
+    return importance_of(tensor, number, output.file_type, importance)
+
+
+def _as_base(rows: NDArray[Any], dtype: str, tensor: Tensor) -> NDArray[Any]:
+    """`rows` in the precision of the whole checkpoint."""
+    if dtype == tensor.base.name:
+        return rows
+    return floats.convert(rows, dtype, tensor.base, tensor.name)
+
+
+def _wide(rows: NDArray[Any], base: int, tensor: Tensor) -> NDArray[np.float32]:
+    """`rows` as F32 (n, columns)."""
+    raw = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
+    columns = tensor.shape[-1]
+    return quants.dequantize_rows(base, raw.reshape(-1, quants.row_bytes(base, columns)), columns)
+
+
+def _quantized(part: _Part, wide: NDArray[np.float32], start: int, tensor: Tensor) -> NDArray[np.uint8]:
+    """The rows `wide` as `part` wants them. In a stack of matrices (experts) each has its own importance."""
+    if part.importance is None or len(tensor.shape) < 3:
+        return quants.quantize_rows(part.type, wide, part.importance)
+    each = part.importance.reshape(tensor.shape[0], -1)
+    matrices = wide.reshape(-1, tensor.shape[-2], tensor.shape[-1])
+    made = [quants.quantize_rows(part.type, rows, each[start + i]) for i, rows in enumerate(matrices)]
+    return np.concatenate(made)
+
+
+def _read(path: Path, works: list[_Work], pool: _Pool, on_piece: OnPiece) -> str:
+    """Hand the tensors of one file to the pool; its sha256. Every byte is read once."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        at = 0
+        for work in sorted(works, key=lambda work: work.tensor.stored.offset if work.tensor.stored else 0):
+            stored = work.tensor.stored
+            assert stored is not None
+            _skip(file, stored.offset - at, digest, path)
+            for start, rows in _pieces(file, stored, work.tensor.head_rows):
+                raw = rows.reshape(-1).view(np.uint8)
+                digest.update(raw.data)
+                pool.submit(work.do, start, rows)
+                on_piece(work.tensor.name, raw.nbytes)
+            at = stored.offset + stored.nbytes
+        _skip(file, os.fstat(file.fileno()).st_size - at, digest, path)
+    return digest.hexdigest()
+
+
+def _skip(file: BinaryIO, count: int, digest: Any, path: Path) -> None:
+    """Read past what is not converted: headers, padding, tensors that GGUF has not."""
+    while count > 0:
+        data = file.read(min(count, 1 << 20))
+        if not data:
+            raise _changed(path)
+        digest.update(data)
+        count -= len(data)
+
+
+def _pieces(file: BinaryIO, stored: StoredTensor, head_rows: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """The tensor's rows, some at a time, each with the number of its first row; whole heads where they
+    count."""
+    count, columns = stored.shape[0], math.prod(stored.shape[1:])
+    row_bytes = stored.nbytes // count
+    step = max(1, PIECE_WEIGHTS // columns)
+    if head_rows:
+        step = math.ceil(step / head_rows) * head_rows
+    item = FLOATS.get(stored.dtype)
+    for start in range(0, count, step):
+        number = min(step, count - start)
+        raw = np.empty(number * row_bytes, np.uint8)
+        _fill(file, raw, stored.file)
+        yield (
+            start,
+            raw.view(item).reshape(number, *stored.shape[1:]) if item else raw.reshape(number, row_bytes),
+        )
+
+
+def _fill(file: BinaryIO, buffer: NDArray[np.uint8], path: Path) -> None:
+    view = buffer.data
+    while view:
+        count = file.readinto(view)  # type: ignore[attr-defined]
+        if not count:
+            raise _changed(path)
+        view = view[count:]
+
+
+def _changed(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path} became shorter while it was read", "Let nothing else write to it")
+
+
+def _allocate(fd: int, nbytes: int) -> None:
+    """Have the disk set the whole file aside: if it is too full, that shows now and not after an hour."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, nbytes)
+    else:
+        os.ftruncate(fd, nbytes)
+
+
+_seeking = threading.Lock()
+
+
+def _write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        if hasattr(os, "pwrite"):
+            count = os.pwrite(fd, view, offset)
+        else:
+            with _seeking:
+                os.lseek(fd, offset, os.SEEK_SET)
+                count = os.write(fd, view)
+        view, offset = view[count:], offset + count
+
+
+def sha256_of(fd: int, nbytes: int, on_bytes: Callable[[int], None]) -> str:
+    """The sha256 of the first `nbytes` of an open file; `on_bytes` gets how many are done."""
+    digest = hashlib.sha256()
+    done = 0
+    buffer = np.empty(4 << 20, np.uint8)
+    view = buffer.data
+    os.lseek(fd, 0, os.SEEK_SET)
+    with os.fdopen(os.dup(fd), "rb", buffering=0) as file:
+        while done < nbytes:
+            count = file.readinto(view[: nbytes - done])
+            if not count:
+                raise QuantizeError("the file that was written became shorter by itself")
+            digest.update(view[:count])
+            done += count
+            on_bytes(done)
+    return digest.hexdigest()
