@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from gguf import GGUF_DEFAULT_ALIGNMENT, GGUFValueType, GGUFWriter
@@ -17,6 +19,7 @@ Metadata = dict[str, bytes]
 """Encoded values by key, in order."""
 
 _VERSION = 3
+_START = struct.Struct("<4sIQQ")
 _FORMATS = {
     GGUFValueType.UINT8: "<B",
     GGUFValueType.INT8: "<b",
@@ -44,11 +47,42 @@ class Entry:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything lies in a file: its header, the offset of each tensor, and how long it is."""
+    """A file with `metadata` and the tensors of `entries`, in this order."""
 
-    header: bytes
-    offsets: dict[str, int]
-    nbytes: int
+    metadata: Mapping[str, bytes]
+    entries: Sequence[Entry]
+
+    @cached_property
+    def offsets(self) -> dict[str, int]:
+        """Where each tensor begins, from the start of the file."""
+        found, at = {}, self._header_bytes
+        for entry in self.entries:
+            found[entry.name] = at
+            at += padded(entry.nbytes)
+        return found
+
+    @cached_property
+    def nbytes(self) -> int:
+        """How long the file is."""
+        return self._header_bytes + sum(padded(entry.nbytes) for entry in self.entries)
+
+    @cached_property
+    def _header_bytes(self) -> int:
+        pairs = sum(8 + len(key.encode()) + len(value) for key, value in self.metadata.items())
+        tensors = sum(24 + len(entry.name.encode()) + 8 * len(entry.shape) for entry in self.entries)
+        return padded(_START.size + pairs + tensors)
+
+    def header(self) -> bytes:
+        """The bytes before the first tensor."""
+        parts = [_START.pack(b"GGUF", _VERSION, len(self.entries), len(self.metadata))]
+        for key, value in self.metadata.items():
+            parts += [_payload(key, GGUFValueType.STRING), value]
+        for entry in self.entries:
+            ne = tuple(reversed(entry.shape))
+            at = self.offsets[entry.name] - self._header_bytes
+            parts.append(_payload(entry.name, GGUFValueType.STRING))
+            parts.append(struct.pack(f"<I{len(ne)}QIQ", len(ne), *ne, entry.type, at))
+        return b"".join(parts).ljust(self._header_bytes, b"\0")
 
 
 def collected(writer: GGUFWriter) -> Metadata:
@@ -77,29 +111,19 @@ def _payload(value: Any, kind: GGUFValueType, item_kind: GGUFValueType | None = 
         return struct.pack("<Q", len(data)) + data
     if kind == GGUFValueType.ARRAY:
         item_kind = item_kind or GGUFValueType.get_type(value[0])
-        items = b"".join(_payload(item, item_kind) for item in value)
-        return struct.pack("<IQ", item_kind, len(value)) + items
+        return struct.pack("<IQ", item_kind, len(value)) + _items(value, item_kind)
     return struct.pack(_FORMATS[kind], value)
 
 
-def layout(metadata: Mapping[str, bytes], entries: Sequence[Entry]) -> Layout:
-    """A file with `metadata` and the tensors of `entries` in this order."""
-    parts = [b"GGUF", struct.pack("<IQQ", _VERSION, len(entries), len(metadata))]
-    for key, value in metadata.items():
-        parts.append(_payload(key, GGUFValueType.STRING) + value)
-    relative, end = {}, 0
-    for entry in entries:
-        ne = tuple(reversed(entry.shape))
-        parts.append(
-            _payload(entry.name, GGUFValueType.STRING)
-            + struct.pack(f"<I{len(ne)}QIQ", len(ne), *ne, entry.type, end)
-        )
-        relative[entry.name] = end
-        end += padded(entry.nbytes)
-    header = b"".join(parts)
-    header += bytes(padded(len(header)) - len(header))
-    offsets = {name: len(header) + offset for name, offset in relative.items()}
-    return Layout(header, offsets, len(header) + end)
+def _items(values: Sequence[Any], kind: GGUFValueType) -> bytes:
+    """Many values of one kind, quickly: a vocabulary has 150,000."""
+    if kind in _FORMATS:
+        return struct.pack(f"<{len(values)}{_FORMATS[kind][1]}", *values)
+    if kind != GGUFValueType.STRING:
+        return b"".join(_payload(value, kind) for value in values)
+    texts = [value.encode() if isinstance(value, str) else bytes(value) for value in values]
+    lengths = map(struct.Struct("<Q").pack, map(len, texts))
+    return b"".join(chain.from_iterable(zip(lengths, texts, strict=True)))
 
 
 def padded(nbytes: int) -> int:

@@ -58,7 +58,7 @@ def run(
     changes meanwhile, OSError as the system says. The files that `sinks` go to are then of no use.
     """
     for sink in sinks:
-        _write_all(sink.fd, sink.output.layout.header, 0)
+        _write_all(sink.fd, sink.output.layout.header(), 0)
         _allocate(sink.fd, sink.output.layout.nbytes)
     quants.prepare({number for sink in sinks for number in sink.output.types.values()})
     works = {t.name: _Work(t, sinks, importance) for t in source.tensors}

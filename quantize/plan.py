@@ -85,7 +85,7 @@ class Planner:
         return Output(
             file_type=file_type,
             types=types,
-            layout=gguf_file.layout(self._metadata(file_type, direct), self._entries(types)),
+            layout=Layout(self._metadata(file_type, direct), self._entries(types)),
             direct=direct,
             needs_importance=asked.needs_importance and self._importance is None,
         )
@@ -131,7 +131,7 @@ def planner(source: Source, options: Options, importance: ImportanceMatrix | Non
     """A planner for `source`; what llama.cpp looks at for it goes away afterwards."""
     entries = [Entry(t.name, t.shape, t.base, t.bytes_as(t.base)) for t in source.tensors]
     model = {key: value for key, value in source.metadata.items() if not key.startswith("tokenizer.")}
-    bare = gguf_file.layout(model, entries)
+    bare = Layout(model, entries)
     with _sparse_file(bare) as path:
         yield Planner(source, options, importance, path)
 
@@ -142,14 +142,14 @@ def _sparse_file(bare: Layout) -> Iterator[Path]:
     if hasattr(os, "memfd_create"):  # Linux: it has no name on any disk
         handle = os.memfd_create("localai-plan")
         with os.fdopen(handle, "wb", buffering=0) as file:
-            file.write(bare.header)
+            file.write(bare.header())
             file.truncate(bare.nbytes)
             yield Path(f"/proc/self/fd/{handle}")
         return
     with tempfile.TemporaryDirectory(prefix="localai-") as folder:
         path = Path(folder, "plan.gguf")
         with path.open("wb") as file:
-            file.write(bare.header)
+            file.write(bare.header())
             file.truncate(bare.nbytes)
         yield path
 
