@@ -63,7 +63,7 @@ def choose(forecast: Forecast, max_size: int | None, max_memory: int | None) -> 
         fits_disk = max_size is None or one.size <= max_size
         if fits_disk and (max_memory is None or one.memory[context_of(one)] <= max_memory):
             return Advice(one.file_type, "the best type within the limits")
-    least = min(sensible, key=lambda one: one.size)
+    least = min(sensible or forecast.candidates, key=lambda one: one.size)
     context = context_of(least)
     raise UsageError(
         f"no type fits: {least.file_type} takes {megabytes(least.size)} of disk, and "

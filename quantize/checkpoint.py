@@ -6,7 +6,6 @@ refused, because reading one can run code that it carries.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import re
@@ -14,13 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localai.errors import CheckpointError
+from localai.errors import CheckpointError, UnsupportedModel
 from quantize import strict_json
 from quantize.safetensors import StoredTensor, read_header
 
 INDEX = "model.safetensors.index.json"
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 _FETCH_ALL = "Fetch the index and the weights again: they do not belong together"
+_ASK_CHAT = "Supported are models that generate text"
+_READ = {".json", ".safetensors", ".jinja", ".md", ".model"}
+"""Suffixes of files that are read."""
 _ASK_SAFETENSORS = "Reading a pickled checkpoint can run code that it carries: get the model as safetensors"
 
 
@@ -49,34 +51,23 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise strict_json.unreadable(Path(error.filename or path), error) from error
 
 
-def is_input(found: os.stat_result, folder: Path) -> bool:
-    """Whether `found` is a file of the checkpoint in `folder`, under whatever name it was found.
-
-    All that lies there counts, whether it is read or not, except for GGUF files: those are made from it.
-    """
-    try:
-        entries = [entry for entry in folder.iterdir() if entry.suffix.lower() != ".gguf"]
-    except OSError:
-        return False  # There is no such folder: opening it says so.
-    for entry in entries:
-        with contextlib.suppress(OSError):
-            if os.path.samestat(found, entry.stat()):
-                return True
-    return False
-
-
 def _opened(path: Path) -> Checkpoint:
     _require_folder(path)
     names = sorted(entry.name for entry in path.iterdir())
     _refuse_pickles_only(path, names)
+    for name in names:
+        if Path(name).suffix in _READ:
+            require_inside(path, path / name)
     if not os.path.lexists(path / "config.json"):
         raise CheckpointError(
             f"{path} has no config.json, so it is not a model checkpoint",
             "Give the folder that holds config.json, tokenizer.json and the .safetensors files",
         )
+    config = strict_json.read_object(path / "config.json")
+    _refuse_other_uses(path, names, config)
     return Checkpoint(
         folder=path,
-        config=strict_json.read_object(path / "config.json"),
+        config=config,
         generation=strict_json.read_optional(path / "generation_config.json"),
         tokenizer_config=strict_json.read_optional(path / "tokenizer_config.json"),
         tensors=_tensors(path, names),
@@ -102,6 +93,35 @@ def _nearest(path: Path) -> str:
     folders = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
     near = difflib.get_close_matches(path.name, folders, n=1)
     return f"Did you mean {path.parent / near[0]}?" if near else "Check the path"
+
+
+def require_inside(folder: Path, path: Path) -> None:
+    """CheckpointError if `path`, an entry of the checkpoint in `folder`, leads to a file elsewhere.
+
+    A checkpoint could so have another file of the user's read and its content put into the output. Only the
+    hub's cache is laid out in this way: models--X--Y/snapshots/REVISION/name -> models--X--Y/blobs/HASH.
+    """
+    home, target = folder.resolve(), path.resolve()
+    if target.is_relative_to(home) or not target.is_file():  # what is no file is refused where it is read
+        return
+    snapshots, repository = home.parent, home.parent.parent
+    in_cache = snapshots.name == "snapshots" and repository.name.startswith("models--")
+    if not (in_cache and target.parent == repository / "blobs"):
+        raise CheckpointError(
+            f"{path} is a link to {target}, which is outside of the checkpoint's folder",
+            "Put the file itself in its place, or give the folder in the hub's cache",
+        )
+
+
+def _refuse_other_uses(path: Path, names: list[str], config: dict[str, Any]) -> None:
+    """UnsupportedModel for models that have the tensors of a chat model but are none."""
+    if "modules.json" in names:
+        raise UnsupportedModel(
+            f"{path} is an embedding model of sentence-transformers (it has a modules.json)", _ASK_CHAT
+        )
+    called = f"{path.name} {config.get('_name_or_path', '')}".lower()
+    if "qwen3-reranker" in called or "qwen3-vl-reranker" in called:
+        raise UnsupportedModel(f"{path} is a model that ranks documents, by its name", _ASK_CHAT)
 
 
 def _refuse_pickles_only(path: Path, names: list[str]) -> None:

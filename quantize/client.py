@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +100,14 @@ def run(
         )
         errors = stack.enter_context(tempfile.TemporaryFile())
         handed = msgspec.structs.replace(job, targets=targets)
-        known, report = _work(handed, partials, on_event, on_start, errors)
+        free = {folder: free_bytes(folder) for folder in {output.parent for output in outputs}}
+
+        def observe(event: Forecast | Progress) -> None:
+            if isinstance(event, Forecast):
+                _require_space(handed, event, free)
+            on_event(event)
+
+        known, report = _work(handed, partials, observe, on_start, errors)
         checks = tuple(
             _checked(partial, written, known, load, on_event)
             for partial, written in zip(partials, report.outputs, strict=True)
@@ -155,7 +162,6 @@ def _converse(
     while (body := _read(stdout)) is not None:
         match _decode(body):
             case Forecast() as known:
-                _require_space(job, known)
                 on_event(known)
             case Progress() as progress:
                 on_event(progress)
@@ -174,18 +180,21 @@ def _converse(
     )
 
 
-def _require_space(job: Job, known: Forecast) -> None:
-    """NoSpace if the disks cannot take what will be written, which is known to the byte."""
+def _require_space(job: Job, known: Forecast, free: Mapping[Path, int]) -> None:
+    """NoSpace if the disks cannot take what will be written, which is known to the byte.
+
+    `free` is what each folder had before the start: by now the worker may have set its room aside.
+    """
     sizes = {candidate.file_type: candidate.size for candidate in known.candidates}
     needed: dict[Path, int] = {}
     for target in job.targets:
         folder = Path(target.path).parent
         needed[folder] = needed.get(folder, 0) + sizes.get(target.file_type, 0)
     for folder, size in needed.items():
-        free = free_bytes(folder)
-        if size > free:
+        if size > free[folder]:
             raise NoSpace(
-                f"{folder} has room for {megabytes(free)}, but the result takes {megabytes(size)}", MAKE_SPACE
+                f"{folder} has room for {megabytes(free[folder])}, but the result takes {megabytes(size)}",
+                MAKE_SPACE,
             )
 
 

@@ -9,8 +9,6 @@ from gguf import GGMLQuantizationType
 from gguf.quants import quantize
 from numpy.typing import NDArray
 
-from localai.errors import QuantizeError
-
 _STORED_AS = {
     "BF16": GGMLQuantizationType.BF16,
     "F16": GGMLQuantizationType.F16,
@@ -18,10 +16,10 @@ _STORED_AS = {
 }
 
 
-def convert(values: NDArray[Any], dtype: str, target: GGMLQuantizationType, name: str) -> NDArray[Any]:
+def convert(values: NDArray[Any], dtype: str, target: GGMLQuantizationType) -> NDArray[Any]:
     """`values` of the checkpoint type `dtype` (BF16 as its bits) as `target`, in the same shape.
 
-    QuantizeError if a value of the tensor `name` is too large for F16.
+    What is too large for `target` becomes infinite.
     """
     if _STORED_AS[dtype] == target:
         return values
@@ -30,7 +28,8 @@ def convert(values: NDArray[Any], dtype: str, target: GGMLQuantizationType, name
         return wide
     if target == GGMLQuantizationType.BF16:
         return quantize(wide, target).view(np.uint16)
-    return _to_f16(wide, name)
+    with np.errstate(over="ignore"):
+        return wide.astype(np.float16)
 
 
 def widen(values: NDArray[Any], dtype: str) -> NDArray[np.float32]:
@@ -40,16 +39,6 @@ def widen(values: NDArray[Any], dtype: str) -> NDArray[np.float32]:
         np.left_shift(bits, 16, out=bits)
         return bits.view(np.float32)
     return values.astype(np.float32)
-
-
-def _to_f16(wide: NDArray[np.float32], name: str) -> NDArray[np.float16]:
-    with np.errstate(over="ignore"):
-        narrow = wide.astype(np.float16)
-    if np.isinf(narrow).any():
-        raise QuantizeError(
-            f"the tensor {name!r} has values beyond the range of F16", "Use BF16 or F32 instead"
-        )
-    return narrow
 
 
 def interleave_heads(rows: NDArray[Any], head_rows: int) -> NDArray[Any]:

@@ -7,6 +7,7 @@ bounded however large the model is.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import os
@@ -28,10 +29,14 @@ from quantize import floats
 from quantize.imatrix import ImportanceMatrix
 from quantize.plan import Output, importance_of
 from quantize.safetensors import FLOATS, StoredTensor
-from quantize.source import Source, Tensor
+from quantize.source import FLOAT_TYPES, Source, Tensor
 
 PIECE_WEIGHTS = 512 * 1024
 """About how many weights are worked on at a time, in one thread."""
+
+_FLOATS = {int(kind) for kind in FLOAT_TYPES.values()}
+_LARGEST = 1e9
+"""More than a block of any type can hold: a scale in F16 times a scale and a value of 8 bits."""
 
 OnPiece = Callable[[str, int], None]
 """Called with a tensor's name and the bytes of weight files read since the last call."""
@@ -57,16 +62,16 @@ def run(
     QuantizeError for weights that are no finite numbers or do not fit a type, CheckpointError if a file
     changes meanwhile, OSError as the system says. The files that `sinks` go to are then of no use.
     """
+    works = [_Work(tensor, sinks, importance) for tensor in source.tensors]
     for sink in sinks:
         _write_all(sink.fd, sink.output.layout.header(), 0)
         _allocate(sink.fd, sink.output.layout.nbytes)
     quants.prepare({number for sink in sinks for number in sink.output.types.values()})
-    works = {t.name: _Work(t, sinks, importance) for t in source.tensors}
-    for work in works.values():
+    for work in works:
         if work.tensor.values is not None:
             work.do(0, work.tensor.values)
     by_file: dict[Path, list[_Work]] = {path: [] for path in source.weight_files}
-    for work in works.values():
+    for work in works:
         if work.tensor.stored is not None:
             by_file[work.tensor.stored.file].append(work)
     hashes = {}
@@ -128,32 +133,42 @@ class _Work:
         """Write `rows` of the tensor, from the row `start` on: floats of its own type, or blocks as bytes."""
         tensor, base = self.tensor, int(self.tensor.base)
         dtype = tensor.stored.dtype if tensor.stored else "F32"
-        self._require_finite(rows, GGMLQuantizationType[dtype])
+        stored = GGMLQuantizationType[dtype]
+        self._require_finite(rows, stored)
         if tensor.head_rows:
             rows = floats.interleave_heads(rows, tensor.head_rows)
         based = wide = None
         for part in self._parts:
             if part.direct:
-                data = floats.convert(rows, dtype, GGMLQuantizationType(part.type), tensor.name)
+                data = floats.convert(rows, dtype, GGMLQuantizationType(part.type))
             else:
                 if based is None:
-                    based = _as_base(rows, dtype, tensor)
+                    based = rows if stored == base else floats.convert(rows, dtype, tensor.base)
+                    self._require_range(based, base, stored)
                 if part.type == base:
                     data = based
                 else:
                     wide = _wide(based, base, tensor) if wide is None else wide
+                    if _is_too_large(wide, part.type):
+                        raise self._beyond(part.type)
                     data = _quantized(part, wide, start, tensor)
-            raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-            if part.type != base and not quants.are_finite(part.type, raw):
-                kind = TENSOR_TYPES[part.type].name
-                raise QuantizeError(
-                    f"the tensor {self._called} has values beyond the range of {kind}",
-                    "Use BF16 or F32 instead",
-                )
-            _write_all(part.fd, raw.data, part.offset + tensor.bytes_as(part.type) // tensor.shape[0] * start)
+            self._require_range(data, part.type, stored)
+            offset = part.offset + tensor.bytes_as(part.type) // tensor.shape[0] * start
+            _write_all(part.fd, _bytes(data).data, offset)
+
+    def _require_range(self, data: NDArray[Any], number: int, stored: int) -> None:
+        """Whether `data` of the type `number` is still finite after it was made of the type `stored`."""
+        if number != stored and not quants.are_finite(number, _bytes(data)):
+            raise self._beyond(number)
+
+    def _beyond(self, number: int) -> QuantizeError:
+        kind = TENSOR_TYPES[number].name
+        return QuantizeError(
+            f"the tensor {self._called} has values beyond the range of {kind}", "Use BF16 or F32 instead"
+        )
 
     def _require_finite(self, rows: NDArray[Any], kind: GGMLQuantizationType) -> None:
-        if not quants.are_finite(int(kind), np.ascontiguousarray(rows).reshape(-1).view(np.uint8)):
+        if not quants.are_finite(int(kind), _bytes(rows)):
             raise QuantizeError(
                 f"the tensor {self._called} holds a value that is not a finite number",
                 "The model is damaged, or was published so: fetch it again",
@@ -186,18 +201,19 @@ def importance_for(
     return importance_of(tensor, number, output.file_type, importance)
 
 
-def _as_base(rows: NDArray[Any], dtype: str, tensor: Tensor) -> NDArray[Any]:
-    """`rows` in the precision of the whole checkpoint."""
-    if dtype == tensor.base.name:
-        return rows
-    return floats.convert(rows, dtype, tensor.base, tensor.name)
+def _bytes(data: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
 
 
 def _wide(rows: NDArray[Any], base: int, tensor: Tensor) -> NDArray[np.float32]:
     """`rows` as F32 (n, columns)."""
-    raw = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
     columns = tensor.shape[-1]
-    return quants.dequantize_rows(base, raw.reshape(-1, quants.row_bytes(base, columns)), columns)
+    return quants.dequantize_rows(base, _bytes(rows).reshape(-1, quants.row_bytes(base, columns)), columns)
+
+
+def _is_too_large(wide: NDArray[np.float32], number: int) -> bool:
+    """Whether no blocks can hold these values; ggml's sums over their squares would be infinite unseen."""
+    return number not in _FLOATS and max(wide.max(), -wide.min()) > _LARGEST
 
 
 def _quantized(part: _Part, wide: NDArray[np.float32], start: int, tensor: Tensor) -> NDArray[np.uint8]:
@@ -242,19 +258,21 @@ def _skip(file: BinaryIO, count: int, digest: Any, path: Path) -> None:
 def _pieces(file: BinaryIO, stored: StoredTensor, head_rows: int) -> Iterator[tuple[int, NDArray[Any]]]:
     """The tensor's rows, some at a time, each with the number of its first row; whole heads where they
     count."""
-    count, columns = stored.shape[0], math.prod(stored.shape[1:])
+    item = FLOATS.get(stored.dtype)
+    # A vector of blocks, which nobody makes, is one row: its numbers have no bytes of their own.
+    shape = stored.shape if item or len(stored.shape) > 1 else (1, *stored.shape)
+    count, columns = shape[0], math.prod(shape[1:])
     row_bytes = stored.nbytes // count
     step = max(1, PIECE_WEIGHTS // columns)
     if head_rows:
         step = math.ceil(step / head_rows) * head_rows
-    item = FLOATS.get(stored.dtype)
     for start in range(0, count, step):
         number = min(step, count - start)
         raw = np.empty(number * row_bytes, np.uint8)
         _fill(file, raw, stored.file)
         yield (
             start,
-            raw.view(item).reshape(number, *stored.shape[1:]) if item else raw.reshape(number, row_bytes),
+            raw.view(item).reshape(number, *shape[1:]) if item else raw.reshape(number, row_bytes),
         )
 
 
@@ -274,9 +292,13 @@ def _changed(path: Path) -> CheckpointError:
 def _allocate(fd: int, nbytes: int) -> None:
     """Have the disk set the whole file aside: if it is too full, that shows now and not after an hour."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(fd, 0, nbytes)
-    else:
-        os.ftruncate(fd, nbytes)
+        try:
+            os.posix_fallocate(fd, 0, nbytes)
+            return
+        except OSError as error:
+            if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:  # it cannot do that
+                raise
+    os.ftruncate(fd, nbytes)
 
 
 _seeking = threading.Lock()

@@ -23,6 +23,7 @@ from typing import Self
 import psutil
 
 from localai.errors import NoSpace, QuantizeError, UsageError
+from models.files import sync_folder
 from quantize import file_kinds
 
 MAKE_SPACE = "Free some space, or choose another place"
@@ -67,7 +68,7 @@ class Partial:
                 _link(self.fd, self.output)
             else:
                 self._replace()
-            _sync_folder(self.output.parent)
+            sync_folder(self.output.parent)
 
     def _open_unnamed(self) -> int:
         """A file without a name, or -1 where there is no such thing."""
@@ -104,16 +105,6 @@ def _link(fd: int, path: Path) -> None:
         os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=folder, follow_symlinks=True)
     finally:
         os.close(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def require_target(output: Path, overwrite: bool) -> None:

@@ -19,16 +19,44 @@ _CUT = (
 )
 _QWEN2 = _CUT % r"\p{N}"
 _LLAMA3 = _CUT % r"\p{N}{1,3}"
+_QWEN35 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# By the case of letters: words that begin with capitals, then others; for gpt-4o both with contractions.
+_CASED = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+%s"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*%s"
+    r"|%s| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_GPT4O = _CASED % (_CONTRACTIONS, _CONTRACTIONS, r"\p{N}{1,3}")
+_TEKKEN = _CASED % ("", "", r"\p{N}")
+# Line ends stand in DeepSeek's patterns as themselves.
+_DEEPSEEK_V3 = (
+    r"\p{N}{1,3}",
+    "[一-龥぀-ゟ゠-ヿ]+",
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"""
+    "|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+)
+_DEEPSEEK_CODER = ("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+")
 
 # fmt: off
 KNOWN = (
-    "deepseek-r1-qwen", "qwen2", "qwen35", "llama-bpe", "llama4", "smaug-bpe", "smollm", "gpt-2", "gpt-4o",
-    "default", "deepseek-llm", "deepseek-coder", "deepseek-v3", "falcon", "falcon3", "mpt", "starcoder",
-    "refact", "command-r", "stablelm2", "olmo", "dbrx", "tekken", "codeshell", "exaone", "minerva-7b",
-    "megrez", "seed-coder", "hunyuan",
+    "deepseek-r1-qwen", "qwen2", "qwen35", "llama-bpe", "llama3", "llama-v3", "llama4", "smaug-bpe",
+    "smollm", "gpt-2", "gpt-4o", "default", "deepseek-llm", "deepseek-coder", "deepseek-v3", "a.x-4.0",
+    "afmoe", "bailingmoe", "bailingmoe2", "bloom", "chameleon", "chatglm-bpe", "codeshell", "cohere2moe",
+    "command-r", "dbrx", "exaone", "exaone-moe", "exaone4", "f2llmv2", "falcon", "falcon-h1", "falcon3",
+    "gemma4", "gigachat", "glm4", "glm5", "gpt3-finnish", "granite-docling", "granite-embed-multi-311m",
+    "granite-embed-multi-97m", "grok-2", "hunyuan", "hunyuan-dense", "hy_v4", "jais", "jais-2", "jina-de",
+    "jina-es", "jina-v1-en", "jina-v2-code", "jina-v2-de", "jina-v2-es", "jina-v5-nano", "joyai-llm",
+    "kanana2", "kimi-k2", "kormo", "laguna", "lfm2", "llada-moe", "megrez", "mellum", "mellum2", "midm-2.0",
+    "minerva-7b", "minicpm5", "minimax-m2", "modern-bert", "mpt", "olmo", "phi-2", "pixtral", "poro-chat",
+    "refact", "roberta-bpe", "sarvam-moe", "seed-coder", "solar-open", "spark2_5", "stablelm2", "starcoder",
+    "superbpe", "talkie", "tekken", "tiny_aya", "trillion", "ufakzeka", "viking", "whitespace", "youtu",
 )
 # fmt: on
-"""Names of llama.cpp that `--pre-tokenizer` takes."""
+"""Names that `--pre-tokenizer` takes: all that llama.cpp (of llama-cpp-python 0.3.36) has for BPE."""
 
 # Other normalizers change the text before it is cut, and llama.cpp would not.
 _HARMLESS_NORMALIZERS = ("NFC",)
@@ -69,6 +97,16 @@ def _match(steps: list[str], ignore_merges: bool, adds_bos: bool) -> str:
             return "deepseek-r1-qwen" if adds_bos else "qwen2"  # one and the same to llama.cpp
         case [pattern, "bytes"], _ if pattern == f"split {_LLAMA3}":
             return "llama-bpe" if ignore_merges else "smaug-bpe"
+        case [pattern, "bytes"], False if pattern == f"split {_QWEN35}":
+            return "qwen35"
+        case [pattern, "bytes"], False if pattern == f"split {_GPT4O}":
+            return "gpt-4o"
+        case [pattern, "bytes"], True if pattern == f"split {_TEKKEN}":
+            return "tekken"
+        case [*patterns, "bytes"], False if patterns == [f"split {cut}" for cut in _DEEPSEEK_V3]:
+            return "deepseek-v3"
+        case [*patterns, "digits", "bytes"], False if patterns == [f"split {cut}" for cut in _DEEPSEEK_CODER]:
+            return "deepseek-coder"
         case ["digits", "bytes with gpt-2's pattern"], False:
             return "smollm"
         case ["bytes with gpt-2's pattern"], False:

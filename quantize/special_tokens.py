@@ -14,9 +14,11 @@ from typing import Any
 from gguf import GGUFWriter
 
 from localai.errors import CheckpointError
-from quantize.checkpoint import Checkpoint
+from quantize import strict_json
+from quantize.checkpoint import Checkpoint, require_inside
 
-_KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+"""What a special token can be for, in the order of transformers and of llama.cpp's converter."""
 
 
 @dataclass
@@ -43,7 +45,7 @@ def read_special_tokens(checkpoint: Checkpoint, tokenizer: dict[str, Any], vocab
     """The special tokens of `checkpoint`, whose tokenizer.json is `tokenizer`."""
     folder = checkpoint.folder
     config = checkpoint.tokenizer_config
-    texts = {kind: _text(config.get(f"{kind}_token")) for kind in _KINDS}
+    texts = {kind: token_text(config.get(f"{kind}_token")) for kind in KINDS}
     texts["bos"] = texts["bos"] or texts["cls"]
     texts["eos"] = texts["eos"] or texts["sep"]
     found = SpecialTokens(chat_template=_chat_template(folder, config))
@@ -76,7 +78,8 @@ def _read_ids(
                 ids.setdefault(kind, number)
 
 
-def _text(token: Any) -> str:
+def token_text(token: Any) -> str:
+    """The text of a token as tokenizer_config.json has it: plain, or an object with its properties."""
     match token:
         case str(text) | {"content": str(text)}:
             return text
@@ -86,16 +89,33 @@ def _text(token: Any) -> str:
 
 def _chat_template(folder: Path, config: dict[str, Any]) -> str | list[dict[str, str]] | None:
     """As one text, or as a list of named ones, as `tokenizer.chat_template` takes them."""
-    if "chat_template" in config:
-        template = config["chat_template"]
-        named = isinstance(template, list) and all(
-            isinstance(one, dict) and all(isinstance(value, str) for value in one.values())
-            for one in template
-        )
-        return template if isinstance(template, str) or named else None
+    template = config["chat_template"] if "chat_template" in config else _template_of_its_own(folder)
+    named = isinstance(template, list) and all(
+        isinstance(one, dict) and all(isinstance(value, str) for value in one.values()) for one in template
+    )
+    return template if isinstance(template, str) or named else None
+
+
+def _template_of_its_own(folder: Path) -> Any:
+    """The template from files of its own: `chat_template.jinja` and what adds to it, or the older .json."""
     path = folder / "chat_template.jinja"
     if not path.is_file():
-        return None
+        return strict_json.read_optional(folder / "chat_template.json").get("chat_template")
+    additional = [
+        one for one in sorted((folder / "additional_chat_templates").glob("*.jinja")) if one.is_file()
+    ]
+    for one in additional:
+        require_inside(folder, one)
+    if not additional:
+        return _read_text(path)
+    return [
+        {"name": "default", "template": _read_text(path)},
+        *({"name": one.stem, "template": _read_text(one)} for one in additional),
+    ]
+
+
+def _read_text(path: Path) -> str:
+    """The text of `path`; CheckpointError if it cannot be read."""
     try:
         return path.read_bytes().decode("utf-8").replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -111,6 +131,12 @@ def _read_post_processor(processor: Any, texts: dict[str, str], add: dict[str, b
         case {"type": "ByteLevel"}:
             add.setdefault("bos", False)
             add.setdefault("eos", False)
+        case {"type": "RobertaProcessing"}:
+            add |= {"bos": True, "eos": True, "sep": True}
+            for kind in ("cls", "sep"):
+                match processor.get(kind):
+                    case [str(text), *_]:
+                        texts[kind] = texts[kind] or text
         case {"type": "TemplateProcessing", "single": list(single)}:
             pair = processor.get("pair")
             _read_template(single, pair if isinstance(pair, list) else [], texts, add)
@@ -125,7 +151,7 @@ def _read_template(single: list[Any], pair: list[Any], texts: dict[str, str], ad
         if first not in (texts["bos"], texts["cls"]):
             texts["bos"] = texts["bos"] or first
             texts["cls"] = texts["cls"] or first
-        add["bos"] = True
+        add["bos"] = first in (texts["bos"], texts["cls"])
     if last:
         if last != texts["eos"]:
             previous = "eot" if "eot" not in texts else "eom"

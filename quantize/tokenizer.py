@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from gguf import GGUFWriter, TokenType
 from localai.errors import CheckpointError, UnsupportedModel
 from quantize import pretokenizer, strict_json
 from quantize.checkpoint import Checkpoint
-from quantize.special_tokens import SpecialTokens, read_special_tokens
+from quantize.special_tokens import KINDS, SpecialTokens, read_special_tokens, token_text
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def read_vocabulary(checkpoint: Checkpoint, vocab_size: int, pre_tokenizer: str 
     tokenizer = strict_json.read_object(path)
     _require_byte_level_bpe(tokenizer)
     added = _added_tokens(tokenizer)
+    _add_declared(added, tokenizer["model"]["vocab"], checkpoint, vocab_size)
     special = read_special_tokens(checkpoint, tokenizer, vocab_size)
     if pre_tokenizer:
         name = pretokenizer.require_known(pre_tokenizer)
@@ -88,6 +90,69 @@ def _added_tokens(tokenizer: dict[str, Any]) -> dict[int, dict[str, Any]]:
                     f"tokenizer.json has a malformed added token: {str(token)[:100]}", _FETCH_AGAIN
                 )
     return {token["id"]: token for token in added}
+
+
+def _add_declared(
+    added: dict[int, dict[str, Any]], vocab: dict[str, Any], checkpoint: Checkpoint, vocab_size: int
+) -> None:
+    """Put into `added` what only the files beside tokenizer.json say of added tokens.
+
+    As transformers does: what is declared there wins, and a token without a number gets the next free one.
+    One that has no row in the embedding is left out: the model cannot know it.
+    """
+    numbers = {entry["content"]: number for number, entry in added.items()}
+    for entry in _declared(checkpoint, numbers):
+        text = entry["content"]
+        free = max(len(vocab), 1 + max(added, default=-1))
+        number = numbers.get(text, vocab.get(text, free))
+        if text and type(number) is int and number < vocab_size:
+            added[number] = entry
+            numbers[text] = number
+
+
+def _declared(checkpoint: Checkpoint, known: Container[str]) -> Iterator[dict[str, Any]]:
+    """The added tokens that tokenizer_config.json or added_tokens.json declare; then the special tokens, if
+    they are not `known` otherwise."""
+    config = checkpoint.tokenizer_config
+    special = list(_special_texts(config))
+    listed = config.get("added_tokens_decoder")
+    if listed is None:
+        older = strict_json.read_optional(checkpoint.folder / "added_tokens.json")
+        listed = {number: {"content": text} for text, number in older.items()}
+    if not isinstance(listed, dict):
+        raise CheckpointError("tokenizer_config.json has an added_tokens_decoder of no use", _FETCH_CONFIG)
+    seen = set()
+    for _, entry in sorted(listed.items(), key=lambda item: _number(item[0])):
+        match entry:
+            case {"content": str(text)}:
+                seen.add(text)
+                is_special = bool(entry.get("special")) or text in special
+                yield {"normalized": not is_special, **entry, "special": is_special}
+            case _:
+                raise CheckpointError(f"a declared token is malformed: {str(entry)[:100]}", _FETCH_CONFIG)
+    for text in dict.fromkeys(special):
+        if text not in known and text not in seen:
+            yield {"content": text, "special": True, "normalized": False}
+
+
+def _number(text: Any) -> int:
+    try:
+        return int(text)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"a declared token has the number {str(text)[:100]!r}", _FETCH_CONFIG
+        ) from error
+
+
+def _special_texts(config: dict[str, Any]) -> Iterator[str]:
+    """The special tokens that tokenizer_config.json names, in transformers' order."""
+    more: list[Any] = []
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        named = config.get(key)
+        more += named.values() if isinstance(named, dict) else named if isinstance(named, list) else []
+    for token in [*(config.get(f"{kind}_token") for kind in KINDS), *more]:
+        if text := token_text(token):
+            yield text
 
 
 def _tokens(
@@ -174,4 +239,5 @@ def _merge(merge: Any) -> str:
 
 
 _FETCH_AGAIN = "Fetch tokenizer.json again"
+_FETCH_CONFIG = "Fetch tokenizer_config.json and added_tokens.json again"
 _ONLY_BPE = "Supported is byte-level BPE, which all DeepSeek-R1 distills have"

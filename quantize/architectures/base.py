@@ -34,6 +34,7 @@ class Rope(msgspec.Struct, frozen=True, kw_only=True):
     attention_factor: float | None = None
     beta_fast: float | None = None
     beta_slow: float | None = None
+    partial_rotary_factor: float | None = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +50,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_position_embeddings: Count
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = False
+    attention_bias: bool = False
+    hidden_act: str = "silu"
     rope: Rope = Rope()
 
     @property
@@ -64,16 +67,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_config(raw: dict[str, Any]) -> Config:
     """`raw` checked, in the form of transformers 4 (rope_theta, rope_scaling) or 5 (rope_parameters)."""
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        raise CheckpointError(
-            f"config.json has the rope parameters {rope!r}, which are not an object", CORRECT
-        )
-    rope = {"theta": raw.get("rope_theta", 10000.0), "attention_factor": rope.get("attn_factor"), **rope}
-    rope["kind"] = str(rope.get("rope_type", rope.get("type", "default"))).lower()
-    rope["theta"] = rope.get("rope_theta", rope["theta"])
     try:
-        config = msgspec.convert({**raw, "rope": rope}, Config)
+        config = msgspec.convert({**raw, "rope": _rope(raw)}, Config)
     except msgspec.ValidationError as error:
         raise CheckpointError(
             f"config.json does not describe the model properly: {error}", CORRECT
@@ -91,6 +86,33 @@ def read_config(raw: dict[str, Any]) -> Config:
             CORRECT,
         )
     return config
+
+
+def _rope(raw: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `Rope` from either form; what is left out means what it means to transformers."""
+    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if not isinstance(rope, dict):
+        raise CheckpointError(
+            f"config.json has the rope parameters {rope!r}, which are not an object", CORRECT
+        )
+    if any(isinstance(value, dict) for value in rope.values()):
+        raise UnsupportedModel(
+            "config.json has different rope parameters for different layers, which is not supported",
+            "Supported are models that rotate alike in every layer",
+        )
+    found = {
+        "theta": raw.get("rope_theta", 10000.0),
+        "partial_rotary_factor": raw.get("partial_rotary_factor"),
+        "attention_factor": rope.get("attn_factor"),
+        **rope,
+    }
+    found["kind"] = str(rope.get("rope_type", rope.get("type", "default"))).lower()
+    found["theta"] = rope.get("rope_theta", found["theta"])
+    if found["kind"] in {"llama3", "yarn"} and found.get("original_max_position_embeddings") is None:
+        found["original_max_position_embeddings"] = raw.get(
+            "original_max_position_embeddings", raw.get("max_position_embeddings")
+        )
+    return found
 
 
 def _check_floats(config: Config) -> None:
@@ -134,6 +156,8 @@ class Family:
     architecture: ClassVar[str]
     """Its name in `general.architecture`."""
     rope_kinds: ClassVar[frozenset[str]] = frozenset({"default", "linear", "yarn"})
+    defaults: ClassVar[dict[str, int]] = {}
+    """What config.json means where it leaves out a number: transformers' defaults for the family."""
 
     def check(self, config: Config) -> None:
         """UnsupportedModel if this family has no such model."""
@@ -148,9 +172,15 @@ class Family:
             raise CheckpointError(
                 f"config.json has the rope scaling {rope.kind!r} without its factor", CORRECT
             )
-        if rope.kind == "yarn" and rope.original_max_position_embeddings is None:
-            raise CheckpointError(
-                "config.json has yarn rope scaling without original_max_position_embeddings", CORRECT
+        if rope.partial_rotary_factor not in {None, 1.0}:
+            raise UnsupportedModel(
+                f"config.json rotates {rope.partial_rotary_factor:.0%} of each head, which is not supported",
+                "Supported are models that rotate whole heads",
+            )
+        if config.hidden_act not in {"silu", "swish"}:
+            raise UnsupportedModel(
+                f"config.json asks for the activation {config.hidden_act!r}, which is not supported",
+                f"llama.cpp's {self.architecture} has silu",
             )
 
     def tensors(self, config: Config) -> Iterator[Expected]:
@@ -158,8 +188,9 @@ class Family:
         wide, vocab = config.hidden_size, config.vocab_size
         yield Expected("model.embed_tokens.weight", "token_embd.weight", (vocab, wide))
         yield Expected("model.norm.weight", "output_norm.weight", (wide,))
-        if not config.tie_word_embeddings:
-            yield Expected("lm_head.weight", "output.weight", (vocab, wide))
+        # Some checkpoints hold a tied embedding twice; llama.cpp's converter then writes it twice.
+        tied = config.tie_word_embeddings
+        yield Expected("lm_head.weight", "output.weight", (vocab, wide), optional=tied)
         for i in range(config.num_hidden_layers):
             for layer in self.layer(config):
                 yield Expected(

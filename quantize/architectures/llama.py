@@ -24,6 +24,7 @@ class Llama(Family):
 
     architecture = "llama"
     rope_kinds = Family.rope_kinds | {"llama3"}
+    defaults = Family.defaults | {"max_position_embeddings": 2048}
 
     def check(self, config: Config) -> None:
         super().check(config)

@@ -138,10 +138,18 @@ def shapes(config: dict) -> dict[str, tuple[int, ...]]:
             "mlp.down_proj": (wide, middle),
         }.items():
             found[f"{layer}.{name}.weight"] = shape
-        qwen = config["architectures"] == ["Qwen2ForCausalLM"]
+        (family,) = config["architectures"]
         for name, rows in {"q_proj": queries, "k_proj": keys, "v_proj": keys}.items():
-            if qwen or config.get("attention_bias"):
+            if family == "Qwen2ForCausalLM" or config.get("attention_bias"):
                 found[f"{layer}.self_attn.{name}.bias"] = (rows,)
+        if config.get("attention_bias"):
+            found[f"{layer}.self_attn.o_proj.bias"] = (wide,)
+        if config.get("mlp_bias"):
+            for name, rows in {"gate_proj": middle, "up_proj": middle, "down_proj": wide}.items():
+                found[f"{layer}.mlp.{name}.bias"] = (rows,)
+        if family == "Qwen3ForCausalLM":
+            for name in ("q_norm", "k_norm"):
+                found[f"{layer}.self_attn.{name}.weight"] = (size,)
     found["model.norm.weight"] = (wide,)
     if not config["tie_word_embeddings"]:
         found["lm_head.weight"] = (vocab, wide)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType
 
-from localai.errors import CheckpointError, LocalAIError, UnsupportedModel
-from quantize import floats, plan
+from localai.errors import CheckpointError, UnsupportedModel
+from quantize import floats, from_checkpoint
 from quantize.architectures import family_and_config
 from quantize.architectures.base import Rope, read_config
 from quantize.architectures.llama import llama3_factors
 from quantize.checkpoint import open_checkpoint
+from quantize.source import Tensor
 from tests.quantize.making import make_checkpoint
 
 CONFIG = {
@@ -118,11 +121,23 @@ BAD_CONFIGS = {
     "another architecture": ({"architectures": ["MambaForCausalLM"]}, UnsupportedModel, "MambaForCausalLM"),
     "longrope": ({"rope_scaling": {"type": "longrope"}}, UnsupportedModel, "longrope"),
     "linear without factor": ({"rope_scaling": {"type": "linear"}}, CheckpointError, "without its factor"),
-    "yarn without context": (
-        {"rope_scaling": {"type": "yarn", "factor": 4}},
-        CheckpointError,
-        "original_max",
+    "qwen2 with heads of another width": (
+        {"architectures": ["Qwen2ForCausalLM"], "num_key_value_heads": 4, "head_dim": 32},
+        UnsupportedModel,
+        "4 heads of 32",
     ),
+    "qwen3 with biases": (
+        {"architectures": ["Qwen3ForCausalLM"], "num_key_value_heads": 4, "attention_bias": True},
+        UnsupportedModel,
+        "biases",
+    ),
+    "heads that rotate in part": ({"partial_rotary_factor": 0.5}, UnsupportedModel, "rotates 50%"),
+    "rope by the kind of layer": (
+        {"rope_parameters": {"full_attention": {"rope_type": "default"}}},
+        UnsupportedModel,
+        "for different layers",
+    ),
+    "another activation": ({"hidden_act": "gelu"}, UnsupportedModel, "'gelu'"),
     "llama3 upside down": (
         {"rope_scaling": {"type": "llama3", **LLAMA3, "low_freq_factor": 4.0}},
         CheckpointError,
@@ -192,17 +207,36 @@ def test_an_unknown_architecture_lists_the_known() -> None:
         family_and_config({**CONFIG, "architectures": ["GPT2LMHeadModel"]})
     assert "LlamaForCausalLM" in caught.value.hint
     assert "Qwen2ForCausalLM" in caught.value.hint
+    assert "Qwen3ForCausalLM" in caught.value.hint
 
 
-def planned(folder: Path, **changes) -> dict[str, plan.PlannedTensor]:
+def test_what_qwen3_leaves_out_is_what_transformers_takes_for_it() -> None:
+    raw = {**CONFIG, "architectures": ["Qwen3ForCausalLM"], "num_attention_heads": 32}
+    del raw["max_position_embeddings"]
+    _, config = family_and_config(raw)
+    assert (config.head_size, config.kv_heads, config.max_position_embeddings) == (128, 32, 32768)
+    _, config = family_and_config({**raw, "num_key_value_heads": None, "head_dim": 16})
+    assert (config.head_size, config.kv_heads) == (16, 32)
+
+
+@pytest.mark.parametrize("kind", ["llama3", "yarn"])
+def test_scaled_rope_without_its_first_context_takes_the_models(kind: str) -> None:
+    scaling = {"rope_type": kind, "factor": 4.0}
+    assert read_config({**CONFIG, "rope_scaling": scaling}).rope.original_max_position_embeddings == 1024
+    named = read_config({**CONFIG, "rope_scaling": scaling, "original_max_position_embeddings": 256})
+    assert named.rope.original_max_position_embeddings == 256
+
+
+def planned(folder: Path, **changes) -> dict[str, Tensor]:
     make_checkpoint(folder, **changes)
     return planned_of(folder)
 
 
-def planned_of(folder: Path) -> dict[str, plan.PlannedTensor]:
+def planned_of(folder: Path) -> dict[str, Tensor]:
     checkpoint = open_checkpoint(folder)
     family, config = family_and_config(checkpoint.config)
-    return {t.name: t for t in plan.plan_tensors(checkpoint, family, config, "BF16")}
+    matrix = GGMLQuantizationType.BF16
+    return {t.name: t for t in from_checkpoint.plan_tensors(checkpoint, family, config, matrix)}
 
 
 def test_llama_names(tmp_path: Path) -> None:
@@ -225,6 +259,15 @@ def test_qwen2_has_biases_and_no_permutation(tmp_path: Path) -> None:
     assert not any(tensor.head_rows for tensor in found.values())
 
 
+def test_qwen3_has_norms_of_heads(tmp_path: Path) -> None:
+    found = planned(tmp_path / "m", architectures=["Qwen3ForCausalLM"], head_dim=32)
+    assert found["blk.1.attn_q_norm.weight"].shape == (32,)
+    assert found["blk.1.attn_k_norm.weight"].shape == (32,)
+    assert found["blk.1.attn_q.weight"].shape == (128, 64)
+    assert found["blk.1.attn_output.weight"].shape == (64, 128)
+    assert not any(tensor.head_rows or tensor.name.endswith(".bias") for tensor in found.values())
+
+
 def test_llama_with_biases_permutes_them(tmp_path: Path) -> None:
     found = planned(tmp_path / "m", attention_bias=True)
     assert found["blk.0.attn_q.bias"].head_rows == 16
@@ -233,6 +276,14 @@ def test_llama_with_biases_permutes_them(tmp_path: Path) -> None:
 
 def test_tied_embeddings_have_no_output(tmp_path: Path) -> None:
     assert "output.weight" not in planned(tmp_path / "m", tie_word_embeddings=True)
+
+
+@pytest.mark.parametrize("family", ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"])
+def test_a_tied_embedding_that_is_stored_twice_is_written_twice(tmp_path: Path, family: str) -> None:
+    make_checkpoint(tmp_path / "m", architectures=[family], head_dim=16)
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    (tmp_path / "m" / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    assert "output.weight" in planned_of(tmp_path / "m")
 
 
 def test_a_stated_head_size_is_taken(tmp_path: Path) -> None:
@@ -267,5 +318,6 @@ def test_weights_that_do_not_fit_config(tmp_path: Path, made: dict, said: dict, 
 
 def test_other_dtypes_are_refused_by_name(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "m", dtype="F8_E4M3")
-    with pytest.raises(LocalAIError, match="F8_E4M3"):
+    with pytest.raises(UnsupportedModel, match="F8_E4M3") as caught:
         planned_of(tmp_path / "m")
+    assert "BF16" in caught.value.hint

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from localai.errors import CheckpointError
+from localai.errors import CheckpointError, UnsupportedModel
 from quantize.checkpoint import INDEX, open_checkpoint
 from tests.quantize.making import make_checkpoint, safetensors
 
@@ -209,11 +209,64 @@ def test_other_things_than_folders(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "x.gguf")
 
 
-def test_the_layout_of_the_hub_cache_is_read(tmp_path: Path) -> None:
-    make_checkpoint(tmp_path / "blobs")
-    snapshot = tmp_path / "snapshots" / "0123"
+def as_in_the_hubs_cache(folder: Path, repository: str = "models--x--y") -> Path:
+    """A checkpoint laid out as the hub's cache does it; the snapshot's folder."""
+    blobs, snapshot = folder / repository / "blobs", folder / repository / "snapshots" / "0123"
+    make_checkpoint(blobs)
     snapshot.mkdir(parents=True)
-    for file in (tmp_path / "blobs").iterdir():
+    for file in blobs.iterdir():
         (snapshot / file.name).symlink_to(Path("../../blobs") / file.name)
-    tensors = open_checkpoint(snapshot).tensors
+    return snapshot
+
+
+def test_the_layout_of_the_hub_cache_is_read(tmp_path: Path) -> None:
+    tensors = open_checkpoint(as_in_the_hubs_cache(tmp_path)).tensors
     assert np.isfinite(tensors["model.norm.weight"].rows(0, 64)).all()
+    (tmp_path / "short").symlink_to(tmp_path / "models--x--y" / "snapshots" / "0123")
+    assert open_checkpoint(tmp_path / "short").tensors.keys() == tensors.keys()
+
+
+def test_links_within_the_folder_are_followed(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").rename(tmp_path / "m" / "weights")
+    (tmp_path / "m" / "model.safetensors").symlink_to("weights")
+    assert open_checkpoint(tmp_path / "m").tensors
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "chat_template.jinja", "README.md"])
+def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    make_checkpoint(tmp_path / "m")
+    (tmp_path / "m" / name).unlink(missing_ok=True)
+    (tmp_path / "secret").write_text("{}")
+    (tmp_path / "m" / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(CheckpointError, match=f"{name} is a link to .*secret, which is outside") as caught:
+        open_checkpoint(tmp_path / "m")
+    assert "hub's cache" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "target", ["models--x--z/blobs/f", "models--x--y/f", "f", "models--x--y/blobs/deep/f"]
+)
+def test_a_link_out_of_the_hubs_cache_is_refused(tmp_path: Path, target: str) -> None:
+    snapshot = as_in_the_hubs_cache(tmp_path)
+    (tmp_path / target).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / target).write_text("{}")
+    (snapshot / "generation_config.json").unlink()
+    (snapshot / "generation_config.json").symlink_to(tmp_path / target)
+    with pytest.raises(CheckpointError, match="outside of the checkpoint's folder"):
+        open_checkpoint(snapshot)
+
+
+def test_a_folder_that_only_looks_like_the_cache_may_not_link_out(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="outside of the checkpoint's folder"):
+        open_checkpoint(as_in_the_hubs_cache(tmp_path, "x"))
+
+
+def test_models_for_other_uses_are_refused(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "embedder")
+    (tmp_path / "embedder" / "modules.json").write_text("[]")
+    with pytest.raises(UnsupportedModel, match="embedding model"):
+        open_checkpoint(tmp_path / "embedder")
+    make_checkpoint(tmp_path / "Qwen3-Reranker-0.6B")
+    with pytest.raises(UnsupportedModel, match="ranks documents"):
+        open_checkpoint(tmp_path / "Qwen3-Reranker-0.6B")

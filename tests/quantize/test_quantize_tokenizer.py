@@ -144,8 +144,97 @@ def test_the_chat_template_may_have_its_own_file(tmp_path: Path) -> None:
     assert vocabulary(tmp_path, tiny(), chat_template="{{ x }}").special.chat_template == "{{ x }}"
 
 
+def test_what_only_tokenizer_config_declares_is_added_as_transformers_adds_it(tmp_path: Path) -> None:
+    """Numbers as convert_hf_to_gguf.py of llama-cpp-python 0.3.36 has them, with transformers 4 and 5."""
+    found = vocabulary(
+        tmp_path,
+        tiny(),
+        added_tokens_decoder={
+            "5": {"content": "<think>", "special": True, "normalized": False},
+            "9": {"content": "<new>", "special": False, "normalized": False},
+        },
+        pad_token="<pad!>",
+        bos_token={"content": "<bos>"},
+        unk_token=None,
+        extra_special_tokens={"image": "b", "far": "<too far>"},
+    )
+    assert found.tokens == ["a", "b", "Ġ", "ab", "<bos>", "<think>", "[PAD6]", "<|call|>", "<new>", "<pad!>"]
+    assert found.types == [NORMAL, CONTROL, NORMAL, NORMAL, CONTROL, CONTROL, UNUSED, CONTROL, USER, CONTROL]
+    assert "pad" not in found.special.ids
+
+
+def test_added_tokens_json_is_read_where_nothing_newer_is(tmp_path: Path) -> None:
+    (tmp_path / "added_tokens.json").write_text('{"<x>": 9}')
+    assert vocabulary(tmp_path, tiny()).tokens[8:] == ["<x>", "[PAD9]"]
+    assert vocabulary(tmp_path, tiny(), added_tokens_decoder={}).tokens[8:] == ["[PAD8]", "[PAD9]"]
+
+
+@pytest.mark.parametrize("declared", [[], {"x": {"content": "y"}}, {"8": "y"}, {"8": {"content": 3}}])
+def test_malformed_declarations_are_refused(tmp_path: Path, declared: object) -> None:
+    with pytest.raises(CheckpointError, match=r"declared|added_tokens_decoder") as caught:
+        vocabulary(tmp_path, tiny(), added_tokens_decoder=declared)
+    assert caught.value.hint
+
+
+def test_an_older_chat_template_and_additional_ones(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.json").write_text('{"chat_template": "older"}')
+    assert vocabulary(tmp_path, tiny()).special.chat_template == "older"
+    (tmp_path / "chat_template.jinja").write_text("own")
+    assert vocabulary(tmp_path, tiny()).special.chat_template == "own"
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tools.jinja").write_text("more")
+    assert vocabulary(tmp_path, tiny()).special.chat_template == [
+        {"name": "default", "template": "own"},
+        {"name": "tools", "template": "more"},
+    ]
+
+
+def test_an_additional_template_may_not_be_a_link_to_elsewhere(tmp_path: Path) -> None:
+    folder = tmp_path / "m" / "additional_chat_templates"
+    folder.mkdir(parents=True)
+    (tmp_path / "secret").write_text("x")
+    (folder / "tools.jinja").symlink_to(tmp_path / "secret")
+    (tmp_path / "m" / "chat_template.jinja").write_text("own")
+    with pytest.raises(CheckpointError, match="outside of the checkpoint's folder"):
+        vocabulary(tmp_path / "m", tiny())
+
+
+def test_roberta_processing_adds_all_three(tmp_path: Path) -> None:
+    processor = {"type": "RobertaProcessing", "cls": ["<bos>", 4], "sep": ["<|call|>", 7]}
+    found = vocabulary(tmp_path, tiny() | {"post_processor": processor}, sep_token=None)
+    assert found.special.add == {"bos": True, "eos": True, "sep": True}
+    assert found.special.ids == {"sep": 7, "cls": 4}
+
+
+def test_a_template_that_begins_with_another_token_than_bos_adds_none(tmp_path: Path) -> None:
+    tokenizer = tiny() | {"post_processor": TEMPLATE}
+    found = vocabulary(tmp_path, tokenizer, cls_token="<|call|>")
+    assert found.special.add["bos"] is False
+
+
 LLAMA_CUT = QWEN_CUT.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 DIGITS = {"type": "Digits", "individual_digits": True}
+QWEN35_CUT = QWEN_CUT.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(r"[^\s\p{L}\p", r"[^\s\p{L}\p{M}\p")
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+TEKKEN_CUT = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*|\p{{N}}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+GPT4O_CUT = (
+    TEKKEN_CUT.replace(f"{LOWER}+|", f"{LOWER}+{CONTRACTIONS}|")
+    .replace(f"{LOWER}*|", f"{LOWER}*{CONTRACTIONS}|")
+    .replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+)
+# As it stands in DeepSeek-V3's tokenizer.json, escapes and all.
+DEEPSEEK_CUT = json.loads(
+    r""""[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"""
+    r'''| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"'''
+)
+DEEPSEEK_V3 = sequence(split(r"\p{N}{1,3}"), split("[一-龥\u3040-ゟ゠-ヿ]+"), split(DEEPSEEK_CUT), BYTES)
+DEEPSEEK_CODER = sequence(
+    split("[\r\n]"), split(r"\s?\p{L}+"), split(r"\s?\p{P}+"), split("[一-龥ࠀ-一가-\ud7ff]+"), DIGITS, BYTES
+)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +243,11 @@ DIGITS = {"type": "Digits", "individual_digits": True}
         (sequence(split(QWEN_CUT), BYTES), {}, "qwen2"),
         (sequence(split(LLAMA_CUT), BYTES), {"ignore_merges": True}, "llama-bpe"),
         (sequence(split(LLAMA_CUT), BYTES), {}, "smaug-bpe"),
+        (sequence(split(QWEN35_CUT), BYTES), {}, "qwen35"),
+        (sequence(split(GPT4O_CUT), BYTES), {}, "gpt-4o"),
+        (sequence(split(TEKKEN_CUT), BYTES), {"ignore_merges": True}, "tekken"),
+        (DEEPSEEK_V3, {}, "deepseek-v3"),
+        (DEEPSEEK_CODER, {}, "deepseek-coder"),
         (sequence(DIGITS, GPT2), {}, "smollm"),
         (GPT2, {}, "gpt-2"),
         (sequence(GPT2), {}, "gpt-2"),
