@@ -114,7 +114,7 @@ def _declared(checkpoint: Checkpoint, known: Container[str]) -> Iterator[dict[st
     """The added tokens that tokenizer_config.json or added_tokens.json declare; then the special tokens, if
     they are not `known` otherwise."""
     config = checkpoint.tokenizer_config
-    special = list(_special_texts(config))
+    special = list(_special_texts({**_defaults(checkpoint), **config}))
     listed = config.get("added_tokens_decoder")
     if listed is None:
         older = strict_json.read_optional(checkpoint.folder / "added_tokens.json")
@@ -133,6 +133,16 @@ def _declared(checkpoint: Checkpoint, known: Container[str]) -> Iterator[dict[st
     for text in dict.fromkeys(special):
         if text not in known and text not in seen:
             yield {"content": text, "special": True, "normalized": False}
+
+
+def _defaults(checkpoint: Checkpoint) -> dict[str, str]:
+    """The special tokens that the tokenizer's class has where tokenizer_config.json does not state them.
+
+    transformers (5) takes its Qwen2Tokenizer for these; stated as null, there is none, as in R1's own files.
+    """
+    model, kind = checkpoint.config.get("model_type"), checkpoint.tokenizer_config.get("tokenizer_class")
+    is_qwen2 = model == "qwen2" or kind in _QWEN2 or (kind is None and model == "qwen3")
+    return {"unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"} if is_qwen2 else {}
 
 
 def _number(text: Any) -> int:
@@ -238,6 +248,7 @@ def _merge(merge: Any) -> str:
             raise CheckpointError(f"tokenizer.json has a malformed merge: {str(merge)[:100]}", _FETCH_AGAIN)
 
 
+_QWEN2 = {"Qwen2Tokenizer", "Qwen2TokenizerFast"}
 _FETCH_AGAIN = "Fetch tokenizer.json again"
 _FETCH_CONFIG = "Fetch tokenizer_config.json and added_tokens.json again"
 _ONLY_BPE = "Supported is byte-level BPE, which all DeepSeek-R1 distills have"

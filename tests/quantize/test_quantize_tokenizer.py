@@ -364,3 +364,25 @@ def test_the_full_r1_tokenizer(tmp_path: Path) -> None:
     assert [found.tokens[i] for i in (151643, 151648)] == ["<｜end▁of▁sentence｜>", "<think>"]
     assert [found.types[i] for i in (0, 151643, 151648, 151665)] == [NORMAL, CONTROL, USER, UNUSED]
     assert found.tokens[151935] == "[PAD151935]"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "added"),
+    [
+        ("qwen2", {}, True),
+        ("qwen2", {"unk_token": None}, True),
+        ("qwen2", {"unk_token": None, "pad_token": "<｜end▁of▁sentence｜>"}, False),
+        ("qwen3", {}, False),
+        ("qwen3", {"tokenizer_class": None}, True),
+        ("llama", {}, False),
+        ("llama", {"tokenizer_class": "Qwen2Tokenizer"}, True),
+    ],
+)
+def test_what_qwen2s_class_has_by_default(model_type: str, changes: dict, added: bool) -> None:
+    """As the converter with transformers 5: unstated, unknown and padding are a token of their own."""
+    stated = {**json.loads((NANO / "tokenizer_config.json").read_text()), **changes}
+    found = read_vocabulary(Checkpoint(NANO, {"model_type": model_type}, {}, stated, {}), 512)
+    assert (found.tokens[456], found.types[456]) == (
+        ("<|endoftext|>", CONTROL) if added else ("[PAD456]", UNUSED)
+    )
+    assert (found.tokens[457], found.types[457]) == ("[PAD457]", UNUSED)
