@@ -168,20 +168,32 @@ def _special_texts(config: dict[str, Any]) -> Iterator[str]:
 def _tokens(
     vocab: dict[str, Any], added: dict[int, dict[str, Any]], vocab_size: int
 ) -> tuple[list[str], list[int]]:
-    tokens = [f"[PAD{i}]" for i in range(vocab_size)]
-    types = [int(TokenType.UNUSED)] * vocab_size
-    for token, number in vocab.items():
-        _require_in_range(token, number, vocab_size)
-        if types[number] != TokenType.UNUSED:
-            raise CheckpointError(
-                f"tokenizer.json gives {token!r} the number {number}, which {tokens[number]!r} has",
-                _FETCH_AGAIN,
-            )
-        tokens[number], types[number] = token, int(TokenType.NORMAL)
+    _require_distinct(vocab, vocab_size)
+    known = dict(zip(vocab.values(), vocab, strict=True))
+    tokens = [known[i] if i in known else f"[PAD{i}]" for i in range(vocab_size)]  # noqa: SIM401 - quicker
+    normal, unused = int(TokenType.NORMAL), int(TokenType.UNUSED)
+    types = [normal if i in known else unused for i in range(vocab_size)]
     for number, entry in added.items():
         _require_in_range(entry["content"], number, vocab_size)
         tokens[number], types[number] = _added(entry)
     return tokens, types
+
+
+def _require_distinct(vocab: dict[str, Any], vocab_size: int) -> None:
+    """CheckpointError unless each token has a number of its own that the embedding has a row for."""
+    numbers = list(vocab.values())
+    distinct = set(map(type, numbers)) <= {int} and len(set(numbers)) == len(numbers)
+    if distinct and (not numbers or (min(numbers) >= 0 and max(numbers) < vocab_size)):
+        return  # quick: there are 150,000 of them
+    seen: dict[int, str] = {}
+    for token, number in vocab.items():
+        _require_in_range(token, number, vocab_size)
+        if number in seen:
+            raise CheckpointError(
+                f"tokenizer.json gives {token!r} the number {number}, which {seen[number]!r} has",
+                _FETCH_AGAIN,
+            )
+        seen[number] = token
 
 
 def _require_in_range(token: str, number: Any, vocab_size: int) -> None:
@@ -235,6 +247,8 @@ def _merges(merges: Any) -> list[str]:
         return []
     if not isinstance(merges, list):
         raise CheckpointError("tokenizer.json has merges that are not a list", _FETCH_AGAIN)
+    if all(type(merge) is str and merge.count(" ") == 1 and len(merge) > 2 for merge in merges):
+        return merges
     return [_merge(merge) for merge in merges]
 
 
