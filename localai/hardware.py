@@ -45,7 +45,8 @@ def available_memory() -> int:
     limit = container_memory(CGROUP)
     if limit is None:
         return available
-    return max(0, min(available, limit - _number(CGROUP / "memory.current", 0)))
+    used = _number(CGROUP / "memory.current", 0) - _file_cache(CGROUP)
+    return max(0, min(available, limit - max(0, used)))
 
 
 def total_memory() -> int:
@@ -57,6 +58,15 @@ def total_memory() -> int:
 def container_memory(cgroup: Path) -> int | None:
     """Bytes that a container may use (`memory.max` of its control group), or None without a limit."""
     return _number(cgroup / "memory.max", 0) or None
+
+
+def _file_cache(cgroup: Path) -> int:
+    """Bytes of files in memory, which count as used there; the system drops them when it needs room."""
+    try:
+        pairs = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        return int(pairs["active_file"]) + int(pairs["inactive_file"])
+    except (OSError, ValueError, KeyError):
+        return 0
 
 
 def _number(path: Path, default: int) -> int:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Literal
-
-import msgspec
 
 from localai import hardware
 from localai.chat.messages import ChatMessage
@@ -15,20 +12,11 @@ from localai.engine.protocol import Done, Sampling
 from localai.errors import QuantizeError
 from models import fit
 from models.header import Header
+from quantize.protocol import Check
 
 _TOKENS = 4
 _CONTEXT = 256
 _QUESTION = ChatMessage("user", "What is 2 + 2?")
-
-
-class Check(msgspec.Struct, frozen=True):
-    """What came of it; a file that failed is not kept, so that there is no word for it."""
-
-    result: Literal["passed", "skipped"]
-    reason: str = ""
-    """Why it was skipped."""
-    tokens: int = 0
-    """How many the model generated."""
 
 
 def run(path: Path, header: Header) -> Check:

@@ -24,10 +24,11 @@ from localai import frames, processes
 from localai.errors import LocalAIError, NoSpace, QuantizeError, UsageError, by_name
 from models.files import free_bytes, megabytes
 from models.gguf import read_header
-from quantize import check, inputs
+from quantize import inputs
 from quantize.file_types import output_type
 from quantize.partials import MAKE_SPACE, Partial
 from quantize.protocol import (
+    Check,
     Event,
     Failed,
     Finished,
@@ -60,7 +61,7 @@ class Made:
 
     forecast: Forecast
     report: Report
-    checks: tuple[check.Check, ...]
+    checks: tuple[Check, ...]
     """One for each output, in order."""
 
 
@@ -198,16 +199,16 @@ def _require_space(job: Job, known: Forecast, free: Mapping[Path, int]) -> None:
             )
 
 
-def _checked(
-    partial: Partial, written: Written, known: Forecast, load: bool, on_event: OnEvent
-) -> check.Check:
+def _checked(partial: Partial, written: Written, known: Forecast, load: bool, on_event: OnEvent) -> Check:
     """Look at the file once more before it gets its name: its header, and whether the engine runs it."""
     try:
         header = read_header(partial.path)
         if len(header.tensors) != known.tensors or header.file_size != written.size:
             raise QuantizeError("it has not the tensors that it should have")
         if not load:
-            return check.Check("skipped", "--no-check")
+            return Check("skipped", "--no-check")
+        from quantize import check  # only here: it brings in the whole engine's client
+
         on_event(Progress("check", "", 0, written.size))
         return check.run(partial.path, header)
     except LocalAIError as error:

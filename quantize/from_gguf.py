@@ -18,6 +18,7 @@ from quantize.source import Source, Tensor
 _NOT_COPIED = {"split.no", "split.count", "split.tensors.count", "general.alignment"}
 _FIXED = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _STRING, _ARRAY = 8, 9
+_KNOWN = {int(kind) for kind in GGMLQuantizationType}
 
 
 def open_source(path: Path) -> Source:
@@ -60,6 +61,10 @@ def _parts(path: Path, count: int) -> list[Path]:
 def _tensor(info: TensorInfo, file: Path, header: Header) -> Tensor:
     if not info.name.isascii() or not info.name.isprintable() or " " in info.name:
         raise UnsupportedModel(f"{file} has a tensor with the name {info.name!r}", _AGAIN)
+    if info.type not in _KNOWN:
+        raise UnsupportedModel(
+            f"{file} has weights of type {info.type_name}, which are not read", "Start from another file"
+        )
     shape = tuple(reversed(info.shape))
     stored = StoredTensor(info.name, file, info.type_name, shape, header.data_offset + info.offset, info.size)
     return Tensor(info.name, shape, GGMLQuantizationType(info.type), stored)

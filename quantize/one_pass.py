@@ -7,7 +7,6 @@ bounded however large the model is.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import math
 import os
@@ -27,6 +26,7 @@ from localai.errors import CheckpointError, QuantizeError
 from models.ggml_types import TENSOR_TYPES
 from quantize import floats
 from quantize.imatrix import ImportanceMatrix
+from quantize.output_file import OutputFile
 from quantize.plan import Output, importance_of
 from quantize.safetensors import FLOATS, StoredTensor
 from quantize.source import FLOAT_TYPES, Source, Tensor
@@ -47,7 +47,7 @@ class Sink:
     """An output and the open file that it goes to."""
 
     output: Output
-    fd: int
+    file: OutputFile
 
 
 def run(
@@ -56,17 +56,18 @@ def run(
     importance: ImportanceMatrix | None,
     threads: int,
     on_piece: OnPiece,
+    *,
+    hash_inputs: bool,
 ) -> dict[str, str]:
-    """Write all of `sinks`; the sha256 of each weight file of `source`, by path as it was opened.
+    """Write all of `sinks`; with `hash_inputs`, the sha256 of each weight file of `source`, by its path.
 
     QuantizeError for weights that are no finite numbers or do not fit a type, CheckpointError if a file
     changes meanwhile, OSError as the system says. The files that `sinks` go to are then of no use.
     """
     works = [_Work(tensor, sinks, importance) for tensor in source.tensors]
-    for sink in sinks:
-        _write_all(sink.fd, sink.output.layout.header(), 0)
-        _allocate(sink.fd, sink.output.layout.nbytes)
     quants.prepare({number for sink in sinks for number in sink.output.types.values()})
+    for sink in sinks:
+        sink.file.begin()
     for work in works:
         if work.tensor.values is not None:
             work.do(0, work.tensor.values)
@@ -77,7 +78,10 @@ def run(
     hashes = {}
     with _Pool(threads) as pool:
         for path, there in by_file.items():
-            hashes[str(path)] = _read(path, there, pool, on_piece)
+            digest = hashlib.sha256() if hash_inputs else None
+            _read(path, there, pool, on_piece, digest)
+            if digest is not None:
+                hashes[str(path)] = digest.hexdigest()
     return hashes
 
 
@@ -120,8 +124,7 @@ class _Work:
         self.tensor = tensor
         self._parts = [
             _Part(
-                sink.fd,
-                sink.output.layout.offsets[tensor.name],
+                sink.file,
                 sink.output.types[tensor.name],
                 sink.output.direct,
                 importance_for(tensor, sink.output, importance),
@@ -139,7 +142,7 @@ class _Work:
             rows = floats.interleave_heads(rows, tensor.head_rows)
         based = wide = None
         for part in self._parts:
-            if part.direct:
+            if part.direct and part.type in _FLOATS:
                 data = floats.convert(rows, dtype, GGMLQuantizationType(part.type))
             else:
                 if based is None:
@@ -153,8 +156,8 @@ class _Work:
                         raise self._beyond(part.type)
                     data = _quantized(part, wide, start, tensor)
             self._require_range(data, part.type, stored)
-            offset = part.offset + tensor.bytes_as(part.type) // tensor.shape[0] * start
-            _write_all(part.fd, _bytes(data).data, offset)
+            offset = tensor.bytes_as(part.type) // tensor.shape[0] * start
+            part.file.write(tensor.name, offset, _bytes(data).data)
 
     def _require_range(self, data: NDArray[Any], number: int, stored: int) -> None:
         """Whether `data` of the type `number` is still finite after it was made of the type `stored`."""
@@ -184,8 +187,7 @@ class _Work:
 class _Part:
     """What one output wants of one tensor."""
 
-    fd: int
-    offset: int
+    file: OutputFile
     type: int
     direct: bool
     importance: NDArray[np.float32] | None
@@ -196,7 +198,7 @@ def importance_for(
 ) -> NDArray[np.float32] | None:
     """The importance of the columns of `tensor` in `output`; QuantizeError if it is missing but needed."""
     number = output.types[tensor.name]
-    if output.direct or number == tensor.base:
+    if number == tensor.base or (output.direct and number in _FLOATS):
         return None
     return importance_of(tensor, number, output.file_type, importance)
 
@@ -226,9 +228,9 @@ def _quantized(part: _Part, wide: NDArray[np.float32], start: int, tensor: Tenso
     return np.concatenate(made)
 
 
-def _read(path: Path, works: list[_Work], pool: _Pool, on_piece: OnPiece) -> str:
-    """Hand the tensors of one file to the pool; its sha256. Every byte is read once."""
-    digest = hashlib.sha256()
+def _read(path: Path, works: list[_Work], pool: _Pool, on_piece: OnPiece, digest: Any) -> None:
+    """Hand the tensors of one file to the pool, and all bytes, each read once, to `digest` if there is
+    one."""
     with path.open("rb", buffering=0) as file:
         at = 0
         for work in sorted(works, key=lambda work: work.tensor.stored.offset if work.tensor.stored else 0):
@@ -237,16 +239,19 @@ def _read(path: Path, works: list[_Work], pool: _Pool, on_piece: OnPiece) -> str
             _skip(file, stored.offset - at, digest, path)
             for start, rows in _pieces(file, stored, work.tensor.head_rows):
                 raw = rows.reshape(-1).view(np.uint8)
-                digest.update(raw.data)
+                if digest is not None:
+                    digest.update(raw.data)
                 pool.submit(work.do, start, rows)
                 on_piece(work.tensor.name, raw.nbytes)
             at = stored.offset + stored.nbytes
         _skip(file, os.fstat(file.fileno()).st_size - at, digest, path)
-    return digest.hexdigest()
 
 
 def _skip(file: BinaryIO, count: int, digest: Any, path: Path) -> None:
     """Read past what is not converted: headers, padding, tensors that GGUF has not."""
+    if digest is None:
+        file.seek(count, os.SEEK_CUR)
+        return
     while count > 0:
         data = file.read(min(count, 1 << 20))
         if not data:
@@ -287,48 +292,3 @@ def _fill(file: BinaryIO, buffer: NDArray[np.uint8], path: Path) -> None:
 
 def _changed(path: Path) -> CheckpointError:
     return CheckpointError(f"{path} became shorter while it was read", "Let nothing else write to it")
-
-
-def _allocate(fd: int, nbytes: int) -> None:
-    """Have the disk set the whole file aside: if it is too full, that shows now and not after an hour."""
-    if hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(fd, 0, nbytes)
-            return
-        except OSError as error:
-            if error.errno not in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}:  # it cannot do that
-                raise
-    os.ftruncate(fd, nbytes)
-
-
-_seeking = threading.Lock()
-
-
-def _write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        if hasattr(os, "pwrite"):
-            count = os.pwrite(fd, view, offset)
-        else:
-            with _seeking:
-                os.lseek(fd, offset, os.SEEK_SET)
-                count = os.write(fd, view)
-        view, offset = view[count:], offset + count
-
-
-def sha256_of(fd: int, nbytes: int, on_bytes: Callable[[int], None]) -> str:
-    """The sha256 of the first `nbytes` of an open file; `on_bytes` gets how many are done."""
-    digest = hashlib.sha256()
-    done = 0
-    buffer = np.empty(4 << 20, np.uint8)
-    view = buffer.data
-    os.lseek(fd, 0, os.SEEK_SET)
-    with os.fdopen(os.dup(fd), "rb", buffering=0) as file:
-        while done < nbytes:
-            count = file.readinto(view[: nbytes - done])
-            if not count:
-                raise QuantizeError("the file that was written became shorter by itself")
-            digest.update(view[:count])
-            done += count
-            on_bytes(done)
-    return digest.hexdigest()

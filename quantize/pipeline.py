@@ -11,7 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from localai import hardware
@@ -21,6 +21,7 @@ from models.ggml_types import TENSOR_TYPES
 from quantize import forecast, from_checkpoint, from_gguf, imatrix, one_pass
 from quantize.file_types import output_type
 from quantize.imatrix import ImportanceMatrix
+from quantize.output_file import OutputFile
 from quantize.partials import MAKE_SPACE
 from quantize.plan import Options, Output, planner
 from quantize.protocol import Forecast, Job, Progress, Report, Target, Written
@@ -76,17 +77,26 @@ def _make(
     started: float,
 ) -> Report:
     hashes: dict[str, str] = {}
-    written: tuple[Written, ...] = ()
-    if outputs:
-        fds = [_opened(target) for target in job.targets]
-        sinks = [one_pass.Sink(output, fd) for output, fd in zip(outputs, fds, strict=True)]
-        threads = job.threads or hardware.usable_cores()
-        hashes = one_pass.run(source, sinks, importance, threads, _Counter(source.nbytes, on_event))
+    with ExitStack() as stack:
+        files = [
+            stack.enter_context(OutputFile(_opened(target), output.layout))
+            for target, output in zip(job.targets, outputs, strict=True)
+        ]
+        sinks = [one_pass.Sink(output, file) for output, file in zip(outputs, files, strict=True)]
+        if sinks:
+            hashes = one_pass.run(
+                source,
+                sinks,
+                importance,
+                job.threads or hardware.usable_cores(),
+                _Counter(source.nbytes, on_event),
+                hash_inputs=job.hash_inputs,
+            )
         written = tuple(
             _written(target, sink, source, on_event) for target, sink in zip(job.targets, sinks, strict=True)
         )
     folder = source.path if source.path.is_dir() else source.path.parent
-    small = {str(path): _sha256(path) for path in source.small_files} if outputs else {}
+    small = {str(path): _sha256(path) for path in source.small_files} if job.hash_inputs and outputs else {}
     return Report(
         architecture=source.architecture,
         tensors=len(source.tensors),
@@ -122,7 +132,7 @@ def _opened(target: Target) -> int:
 
 def _written(target: Target, sink: one_pass.Sink, source: Source, on_event: OnEvent) -> Written:
     output, size = sink.output, sink.output.layout.nbytes
-    digest = one_pass.sha256_of(sink.fd, size, lambda done: on_event(Progress("hash", "", done, size)))
+    digest = sink.file.finish(lambda done: on_event(Progress("hash", "", done, size)))
     return Written(
         path=target.path,
         file_type=output.file_type,

@@ -79,7 +79,7 @@ class Planner:
                 "this llama.cpp tells its plan in words that are not understood",
                 "Install the llama-cpp-python that pyproject.toml names: make clean install",
             )
-        direct = file_type in FLOAT_TYPES and not self._source.is_gguf
+        direct = file_type in FLOAT_TYPES and not self._source.is_gguf and not self._importance
         order = list(self._tensors) if direct else list(asked.types)
         types = {name: asked.types[name] for name in order}
         return Output(

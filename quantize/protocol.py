@@ -56,6 +56,8 @@ class Job(_Frame, frozen=True):
     embedding_type: int | None = None
     tensor_types: tuple[tuple[str, int], ...] = ()
     """Regular expressions for tensors' names, and ggml's numbers."""
+    hash_inputs: bool = True
+    """Take the sha256 of all files that are read, for the record."""
     allow_requantize: bool = False
     """Take a GGUF whose weights are quantized already."""
 
@@ -124,12 +126,22 @@ class Report(_Part, frozen=True):
     weights: int
     source_bytes: int
     inputs: dict[str, str]
-    """sha256 of each file that was read, by its name within the source's folder."""
+    """sha256 of each file that was read, by its name within the source's folder, if it was asked for."""
     imatrix_sha256: str
     """"" without one."""
     llama_cpp_commit: str
     outputs: tuple[Written, ...]
     seconds: float
+
+
+class Check(_Part, frozen=True):
+    """What came of loading an output; one that failed is not kept, so that there is no word for it."""
+
+    result: Literal["passed", "skipped"]
+    reason: str = ""
+    """Why it was skipped."""
+    tokens: int = 0
+    """How many the model generated."""
 
 
 class Finished(_Frame, frozen=True):

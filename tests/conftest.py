@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.catalog import builtin_checkpoint
-from quantize.client import run
+from quantize.client import Wanted, run
 from quantize.protocol import Job
 
 
@@ -23,5 +23,5 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """r1-nano at Q8_0: a real model that reasons about sums."""
     output = tmp_path_factory.mktemp("nano") / "r1-nano-Q8_0.gguf"
-    run(Job(source=str(builtin_checkpoint("r1-nano")), output=str(output), file_type="Q8_0"))
+    run(Job(source=str(builtin_checkpoint("r1-nano"))), [Wanted("Q8_0", output)], load=False)
     return output

@@ -122,6 +122,7 @@ def quantize(
         output_type=file_types.tensor_type(output_type) if output_type else None,
         embedding_type=file_types.tensor_type(embedding_type) if embedding_type else None,
         tensor_types=tuple(file_types.tensor_type_rule(rule) for rule in tensor_types or ()),
+        hash_inputs=json or output_path is None,  # the report for people does not list them
         allow_requantize=allow_requantize,
     )
     wanted = list(dict.fromkeys(file_types.output_type(one) for one in types or [_DEFAULT]))

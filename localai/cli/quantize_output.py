@@ -90,7 +90,7 @@ def _disk_free(where: Path | None) -> int:
     from localai import paths
     from models.files import free_bytes
 
-    return free_bytes((where.expanduser().absolute().parent) if where else paths.models_dir())
+    return free_bytes(where.expanduser().absolute() if where else paths.models_dir())
 
 
 def _as_data(known: Forecast, advised: Advice | None, where: Path | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,15 +114,16 @@ class Work:
         from models.ggml_types import TENSOR_TYPES
 
         job = self._job
-        words = [f"--type {file_type}"]
-        words += [f"--imatrix {job.imatrix}"] if job.imatrix else []
+        words = ["--type", file_type]
+        words += ["--imatrix", job.imatrix] if job.imatrix else []
         words += ["--pure"] if job.pure else []
         for option, number in (("--output-type", job.output_type), ("--embedding-type", job.embedding_type)):
-            words += [f"{option} {TENSOR_TYPES[number].name}"] if number is not None else []
-        words += [f"--tensor-type '{rule}={TENSOR_TYPES[number].name}'" for rule, number in job.tensor_types]
-        words += [f"--pre-tokenizer {job.pre_tokenizer}"] if job.pre_tokenizer else []
+            words += [option, TENSOR_TYPES[number].name] if number is not None else []
+        for rule, number in job.tensor_types:
+            words += ["--tensor-type", f"{rule}={TENSOR_TYPES[number].name}"]
+        words += ["--pre-tokenizer", job.pre_tokenizer] if job.pre_tokenizer else []
         words += ["--allow-requantize"] if job.allow_requantize else []
-        return " ".join(words)
+        return shlex.join(words)
 
     def _stem(self) -> str:
         """What files are called by default: as the folder, the file or the model that they are made from."""

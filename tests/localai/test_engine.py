@@ -26,6 +26,7 @@ from localai.errors import (
     WorkerDied,
 )
 from models.catalog import builtin_checkpoint
+from quantize.client import Wanted
 from quantize.client import run as quantize
 from quantize.protocol import Job
 
@@ -413,7 +414,7 @@ def nano_with_control_tags(tmp_path_factory: pytest.TempPathFactory) -> Path:
         token["special"] = True
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     output = folder / "control.gguf"
-    quantize(Job(source=str(folder), output=str(output), file_type="Q8_0"))
+    quantize(Job(source=str(folder)), [Wanted("Q8_0", output)], load=False)
     return output
 
 

@@ -74,9 +74,41 @@ def test_the_manifest_is_json_that_people_can_read(store: Store, make_model: Mak
     origin = Checkpoint(path="/models/r1", recipe="Q4_K_M")
     store.add(make_model(), "r1", source=origin, about=About(sampling=Sampling(temperature=0.6)))
     stored = json.loads((store.root / "refs" / "r1.json").read_text(encoding="utf-8"))
-    assert stored["source"] == {"kind": "checkpoint", "path": "/models/r1", "recipe": "Q4_K_M"}
+    said = {"kind": "checkpoint", "path": "/models/r1", "recipe": "Q4_K_M"}
+    unsaid = {"model": "", "revision": "", "inputs": {}, "imatrix_sha256": "", "program": "", "llama_cpp": ""}
+    assert stored["source"] == said | unsaid
     assert stored["sampling"] == {"temperature": 0.6, "top_p": None}
     assert store.get("r1").source == origin
+
+
+def test_a_checkpoint_of_an_older_manifest(store: Store, make_model: MakeModel) -> None:
+    """It said less."""
+    origin = Checkpoint(path="/models/r1", recipe="Q4_K_M")
+    store.add(make_model(), "r1", source=origin)
+    path = store.root / "refs" / "r1.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored["source"] = {"kind": "checkpoint", "path": "/models/r1", "recipe": "Q4_K_M"}
+    path.chmod(0o600)
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    assert store.get("r1").source == origin
+
+
+def test_a_digest_that_is_known_is_not_reckoned_again(store: Store, make_model: MakeModel) -> None:
+    """But only of a file that becomes the blob itself: a copy is another file."""
+    seen: list[str] = []
+    origin = Checkpoint(path="/models/r1")
+    path = make_model(seed=1)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    options = {"source": origin, "hashed": "0" * 64, "on_progress": lambda step, *_: seen.append(step)}
+    assert store.add(path, "copied", **options).sha256 == digest
+    assert set(seen) == {"Copying"}
+    seen.clear()
+    options["hashed"] = digest
+    moved = store.add(path, "moved", move=True, **options)
+    assert (moved.sha256, seen, path.exists()) == (digest, [], False)
+    store.verify(moved)
+    with pytest.raises(IntegrityError):
+        store.add(make_model(seed=2), "x", move=True, expect_sha256="1" * 64, **options)
 
 
 def test_names_nest(store: Store, make_model: MakeModel) -> None:

@@ -1,39 +1,23 @@
-"""The pipeline in this process, with float types and a stand-in for llama.cpp's quantizer."""
+"""The worker's work in this process: what is in the files, and what the report says of them."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import hashlib
 import math
-import os
-import shutil
-import socket
-import stat
-import subprocess
-import sys
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from gguf import GGUFReader
 
-from localai.errors import CheckpointError, LocalAIError, NoSpace, QuantizeError, UsageError
+from localai.errors import CheckpointError, NoSpace, QuantizeError
 from models.gguf import check_supported, read_header
-from quantize import gguf_file, partials, pipeline
-from quantize.protocol import Job, Progress
+from quantize import one_pass, pipeline
+from quantize.protocol import Forecast, Progress
+from tests.quantize.doing import convert, convert_all, fields
 from tests.quantize.making import NANO, make_checkpoint, names_in, to_bf16
-
-PLENTY = 10**12
-
-
-def job(source: Path, output: Path, file_type: str = "BF16", **changes) -> Job:
-    return Job(str(source), str(output), file_type, **changes)
-
-
-def no_quantizer(source: Path, output: Path, file_type: int, threads: int) -> None:
-    raise AssertionError("a float type needs no quantizer")
 
 
 def interleaved(values: np.ndarray, heads: int) -> np.ndarray:
@@ -97,15 +81,15 @@ MODELS: dict[str, dict] = {
 def test_tensors_are_the_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, file_type: str
 ) -> None:
-    monkeypatch.setattr(gguf_file, "PIECE_BYTES", 3000)  # several pieces for each matrix
+    monkeypatch.setattr(one_pass, "PIECE_WEIGHTS", 1500)  # several pieces for each matrix
     values = make_checkpoint(tmp_path / "m", **MODELS[model])
     output = tmp_path / "out.gguf"
-    report = pipeline.convert(job(tmp_path / "m", output, file_type), quantize_file=no_quantizer)
+    report = convert(tmp_path / "m", output, file_type)
     is_llama = model.startswith("llama")
     expected = expected_tensors(values, 4 if is_llama else 0, 2)
     reader = GGUFReader(output)
     found = {tensor.name: tensor for tensor in reader.tensors}
-    assert report.output_bytes == output.stat().st_size
+    assert report.outputs[0].size == output.stat().st_size
     assert report.tensors == len(found) == len(expected) + ("rope_freqs.weight" in found)
     assert ("rope_freqs.weight" in found) == ("rope" in model)
     for name, array in expected.items():
@@ -119,6 +103,15 @@ def test_tensors_are_the_checkpoints(
             assert tensor.data.tobytes() == to_bf16(array).tobytes()
 
 
+@pytest.mark.parametrize("piece", [1, 1500, 10**9])
+def test_pieces_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    make_checkpoint(tmp_path / "m", num_hidden_layers=1)
+    convert(tmp_path / "m", tmp_path / "usual.gguf", "Q4_0")
+    monkeypatch.setattr(one_pass, "PIECE_WEIGHTS", piece)
+    convert(tmp_path / "m", tmp_path / "other.gguf", "Q4_0", threads=3)
+    assert (tmp_path / "usual.gguf").read_bytes() == (tmp_path / "other.gguf").read_bytes()
+
+
 def test_metadata_of_a_llama(tmp_path: Path) -> None:
     make_checkpoint(
         tmp_path / "Tiny-Llama-Instruct", rope_theta=5e5, rope_scaling={"type": "linear", "factor": 2.0}
@@ -126,8 +119,8 @@ def test_metadata_of_a_llama(tmp_path: Path) -> None:
     (tmp_path / "Tiny-Llama-Instruct" / "README.md").write_text(
         "---\nlicense: mit\nversion: 3\n---\n# Tiny\n"
     )
-    pipeline.convert(job(tmp_path / "Tiny-Llama-Instruct", tmp_path / "x.gguf"))
-    fields = {key: field.contents() for key, field in GGUFReader(tmp_path / "x.gguf").fields.items()}
+    convert(tmp_path / "Tiny-Llama-Instruct", tmp_path / "x.gguf")
+    found = fields(tmp_path / "x.gguf")
     expected = {
         "general.architecture": "llama",
         "general.name": "Tiny Llama Instruct",
@@ -150,9 +143,9 @@ def test_metadata_of_a_llama(tmp_path: Path) -> None:
         "llama.vocab_size": 512,
         "tokenizer.ggml.bos_token_id": 453,
     }
-    assert expected.items() <= fields.items()
-    assert math.isclose(fields["general.sampling.temp"], 0.6, rel_tol=1e-6)
-    assert math.isclose(fields["general.sampling.top_p"], 0.95, rel_tol=1e-6)
+    assert expected.items() <= found.items()
+    assert math.isclose(found["general.sampling.temp"], 0.6, rel_tol=1e-6)
+    assert math.isclose(found["general.sampling.top_p"], 0.95, rel_tol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -161,202 +154,8 @@ def test_metadata_of_a_llama(tmp_path: Path) -> None:
 def test_an_odd_model_card_does_no_harm(tmp_path: Path, card: str) -> None:
     make_checkpoint(tmp_path / "m")
     (tmp_path / "m" / "README.md").write_text(card, encoding="latin-1")
-    pipeline.convert(job(tmp_path / "m", tmp_path / "x.gguf", name="Mine"))
-    assert GGUFReader(tmp_path / "x.gguf").fields["general.name"].contents() == "Mine"
-
-
-def test_a_quantized_type_goes_through_float_weights(tmp_path: Path) -> None:
-    seen: list[tuple[str, int, int]] = []
-
-    def quantizer(source: Path, output: Path, file_type: int, threads: int) -> None:
-        reader = GGUFReader(source)
-        seen.append((reader.tensors[0].tensor_type.name, file_type, threads))
-        shutil.copyfile(source, output)
-
-    progress: list[Progress] = []
-    make_checkpoint(tmp_path / "m")
-    pipeline.convert(
-        job(tmp_path / "m", tmp_path / "x.gguf", "q4_k_m", threads=3),
-        on_progress=progress.append,
-        quantize_file=quantizer,
-    )
-    assert seen == [("BF16", 15, 3)]
-    assert names_in(tmp_path) == ["m", "x.gguf"]
-    stages = [event.stage for event in progress]
-    assert list(dict.fromkeys(stages)) == ["convert", "quantize", "check"]
-    done = [event.done_bytes for event in progress if event.stage == "convert"]
-    assert done == sorted(done)
-    assert done[-1] == progress[0].total_bytes
-
-
-def failing(error: Exception, after: bytes = b"begun"):
-    def quantizer(source: Path, output: Path, file_type: int, threads: int) -> None:
-        output.write_bytes(after)
-        raise error
-
-    return quantizer
-
-
-def rubbish(source: Path, output: Path, file_type: int, threads: int) -> None:
-    output.write_bytes(b"GGUF" + bytes(100))
-
-
-def incomplete(source: Path, output: Path, file_type: int, threads: int) -> None:
-    pipeline.convert(job(source.parent / "other", output), quantize_file=no_quantizer)
-
-
-FAILURES: dict[str, tuple[object, int, type[LocalAIError], str]] = {
-    "llama.cpp fails": (
-        failing(QuantizeError("llama.cpp could not")),
-        PLENTY,
-        QuantizeError,
-        "llama.cpp could not",
-    ),
-    "llama.cpp fails on a full disk": (
-        failing(QuantizeError("it could not")),
-        100_000,
-        NoSpace,
-        "became full",
-    ),
-    "the disk is full": (failing(OSError(errno.ENOSPC, "full")), PLENTY, NoSpace, "became full"),
-    "the disk fails": (
-        failing(OSError(errno.EIO, "I/O error", "/d/x")),
-        PLENTY,
-        QuantizeError,
-        "/d/x: I/O error",
-    ),
-    "the result is rubbish": (rubbish, PLENTY, QuantizeError, "not sound"),
-    "the result is of another model": (incomplete, PLENTY, QuantizeError, "the tensor"),
-}
-
-
-@pytest.mark.parametrize("case", FAILURES)
-def test_a_failure_changes_nothing(tmp_path: Path, case: str) -> None:
-    quantizer, free_at_the_end, kind, message = FAILURES[case]
-    make_checkpoint(tmp_path / "m")
-    make_checkpoint(tmp_path / "other", num_hidden_layers=1)
-    output = tmp_path / "x.gguf"
-    output.write_bytes(b"the old one")
-    free = iter([PLENTY, free_at_the_end])
-    with pytest.raises(kind) as caught:
-        pipeline.convert(
-            job(tmp_path / "m", output, "Q8_0", overwrite=True),
-            free_space=lambda folder: next(free),
-            quantize_file=quantizer,  # type: ignore[arg-type]
-        )
-    assert type(caught.value) is kind
-    assert message in str(caught.value)
-    assert output.read_bytes() == b"the old one"
-    assert names_in(tmp_path) == ["m", "other", "x.gguf"]
-
-
-def test_an_interruption_changes_nothing(tmp_path: Path) -> None:
-    make_checkpoint(tmp_path / "m")
-
-    def interrupt(progress: Progress) -> None:
-        assert [name for name in names_in(tmp_path) if "partial" in name]
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        pipeline.convert(job(tmp_path / "m", tmp_path / "x.gguf"), on_progress=interrupt)
-    assert names_in(tmp_path) == ["m"]
-
-
-def test_an_existing_output_is_kept_unless_asked(tmp_path: Path) -> None:
-    output = tmp_path / "x.gguf"
-    output.write_bytes(b"the old one")
-    with pytest.raises(UsageError, match=r"is there already.*--overwrite"):
-        pipeline.convert(job(NANO, output))
-    assert output.read_bytes() == b"the old one"
-    pipeline.convert(job(NANO, output, overwrite=True))
-    assert output.read_bytes()[:4] == b"GGUF"
-
-
-def test_an_impossible_target(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no folder"):
-        pipeline.convert(job(NANO, tmp_path / "nowhere" / "x.gguf"))
-    with pytest.raises(UsageError, match="is a folder"):
-        pipeline.convert(job(NANO, tmp_path, overwrite=True))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize(
-    "name", ["m/model.safetensors", "m/config.json", "m/tokenizer.json", "hub/blob", "other/model.gguf"]
-)
-def test_the_checkpoint_itself_is_never_replaced(tmp_path: Path, name: str, overwrite: bool) -> None:
-    folder = tmp_path / "m"
-    make_checkpoint(folder)
-    for place, original in (
-        ("hub/blob", "generation_config.json"),
-        ("other/model.gguf", "model.safetensors"),
-    ):
-        (tmp_path / place).parent.mkdir()
-        (folder / original).rename(tmp_path / place)  # as the cache of the hub has it
-        (folder / original).symlink_to(tmp_path / place)
-    before = contents(folder)
-    (tmp_path / "link").symlink_to(folder)
-    for source in (folder, tmp_path / "link"):
-        target = tmp_path / name
-        if target.is_symlink():
-            target = target.resolve()
-        with pytest.raises(UsageError, match="a file of the checkpoint itself"):
-            pipeline.convert(job(source, target, overwrite=overwrite))
-    assert contents(folder) == before
-
-
-def test_a_gguf_file_beside_the_weights_may_be_replaced(tmp_path: Path) -> None:
-    make_checkpoint(tmp_path / "m")
-    output = tmp_path / "m" / "old.gguf"
-    output.write_bytes(b"the old one")
-    pipeline.convert(job(tmp_path / "m", output, overwrite=True))
-    assert output.read_bytes()[:4] == b"GGUF"
-
-
-def device(path: Path) -> None:
-    """/dev/null under another name: only root may make a device."""
-    try:
-        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    except PermissionError:
-        pytest.skip("this user may not make devices")
-
-
-def socket_at(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as one, contextlib.chdir(path.parent):  # a short name
-        one.bind(path.name)
-
-
-SPECIAL: dict[str, Callable[[Path], None]] = {
-    "a device": device,
-    "a named pipe": os.mkfifo,
-    "a socket": socket_at,
-    "a symbolic link": lambda path: path.symlink_to(path.with_name("file")),
-}
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("kind", [*SPECIAL, "a symbolic link to nothing"])
-def test_only_a_regular_file_is_replaced(tmp_path: Path, kind: str, overwrite: bool) -> None:
-    output = tmp_path / "x.gguf"
-    kind, _, nothing = kind.partition(" to ")
-    if not nothing:
-        (tmp_path / "file").write_bytes(b"kept")
-    SPECIAL[kind](output)
-    before = output.lstat()
-    with pytest.raises(UsageError, match=f"is {kind}, which is never replaced"):
-        pipeline.convert(job(NANO, output, overwrite=overwrite))
-    assert os.path.samestat(before, output.lstat())
-    assert nothing or (tmp_path / "file").read_bytes() == b"kept"
-    assert names_in(tmp_path) == (["x.gguf"] if nothing else ["file", "x.gguf"])
-
-
-def test_an_output_that_cannot_be_looked_at(tmp_path: Path) -> None:
-    with pytest.raises(QuantizeError, match="cannot read or write") as caught:
-        pipeline.convert(job(NANO, tmp_path / ("x" * 300)))
-    assert caught.value.hint
+    convert(tmp_path / "m", tmp_path / "x.gguf", name="Mine")
+    assert fields(tmp_path / "x.gguf")["general.name"] == "Mine"
 
 
 @pytest.mark.parametrize(
@@ -370,98 +169,109 @@ def test_an_output_that_cannot_be_looked_at(tmp_path: Path) -> None:
 def test_impossible_recommendations_are_left_out(tmp_path: Path, generation: str) -> None:
     make_checkpoint(tmp_path / "m")
     (tmp_path / "m" / "generation_config.json").write_text(generation)
-    pipeline.convert(job(tmp_path / "m", tmp_path / "x.gguf"))
+    convert(tmp_path / "m", tmp_path / "x.gguf")
     header = read_header(tmp_path / "x.gguf")
     assert not [key for key in header.metadata if key.startswith("general.sampling.")]
     check_supported(header, tmp_path / "x.gguf")
 
 
-@pytest.mark.parametrize("file_type", ["F32", "Q4_K_M"])
-def test_no_space_is_said_before_anything_is_written(tmp_path: Path, file_type: str) -> None:
-    with pytest.raises(NoSpace, match=r"has 0\.0 MB free, but the conversion needs \d"):
-        pipeline.convert(job(NANO, tmp_path / "x.gguf", file_type), free_space=lambda folder: 1000)
-    assert names_in(tmp_path) == []
-
-
-def test_a_value_too_large_for_f16(tmp_path: Path) -> None:
-    make_checkpoint(tmp_path / "m")
-    weights = tmp_path / "m" / "model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-2:] = to_bf16(np.array([1e6], "<f4")).tobytes()
-    weights.write_bytes(data)
-    with pytest.raises(QuantizeError, match=r"'lm_head\.weight' has values beyond") as caught:
-        pipeline.convert(job(tmp_path / "m", tmp_path / "x.gguf", "F16"))
-    assert "BF16" in caught.value.hint
-    assert names_in(tmp_path) == ["m"]
-
-
-def dead_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    stale = tmp_path / f".x.gguf.partial-{dead_pid()}"
-    source = tmp_path / f"{stale.name}.source"
-    living = tmp_path / f".x.gguf.partial-{os.getppid()}"
-    of_another = tmp_path / ".y.gguf.partial-1"
-    for path in (stale, source, living, of_another):
-        path.write_bytes(b"x")
-    reused = tmp_path / f".x.gguf.partial-{psutil.Process().parents()[-1].pid}"
-    reused.write_bytes(b"x")
-    os.utime(reused, (1, 1))  # older than the process that now has its number
-    partials.remove_stale(tmp_path / "x.gguf")
-    left = {path for path in (stale, source, living, of_another, reused) if path.exists()}
-    assert left == ({living, of_another} if reused != living else {of_another})
-
-
-def test_errors_of_the_checkpoint_come_before_anything_is_written(tmp_path: Path) -> None:
+def test_errors_of_the_checkpoint_come_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_checkpoint(tmp_path / "m")
     (tmp_path / "m" / "tokenizer.json").unlink()
+    monkeypatch.setattr(one_pass, "run", lambda *_: pytest.fail("it began"))
     with pytest.raises(CheckpointError, match="tokenizer"):
-        pipeline.convert(job(tmp_path / "m", tmp_path / "x.gguf"))
+        convert(tmp_path / "m", tmp_path / "x.gguf")
     assert names_in(tmp_path) == ["m"]
 
 
-def can_mount() -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    probe = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs -o size=1m none /mnt"]
-    return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+def test_progress_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_QUIET_BYTES", 10_000)
+    events: list[Forecast | Progress] = []
+    values = make_checkpoint(tmp_path / "m", shards=2)
+    convert_all(tmp_path / "m", {tmp_path / "a": "Q8_0", tmp_path / "b": "F16"}, on_event=events.append)
+    assert isinstance(events[0], Forecast)
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert {event.stage for event in progress} <= {"convert", "hash"}  # at the end it may be hashed already
+    read = [event for event in progress if event.stage == "convert"]
+    done = [event.done_bytes for event in read]
+    weights = sum(file.stat().st_size for file in (tmp_path / "m").glob("*.safetensors"))
+    assert done == sorted(done)
+    assert 0.9 * weights < done[-1] <= weights
+    assert {event.total_bytes for event in read} == {weights}
+    assert {event.tensor for event in read} <= expected_tensors(values, 4, 2).keys()
+    sizes = {(tmp_path / name).stat().st_size for name in "ab"}
+    assert {event.total_bytes for event in progress if event.stage == "hash"} <= sizes
+    assert all(event.done_bytes <= event.total_bytes for event in progress)
 
 
-FULL_DISK = """
-import os, sys
-from localai.errors import NoSpace
-from quantize import pipeline
-from quantize.protocol import Job
-real = pipeline.plan.free_space
-lies = [10**12]
-for free in (real, lambda folder: lies.pop() if lies else real(folder)):
-    try:
-        pipeline.convert(Job(sys.argv[1], "/mnt/x.gguf", sys.argv[2]), free_space=free)
-    except NoSpace as error:
-        print(error.message)
-    assert os.listdir("/mnt") == [], os.listdir("/mnt")
-"""
+def test_the_report_is_true(tmp_path: Path) -> None:
+    """What it says, reckoned independently from the files."""
+    make_checkpoint(tmp_path / "m", shards=2, hidden_size=256, intermediate_size=256)
+    (tmp_path / "m" / "README.md").write_text("# Tiny")
+    (tmp_path / "m" / "picture.png").write_bytes(b"not read")
+    outputs = {tmp_path / "a.gguf": "q4_k", tmp_path / "b.gguf": "BF16"}
+    report = convert_all(tmp_path / "m", outputs)
+    for written, path in zip(report.outputs, outputs, strict=True):
+        reader = GGUFReader(path)
+        weights = sum(int(tensor.n_elements) for tensor in reader.tensors)
+        bits = 8 * sum(int(tensor.n_bytes) for tensor in reader.tensors)
+        data = path.read_bytes()
+        assert (written.path, written.size) == (str(path), len(data))
+        assert written.sha256 == hashlib.sha256(data).hexdigest()
+        assert written.bits_per_weight == round(bits / weights, 3)
+        assert written.types == Counter(tensor.tensor_type.name for tensor in reader.tensors)
+        assert (report.weights, report.tensors) == (weights, len(reader.tensors))
+    assert [written.file_type for written in report.outputs] == ["Q4_K_M", "BF16"]
+    read = {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
+    unread = {"picture.png", "model.safetensors.index.json"}
+    assert (
+        report.inputs.items()
+        >= {
+            name: hashlib.sha256(data).hexdigest() for name, data in read.items() if name not in unread
+        }.items()
+    )
+    assert "picture.png" not in report.inputs
+    assert report.source_bytes == sum(len(data) for name, data in read.items() if "-of-" in name)
+    assert (report.architecture, report.imatrix_sha256, report.seconds > 0) == ("llama", "", True)
+
+
+def test_inputs_are_hashed_only_if_asked_for(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "m", shards=2)
+    with_, without = (
+        convert(tmp_path / "m", tmp_path / f"{wanted}.gguf", "Q8_0", hash_inputs=wanted)
+        for wanted in (True, False)
+    )
+    assert (len(with_.inputs), without.inputs) == (6, {})
+    assert with_.outputs[0].sha256 == without.outputs[0].sha256
+    assert (tmp_path / "True.gguf").read_bytes() == (tmp_path / "False.gguf").read_bytes()
+
+
+def test_without_targets_there_is_only_a_forecast(tmp_path: Path) -> None:
+    report = convert_all(NANO, {})
+    assert (report.outputs, report.inputs, report.tensors) == ((), {}, 63)
 
 
 @pytest.mark.parametrize(
-    ("file_type", "megabytes"), [("BF16", 6), ("Q8_0", 6), ("Q8_0", 10)], ids=["whole", "source", "output"]
+    ("error", "kind", "message"),
+    [
+        (OSError(errno.ENOSPC, "full"), NoSpace, "not enough room for /d/x.gguf"),
+        (OSError(errno.EDQUOT, "full"), NoSpace, "not enough room for /d/x.gguf"),
+        (OSError(errno.EFBIG, "large"), NoSpace, "not enough room for /d/x.gguf"),
+        (OSError(errno.EIO, "I/O error", "/m/a"), QuantizeError, "cannot read or write /m/a: I/O error"),
+        (OSError(errno.EIO, "I/O error"), QuantizeError, "cannot read or write /d/x.gguf: I/O error"),
+    ],
 )
-def test_a_disk_that_is_really_full(file_type: str, megabytes: int) -> None:
-    if not can_mount():
-        pytest.skip("this machine does not let users mount a small disk (unshare -rm)")
-    command = f'mount -t tmpfs -o size={megabytes}m none /mnt && exec "$0" -c "$1" "$2" {file_type}'
-    result = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", command, sys.executable, FULL_DISK, str(NANO)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    before, during = result.stdout.splitlines()
-    assert before.startswith("the disk at /mnt has ")
-    assert "MB free, but the conversion needs" in before
-    assert during == "the disk became full while /mnt/x.gguf was written"
+def test_errors_of_the_system_are_ours(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, kind: type, message: str
+) -> None:
+    def fail(*_: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(one_pass, "run", fail)
+    job = pipeline.Job(str(NANO), targets=(pipeline.Target("Q8_0", "/d/x.gguf", 0),))
+    with pytest.raises(kind, match=message) as caught:
+        pipeline.run(job)
+    assert type(caught.value) is kind
+    assert caught.value.hint
