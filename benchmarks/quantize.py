@@ -85,7 +85,7 @@ def make_checkpoint(folder: Path, layers: int, seed: int = 0) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_bytes(lzma.decompress((TOKENIZER / "tokenizer.json.xz").read_bytes()))
     shutil.copyfile(TOKENIZER / "tokenizer_config.json", folder / "tokenizer_config.json")
-    shapes = dict(_shapes(layers))
+    shapes = dict(sorted(_shapes(layers)))  # the safetensors library puts them in this order
     header, end = {}, 0
     for tensor, shape in shapes.items():
         size = 2 * int(np.prod(shape))

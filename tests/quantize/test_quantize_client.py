@@ -18,12 +18,13 @@ from gguf.quants import dequantize
 
 import quantize.check
 import quantize.client
+from localai import frames
 from localai.errors import CheckpointError, LoadError, NoSpace, QuantizeError, UsageError
 from localai.processes import worker_command
 from quantize.client import Made, Wanted, run
 from quantize.file_types import FILE_TYPES, TERNARY
 from quantize.partials import Partial
-from quantize.protocol import Failed, Forecast, Job, Progress, decode_event, pack
+from quantize.protocol import Failed, Forecast, Job, Progress, Target, decode_event, pack
 from quantize.safetensors import read_header
 from tests.quantize.doing import convert, fields
 from tests.quantize.making import NANO, from_bf16, make_checkpoint, names_in
@@ -338,15 +339,24 @@ def test_a_worker_that_dies_is_one_error(
 
 @pytest.mark.parametrize("stage", ["forecast", "convert", "end"])
 def test_ctrl_c_ends_the_worker_and_changes_nothing(
-    output: Path, large: Path, partials: str, stage: str
+    output: Path, large: Path, partials: str, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
+    workers: list[subprocess.Popen[bytes]] = []
+    start = quantize.client._start
+
+    def remember(*arguments) -> subprocess.Popen[bytes]:
+        workers.append(start(*arguments))
+        return workers[0]
+
+    monkeypatch.setattr(quantize.client, "_start", remember)
+
     def interrupt(pid: int) -> None:
         raise KeyboardInterrupt
 
     die = Die(stage, interrupt)
     with pytest.raises(KeyboardInterrupt):
         replace(output, "Q3_K_M", large, on_start=die.on_start, on_event=die.on_event)
-    assert not psutil.pid_exists(die.pid)
+    assert workers[0].returncode == -signal.SIGKILL
     assert output.read_bytes() == OLD
 
 
@@ -378,6 +388,23 @@ def test_a_disk_that_becomes_full_in_the_middle(output: Path, large: Path, parti
         replace(output, "Q3_K_M", large, on_start=die.on_start, on_event=die.on_event)
     assert die.done
     assert output.read_bytes() == OLD
+
+
+def test_a_worker_whose_parent_is_gone_ends_in_the_middle(large: Path, tmp_path: Path) -> None:
+    with (tmp_path / "x").open("w+b") as target:
+        job = Job(str(large), (Target("Q3_K_M", "x", target.fileno()),))
+        pipe = subprocess.PIPE
+        command = worker_command("quantize.worker")
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, pass_fds=[target.fileno()]) as worker:
+            assert worker.stdin is not None
+            assert worker.stdout is not None
+            worker.stdin.write(pack(job))
+            worker.stdin.flush()
+            assert isinstance(decode_event(frames.read(worker.stdout) or b""), Forecast)
+            worker.stdin.close()
+            rest = worker.stdout.read()
+    assert worker.returncode == 1
+    assert b"Finished" not in rest
 
 
 def test_a_worker_without_a_job_just_ends() -> None:

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from localai.errors import LocalAIError, NoSpace, QuantizeError, UsageError
+from quantize import partials
 from quantize.client import Wanted, run
 from quantize.partials import Partial
 from quantize.protocol import Job
@@ -82,6 +83,20 @@ def test_what_appears_meanwhile_is_kept(tmp_path: Path, kind: str) -> None:
         partial.commit()
     assert output.read_bytes() == OLD
     assert names_in(tmp_path) == ["x"]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="only Linux has files without a name")
+def test_what_appears_in_the_last_moment_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the last look: the file gets its name by a link, which replaces nothing."""
+    output = tmp_path / "x"
+    monkeypatch.setattr(partials, "require_target", lambda *_: None)
+    with (
+        pytest.raises(QuantizeError, match="appeared while it was being made"),
+        Partial(output, overwrite=False) as partial,
+    ):
+        output.write_bytes(OLD)
+        partial.commit()
+    assert output.read_bytes() == OLD
 
 
 def test_a_link_that_appears_meanwhile_is_not_followed(tmp_path: Path, kind: str) -> None:
