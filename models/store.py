@@ -147,14 +147,12 @@ class Store:
         about: About | None = None,
         expect_sha256: str | None = None,
         move: bool = False,
-        hashed: str | None = None,
         replace: bool = False,
         on_progress: Progress = silent,
     ) -> Manifest:
         """Store the GGUF file at `path` as `name`, hashed while it is copied.
 
-        With `move` the file itself becomes the blob where both are on one disk: it must be nobody else's;
-        `hashed` is its digest if that is known already.
+        With `move` the file itself becomes the blob where both are on one disk: it must be nobody else's.
         Raises ModelError for a file that does not run here, IntegrityError if the digest is not
         `expect_sha256`, NoSpace, and StoreError if the name is taken and not to be replaced; the store is
         then as it was before.
@@ -165,7 +163,7 @@ class Store:
         with self.incoming() as folder, files.storage_errors(self.root):
             move = move and not path.is_symlink() and path.stat().st_dev == folder.stat().st_dev
             staged = path if move else folder / "model.gguf"
-            digest = hashed if hashed and staged == path else self._receive(path, staged, on_progress)
+            digest = self._receive(path, staged, on_progress)
             if expect_sha256 not in (None, digest):
                 raise IntegrityError(
                     f"{path} has the sha256 {digest} and not {expect_sha256}", "Fetch the file again."

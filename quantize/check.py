@@ -14,9 +14,9 @@ from models import fit
 from models.header import Header
 from quantize.protocol import Check
 
-_TOKENS = 4
+_TOKENS = 2
 _CONTEXT = 256
-_QUESTION = ChatMessage("user", "What is 2 + 2?")
+_QUESTION = ChatMessage("user", "Hi")
 
 
 def run(path: Path, header: Header) -> Check:

@@ -96,7 +96,7 @@ def run(
     with ExitStack() as stack:
         partials = [stack.enter_context(Partial(output, overwrite=overwrite)) for output in outputs]
         targets = tuple(
-            Target(output_type(one.file_type), str(output), *_handed_over(partial))
+            Target(output_type(one.file_type), str(output), partial.fd)
             for one, output, partial in zip(wanted, outputs, partials, strict=True)
         )
         errors = stack.enter_context(tempfile.TemporaryFile())
@@ -113,14 +113,21 @@ def run(
             _checked(partial, written, known, load, on_event)
             for partial, written in zip(partials, report.outputs, strict=True)
         )
-        for partial in partials:
-            partial.commit()
+        _commit(partials)
     return Made(known, report, checks)
 
 
-def _handed_over(partial: Partial) -> tuple[int, str]:
-    """The file as the worker gets it: open where that can be inherited, else by its temporary name."""
-    return (partial.fd, "") if os.name == "posix" else (-1, str(partial.path))
+def _commit(partials: Sequence[Partial]) -> None:
+    """Put all files in place. If one cannot be, those before it go again, unless they replaced another."""
+    done: list[Partial] = []
+    try:
+        for partial in partials:
+            partial.commit()
+            done.append(partial)
+    except BaseException:
+        for partial in done:
+            partial.undo()
+        raise
 
 
 def _work(
@@ -147,7 +154,7 @@ def _start(errors: IO[bytes], inherited: Sequence[int]) -> subprocess.Popen[byte
         stdout=subprocess.PIPE,
         stderr=errors,
         env=processes.worker_environment(),
-        pass_fds=inherited if os.name == "posix" else (),
+        pass_fds=inherited,
         start_new_session=os.name == "posix",  # Ctrl-C is for this process alone; it ends the worker
     )
 

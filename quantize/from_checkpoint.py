@@ -10,16 +10,18 @@ from localai.errors import CheckpointError, UnsupportedModel
 from quantize import gguf_file, metadata
 from quantize.architectures import family_and_config
 from quantize.architectures.base import Config, Expected, Family
-from quantize.checkpoint import Checkpoint, open_checkpoint
+from quantize.checkpoint import INDEX, Checkpoint, open_checkpoint
 from quantize.safetensors import FLOATS, StoredTensor
 from quantize.source import FLOAT_TYPES, Source, Tensor
 from quantize.tokenizer import read_vocabulary
 
 _SMALL = (
+    INDEX,
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
     "README.md",
@@ -52,9 +54,18 @@ def open_source(path: Path, pre_tokenizer: str = "", name: str = "") -> Source:
         tensors=tensors,
         metadata=gguf_file.collected(writer),
         weight_files=tuple(dict.fromkeys(tensor.file for tensor in checkpoint.tensors.values())),
-        small_files=tuple(path / name for name in _SMALL if (path / name).is_file()),
+        small_files=_small_files(checkpoint),
         is_gguf=False,
     )
+
+
+def _small_files(checkpoint: Checkpoint) -> tuple[Path, ...]:
+    """What the metadata and the names of the weight files came from."""
+    folder = checkpoint.folder
+    files = [folder / name for name in _SMALL]
+    if folder / "chat_template.jinja" in files and "chat_template" not in checkpoint.tokenizer_config:
+        pass
+    return tuple(file for file in files if file.is_file())
 
 
 def source_type(checkpoint: Checkpoint) -> str:

@@ -61,6 +61,10 @@ def _parts(path: Path, count: int) -> list[Path]:
 def _tensor(info: TensorInfo, file: Path, header: Header) -> Tensor:
     if not info.name.isascii() or not info.name.isprintable() or " " in info.name:
         raise UnsupportedModel(f"{file} has a tensor with the name {info.name!r}", _AGAIN)
+    if len(info.shape) > 2:
+        raise UnsupportedModel(
+            f"{file} is a mixture of experts ({info.name}), which is not quantized here", "Use llama-quantize"
+        )
     if info.type not in _KNOWN:
         raise UnsupportedModel(
             f"{file} has weights of type {info.type_name}, which are not read", "Start from another file"

@@ -26,7 +26,7 @@ from localai.errors import CheckpointError, QuantizeError
 from models.ggml_types import TENSOR_TYPES
 from quantize import floats
 from quantize.imatrix import ImportanceMatrix
-from quantize.output_file import OutputFile
+from quantize.output_file import OutputFile, errors_about
 from quantize.plan import Output, importance_of
 from quantize.safetensors import FLOATS, StoredTensor
 from quantize.source import FLOAT_TYPES, Source, Tensor
@@ -79,7 +79,8 @@ def run(
     with _Pool(threads) as pool:
         for path, there in by_file.items():
             digest = hashlib.sha256() if hash_inputs else None
-            _read(path, there, pool, on_piece, digest)
+            with errors_about(path):
+                _read(path, there, pool, on_piece, digest)
             if digest is not None:
                 hashes[str(path)] = digest.hexdigest()
     return hashes
@@ -154,7 +155,7 @@ class _Work:
                     wide = _wide(based, base, tensor) if wide is None else wide
                     if _is_too_large(wide, part.type):
                         raise self._beyond(part.type)
-                    data = _quantized(part, wide, start, tensor)
+                    data = quants.quantize_rows(part.type, wide, part.importance)
             self._require_range(data, part.type, stored)
             offset = tensor.bytes_as(part.type) // tensor.shape[0] * start
             part.file.write(tensor.name, offset, _bytes(data).data)
@@ -218,16 +219,6 @@ def _is_too_large(wide: NDArray[np.float32], number: int) -> bool:
     return number not in _FLOATS and max(wide.max(), -wide.min()) > _LARGEST
 
 
-def _quantized(part: _Part, wide: NDArray[np.float32], start: int, tensor: Tensor) -> NDArray[np.uint8]:
-    """The rows `wide` as `part` wants them. In a stack of matrices (experts) each has its own importance."""
-    if part.importance is None or len(tensor.shape) < 3:
-        return quants.quantize_rows(part.type, wide, part.importance)
-    each = part.importance.reshape(tensor.shape[0], -1)
-    matrices = wide.reshape(-1, tensor.shape[-2], tensor.shape[-1])
-    made = [quants.quantize_rows(part.type, rows, each[start + i]) for i, rows in enumerate(matrices)]
-    return np.concatenate(made)
-
-
 def _read(path: Path, works: list[_Work], pool: _Pool, on_piece: OnPiece, digest: Any) -> None:
     """Hand the tensors of one file to the pool, and all bytes, each read once, to `digest` if there is
     one."""
@@ -250,7 +241,7 @@ def _read(path: Path, works: list[_Work], pool: _Pool, on_piece: OnPiece, digest
 def _skip(file: BinaryIO, count: int, digest: Any, path: Path) -> None:
     """Read past what is not converted: headers, padding, tensors that GGUF has not."""
     if digest is None:
-        file.seek(count, os.SEEK_CUR)
+        file.seek(max(0, count), os.SEEK_CUR)
         return
     while count > 0:
         data = file.read(min(count, 1 << 20))

@@ -10,7 +10,9 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -24,14 +26,14 @@ _SYNC_EVERY = 64 << 20
 
 
 class OutputFile:
-    """The open file `fd`, which is to become what `layout` describes.
+    """The open file `fd`, which is to become what `layout` describes, and which errors call `path`.
 
     `begin` first, then write from any thread, then `finish`, all in a `with` block. OSError as the system
     says.
     """
 
-    def __init__(self, fd: int, layout: Layout) -> None:
-        self.fd, self.layout = fd, layout
+    def __init__(self, fd: int, path: Path, layout: Layout) -> None:
+        self.fd, self.path, self.layout = fd, path, layout
         self._order = list(layout.entries)
         self._missing = {entry.name: entry.nbytes for entry in layout.entries}
         self._digest = hashlib.sha256()
@@ -55,23 +57,33 @@ class OutputFile:
 
     def begin(self) -> None:
         """Set its room aside on the disk, and write the header."""
-        allocate(self.fd, self.layout.nbytes)
-        write_all(self.fd, self.layout.header(), 0)
+        with errors_about(self.path):
+            allocate(self.fd, self.layout.nbytes)
+            write_all(self.fd, self.layout.header(), 0)
         self._thread.start()
         with self._changed:
             self._advance()
 
     def write(self, name: str, offset: int, data: memoryview) -> None:
         """Write `data` of the tensor `name`, from `offset` within it on. No byte may be written twice."""
-        write_all(self.fd, data, self.layout.offsets[name] + offset)
+        if self._error is not None:
+            raise self._error
+        with errors_about(self.path):
+            write_all(self.fd, data, self.layout.offsets[name] + offset)
         with self._changed:
             self._missing[name] -= data.nbytes
             self._unsynced += data.nbytes
+            if self._missing[name] < 0:
+                raise QuantizeError(f"the tensor {name!r} of {self.path} came twice")
             if not self._missing[name]:
                 self._advance()
+            elif self._unsynced >= _SYNC_EVERY:
+                self._changed.notify()
 
     def finish(self, on_bytes: Callable[[int], None]) -> str:
         """The sha256 of the file, all of whose tensors were written; `on_bytes` gets how many are hashed."""
+        if self._order:
+            raise QuantizeError(f"the tensor {self._order[0].name!r} of {self.path} was not written")
         with self._changed:
             while self._hashed < self.layout.nbytes and self._error is None:
                 on_bytes(self._hashed)
@@ -90,8 +102,9 @@ class OutputFile:
 
     def _settle(self) -> None:
         try:
-            while self._step():
-                pass
+            with errors_about(self.path):
+                while self._step():
+                    pass
         except BaseException as error:  # noqa: BLE001 - raised again by `finish`
             with self._changed:
                 self._error = error
@@ -108,14 +121,22 @@ class OutputFile:
                 self._unsynced = 0
             if self._over or start == self.layout.nbytes:
                 return False
-        if sync and hasattr(os, "fdatasync"):
-            os.fdatasync(self.fd)
+        if sync:
+            _sync(self.fd)
         if end > start:
-            self._digest.update(_read(self.fd, start, end - start))
+            data = os.pread(self.fd, end - start, start)
+            if not data:
+                raise QuantizeError(f"{self.path} became shorter by itself")
+            self._digest.update(data)
+            end = start + len(data)
             with self._changed:
                 self._hashed = end
                 self._changed.notify_all()
         return True
+
+
+def _sync(fd: int) -> None:
+    os.fdatasync(fd) if hasattr(os, "fdatasync") else os.fsync(fd)
 
 
 def allocate(fd: int, nbytes: int) -> None:
@@ -130,34 +151,19 @@ def allocate(fd: int, nbytes: int) -> None:
     os.ftruncate(fd, nbytes)
 
 
-_seeking = threading.Lock()
-
-
 def write_all(fd: int, data: bytes | memoryview, offset: int) -> None:
     """Write `data` at `offset` of the open file `fd`."""
     view = memoryview(data)
     while view:
-        if hasattr(os, "pwrite"):
-            count = os.pwrite(fd, view, offset)
-        else:  # Windows
-            with _seeking:
-                os.lseek(fd, offset, os.SEEK_SET)
-                count = os.write(fd, view)
+        count = os.pwrite(fd, view, offset)
         view, offset = view[count:], offset + count
 
 
-def _read(fd: int, offset: int, count: int) -> bytes:
-    """Exactly `count` bytes from `offset` on."""
-    parts = []
-    while count:
-        if hasattr(os, "pread"):
-            data = os.pread(fd, count, offset)
-        else:  # Windows
-            with _seeking:
-                os.lseek(fd, offset, os.SEEK_SET)
-                data = os.read(fd, count)
-        if not data:
-            raise QuantizeError("the file that is being written became shorter by itself")
-        parts.append(data)
-        offset, count = offset + len(data), count - len(data)
-    return b"".join(parts)
+@contextmanager
+def errors_about(path: Path) -> Iterator[None]:
+    """Errors of the system that name no file, because it was open already, get the name of `path`."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise

@@ -37,6 +37,7 @@ class Partial:
         self.output = output
         self._overwrite = overwrite
         self._named: Path | None = None
+        self._is_new = False
         with system_errors(output):
             require_target(output, overwrite)
             remove_stale(output)
@@ -64,11 +65,17 @@ class Partial:
         """Put the file in its place, all of it on the disk before. QuantizeError if that cannot be done."""
         with system_errors(self.output):
             os.fsync(self.fd)
-            if self._named is None and not self._overwrite:
+            self._is_new = not (self._overwrite and os.path.lexists(self.output))
+            if self._named is None and self._is_new:
                 _link(self.fd, self.output)
             else:
                 self._replace()
             sync_folder(self.output.parent)
+
+    def undo(self) -> None:
+        """Take a file that `commit` has put in place away again, unless it has replaced another."""
+        if self._is_new:
+            _remove(self.output)
 
     def _open_unnamed(self) -> int:
         """A file without a name, or -1 where there is no such thing."""
@@ -157,7 +164,7 @@ def remove_stale(output: Path) -> None:
 
 
 def _found(output: Path) -> Iterator[tuple[Path, int]]:
-    pattern = re.compile(re.escape(f".{output.name}.partial-") + r"(\d{1,10})(\.source)?")
+    pattern = re.compile(re.escape(f".{output.name}.partial-") + r"(\d{1,10})")
     try:
         entries = list(output.parent.iterdir())
     except OSError:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -39,7 +38,7 @@ def run(job: Job, on_event: OnEvent = lambda event: None) -> Report:
     with _system_errors(job):
         source = open_source(job)
         importance = imatrix.read_imatrix(Path(job.imatrix)) if job.imatrix else None
-        options = Options(job.pure, job.output_type, job.embedding_type, job.tensor_types)
+        options = Options(job.pure, job.output_type, job.embedding_type, job.tensor_types, job.imatrix)
         with planner(source, options, importance) as plans:
             on_event(forecast.of(source, plans))
             outputs = [plans.output(file_type) for file_type in types]
@@ -79,7 +78,7 @@ def _make(
     hashes: dict[str, str] = {}
     with ExitStack() as stack:
         files = [
-            stack.enter_context(OutputFile(_opened(target), output.layout))
+            stack.enter_context(OutputFile(target.fd, Path(target.path), output.layout))
             for target, output in zip(job.targets, outputs, strict=True)
         ]
         sinks = [one_pass.Sink(output, file) for output, file in zip(outputs, files, strict=True)]
@@ -122,12 +121,6 @@ class _Counter:
         if self._done - self._told >= _QUIET_BYTES:
             self._told = self._done
             self._on_event(Progress("convert", tensor, self._done, self._total))
-
-
-def _opened(target: Target) -> int:
-    if target.fd >= 0:
-        return target.fd
-    return os.open(target.file, os.O_RDWR | getattr(os, "O_BINARY", 0))
 
 
 def _written(target: Target, sink: one_pass.Sink, source: Source, on_event: OnEvent) -> Written:

@@ -6,12 +6,12 @@ and the shapes of its tensors and nothing behind them: a sparse one, which takes
 
 from __future__ import annotations
 
-import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from gguf import GGML_QUANT_VERSION
 from numpy.typing import NDArray
 
 from localai.engine import quants
-from localai.errors import QuantizeError
+from localai.errors import QuantizeError, UsageError
 from models.ggml_types import TENSOR_TYPES
 from quantize import gguf_file
 from quantize.file_types import FILE_TYPES
@@ -42,6 +42,8 @@ class Options:
     output_type: int | None = None
     embedding_type: int | None = None
     tensor_types: tuple[tuple[str, int], ...] = ()
+    imatrix: str = ""
+    """The importance matrix, as the user called its file."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,8 @@ class Planner:
         self._tensors = {tensor.name: tensor for tensor in source.tensors}
 
     def output(self, file_type: str) -> Output:
-        """The file of type `file_type`. QuantizeError if llama.cpp refuses the options."""
-        importance = self._importance.weights if self._importance else {}
-        asked = quants.plan_types(self.bare, self._recipe(file_type), importance)
+        """The file of type `file_type`. UsageError if llama.cpp does not understand a pattern."""
+        asked = self._asked(self._recipe(file_type))
         if asked.types.keys() != self._tensors.keys():
             raise QuantizeError(
                 "this llama.cpp tells its plan in words that are not understood",
@@ -89,6 +90,21 @@ class Planner:
             direct=direct,
             needs_importance=asked.needs_importance and self._importance is None,
         )
+
+    def _asked(self, recipe: quants.Recipe) -> quants.TypePlan:
+        importance = self._importance.weights if self._importance else {}
+        try:
+            return quants.plan_types(self.bare, recipe, importance)
+        except QuantizeError as error:
+            if not recipe.tensor_types:
+                raise
+            quants.plan_types(self.bare, replace(recipe, tensor_types=()), importance)
+            patterns = ", ".join(repr(pattern) for pattern, _ in recipe.tensor_types)
+            reason = error.message.rpartition(": ")[2]
+            raise UsageError(
+                f"llama.cpp does not understand --tensor-type {patterns}: {reason}",
+                "Give regular expressions, such as 'blk\\.[0-3]\\.ffn_down=Q6_K'",
+            ) from error
 
     def _recipe(self, file_type: str) -> quants.Recipe:
         o = self._options
@@ -109,15 +125,16 @@ class Planner:
         changed = {
             "general.quantization_version": gguf_file.u32(GGML_QUANT_VERSION),
             "general.file_type": number,
+            **_importance_metadata(self._importance, self._options.imatrix),
         }
         kept = {key: value for key, value in self._source.metadata.items() if key not in changed}
-        return {**kept, **changed, **_importance_metadata(self._importance)}
+        return {**kept, **changed}
 
 
-def _importance_metadata(importance: ImportanceMatrix | None) -> Metadata:
+def _importance_metadata(importance: ImportanceMatrix | None, named: str) -> Metadata:
     if importance is None:
         return {}
-    found = {"quantize.imatrix.file": gguf_file.text(os.fsencode(importance.path)[:_LONGEST])}
+    found = {"quantize.imatrix.file": gguf_file.text(os.fsencode(named)[:_LONGEST])}
     if importance.datasets:
         found["quantize.imatrix.dataset"] = gguf_file.text(importance.datasets[0].encode()[:_LONGEST])
     found["quantize.imatrix.entries_count"] = gguf_file.u32(len(importance.weights))
@@ -128,12 +145,26 @@ def _importance_metadata(importance: ImportanceMatrix | None) -> Metadata:
 
 @contextmanager
 def planner(source: Source, options: Options, importance: ImportanceMatrix | None) -> Iterator[Planner]:
-    """A planner for `source`; what llama.cpp looks at for it goes away afterwards."""
+    """A planner for `source`; what llama.cpp looks at for it goes away afterwards.
+
+    UsageError if `options` have a rule that is about no tensor of it.
+    """
+    _require_matches(source, options)
     entries = [Entry(t.name, t.shape, t.base, t.bytes_as(t.base)) for t in source.tensors]
     model = {key: value for key, value in source.metadata.items() if not key.startswith("tokenizer.")}
     bare = Layout(model, entries)
     with _sparse_file(bare) as path:
         yield Planner(source, options, importance, path)
+
+
+def _require_matches(source: Source, options: Options) -> None:
+    for pattern, _ in options.tensor_types:
+        with suppress(re.error):  # llama.cpp's expressions are another dialect: it is asked later
+            if not any(re.search(pattern, tensor.name) for tensor in source.tensors):
+                raise UsageError(
+                    f"--tensor-type {pattern!r} matches no tensor",
+                    "They are called token_embd.weight, output.weight, blk.0.attn_v.weight and so on",
+                )
 
 
 @contextmanager
@@ -162,7 +193,7 @@ def importance_of(
     QuantizeError where the type needs them and they are missing, or if they are of another model.
     """
     found = importance.weights.get(tensor.name) if importance else None
-    columns = tensor.shape[-1] * math.prod(tensor.shape[:-2])
+    columns = tensor.shape[-1]
     if found is not None and importance is not None and found.size != columns:
         if tensor.name != "token_embd.weight":
             raise QuantizeError(

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from localai import frames
+from models.origins import Sha256
 
 Stage = Literal["convert", "hash", "check"]
 
@@ -32,8 +33,7 @@ class Target(_Part, frozen=True):
     path: str
     """What errors call it."""
     fd: int
-    """The file, inherited by the worker; -1 where that cannot be: then it opens `file`."""
-    file: str = ""
+    """The file, inherited by the worker."""
 
 
 class Job(_Frame, frozen=True):
@@ -112,7 +112,8 @@ class Written(_Part, frozen=True):
     file_type: str
     size: int
     """Bytes."""
-    sha256: str
+    sha256: Sha256
+    """As the worker hashed it while it wrote; the store takes its own."""
     bits_per_weight: float
     types: dict[str, int]
     """How many tensors have each ggml type, by its name."""
@@ -125,7 +126,7 @@ class Report(_Part, frozen=True):
     tensors: int
     weights: int
     source_bytes: int
-    inputs: dict[str, str]
+    inputs: dict[str, Sha256]
     """sha256 of each file that was read, by its name within the source's folder, if it was asked for."""
     imatrix_sha256: str
     """"" without one."""

@@ -24,3 +24,11 @@ def revision_of(folder: Path) -> str:
     except (OSError, UnicodeDecodeError):
         return ""
     return first if _COMMIT.fullmatch(first) else ""
+
+
+def repository_of(folder: Path) -> str:
+    """The name of the repository, without its owner, whose snapshot in the hub's cache `folder` is; or ""."""
+    cache = folder.resolve().parents
+    if len(cache) < 2 or cache[0].name != "snapshots" or not cache[1].name.startswith("models--"):
+        return ""
+    return cache[1].name.rpartition("--")[2]

@@ -1,4 +1,5 @@
-"""JSON files of a checkpoint as untrusted input: bounded in size, no key twice, an object at the top.
+"""JSON files of a checkpoint as untrusted input: bounded in size, an object at the top, no key twice, and
+no half characters, which cannot be written anywhere.
 
 Only regular files and links to them are opened: reading a pipe or a device might never end.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ MAX_BYTES = 256 * 1024 * 1024
 
 FETCH_AGAIN = "Fetch the file again"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_ESCAPES = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]|(\\u[dD][89a-fA-F])|\\.")
+"""Escapes of valid JSON, whole: two halves of a character, one half (the group), and any other."""
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -68,9 +72,18 @@ def parse_object(text: bytes, path: Path, part: str = "") -> dict[str, Any]:
         raise CheckpointError(f"{where} is nested too deeply", FETCH_AGAIN) from error
     except ValueError as error:
         raise CheckpointError(f"{where} is not valid JSON: {error}", FETCH_AGAIN) from error
+    if _has_half_character(text):
+        raise CheckpointError(f"{where} has half a character in it, a lone surrogate", FETCH_AGAIN)
     if not isinstance(value, dict):
         raise CheckpointError(f"{where} does not hold a JSON object", FETCH_AGAIN)
     return value
+
+
+def _has_half_character(text: bytes) -> bool:
+    """Whether valid JSON escapes one half of a surrogate pair without the other."""
+    if b"\\ud" not in text and b"\\uD" not in text:
+        return False  # quick: a tokenizer.json has millions of bytes
+    return any(match[1] for match in _ESCAPES.finditer(text))
 
 
 def refuse_lfs_pointer(start: bytes, path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -68,6 +70,13 @@ MaxTokens = Annotated[
     int | None,
     typer.Option("--max-tokens", min=1, max=10_000_000, help="Stop after so many tokens."),
 ]
+
+
+def path(text: str | Path) -> Path:
+    """`text` as a path, with "~" as the user's home; an unknown "~user" stays as it is."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib's raises RuntimeError
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text for people.")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -98,7 +99,7 @@ def size(count: int) -> str:
 def duration(seconds: float) -> str:
     """As people say it: "40 s", "12 min", "3 h 05 min"."""
     if seconds < 100:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
@@ -134,9 +135,9 @@ class Progress:
         left = passed * (1 - fraction) / fraction if fraction > 0.02 else 0.0
         estimate = f", {size(int(done / passed))}/s" if passed > 0.5 else ""
         estimate += f", {duration(left)} left" if left >= 1 else ""
-        estimate += f"  {detail}" if detail else ""
         share = f"{fraction:4.0%} of {size(total)}" if total else size(done) if done else ""
-        aside(f"\r\x1b[K{self._step} {share}{estimate}")
+        line = f"{self._step} {share}{estimate}" + (f"  {clean(detail)}" if detail else "")
+        aside(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
 
     def end(self) -> None:
         """Clear the line."""

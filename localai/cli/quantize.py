@@ -53,7 +53,7 @@ def quantize(
         typer.Option(metavar="8GB", help="Take the best type that runs in this memory.", show_default=False),
     ] = None,
     imatrix: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FILE", help="An importance matrix of llama-imatrix.", show_default=False),
     ] = None,
     tensor_types: Annotated[
@@ -98,7 +98,10 @@ def quantize(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Load the file and generate, before it gets its name.")
     ] = True,
-    threads: options.Threads = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", "-t", min=1, max=512, help="CPU threads. Default: all that may be used."),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Convert a checkpoint to GGUF and quantize it, in one pass."""
@@ -117,7 +120,7 @@ def quantize(
         source=str(path),
         threads=threads or 0,
         pre_tokenizer=pre_tokenizer,
-        imatrix=str(imatrix) if imatrix else "",
+        imatrix=str(options.path(imatrix)) if imatrix else "",
         pure=pure,
         output_type=file_types.tensor_type(output_type) if output_type else None,
         embedding_type=file_types.tensor_type(embedding_type) if embedding_type else None,
@@ -126,6 +129,11 @@ def quantize(
         allow_requantize=allow_requantize,
     )
     wanted = list(dict.fromkeys(file_types.output_type(one) for one in types or [_DEFAULT]))
+    if tensor_types and not set(wanted) - {"F32", "F16", "BF16"}:
+        raise UsageError(
+            "--tensor-type counts for quantized types only, as in llama-quantize",
+            "Take --type Q8_0, or set --output-type and --embedding-type",
+        )
     if dry_run or any(limits):
         known, advised = quantize_work.forecast(job, *limits)
         if dry_run:
@@ -143,7 +151,7 @@ def _find(source: str) -> tuple[Path, str]:
     from models.names import is_name
     from models.store import Store
 
-    path = Path(source).expanduser()
+    path = options.path(source)
     if path.exists() or is_path(source) or not is_name(source):
         return path, ""
     found = next((one for one in Store().manifests() if one.name == source.lower()), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localai.cli import output
+from localai.cli import options, output
 
 if TYPE_CHECKING:
     from quantize.advice import Advice
@@ -90,7 +90,7 @@ def _disk_free(where: Path | None) -> int:
     from localai import paths
     from models.files import free_bytes
 
-    return free_bytes(where.expanduser().absolute() if where else paths.models_dir())
+    return free_bytes(options.path(where).absolute() if where else paths.models_dir())
 
 
 def _as_data(known: Forecast, advised: Advice | None, where: Path | None) -> dict[str, Any]:

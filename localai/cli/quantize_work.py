@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localai.cli import output, quantize_output
+from localai.cli import options, output, quantize_output
 from localai.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Work:
         """Write the file `target`, or files in the folder `target`; what was made, and where."""
         from quantize.client import Wanted
 
-        target = target.expanduser()
+        target = options.path(target)
         is_folder = target.is_dir()
         if len(self._types) > 1 and not is_folder:
             raise UsageError(
@@ -64,10 +64,11 @@ class Work:
         with store.incoming() as scratch:
             wanted = [Wanted(one, scratch / f"{one}.gguf") for one in self._types]
             made = self._run(wanted, overwrite=False)
-            return made, [
-                self._keep(store, each, one, made, written.sha256)
-                for each, one, written in zip(names, wanted, made.report.outputs, strict=True)
-            ]
+            with output.progress() as progress:
+                return made, [
+                    self._keep(store, each, one, made, progress)
+                    for each, one in zip(names, wanted, strict=True)
+                ]
 
     def _run(self, wanted: list[Wanted], overwrite: bool) -> Made:
         from quantize import client
@@ -81,14 +82,14 @@ class Work:
                 on_event=quantize_output.Events(progress, self._types),
             )
 
-    def _keep(self, store: Store, name: str, wanted: Wanted, made: Made, sha256: str) -> str:
+    def _keep(self, store: Store, name: str, wanted: Wanted, made: Made, progress: output.Progress) -> str:
         manifest = store.add(
             wanted.output,
             name,
             source=self._origin(wanted.file_type, made),
             move=True,
-            hashed=sha256,
             replace=self._overwrite,
+            on_progress=progress,
         )
         return manifest.name
 
@@ -127,7 +128,11 @@ class Work:
 
     def _stem(self) -> str:
         """What files are called by default: as the folder, the file or the model that they are made from."""
+        from quantize.revision import repository_of
+
         if self._model:
             return self._model.replace(":", "-")
         source = Path(self._job.source).absolute()
+        if repository := repository_of(source):
+            return repository
         return source.stem if source.suffix.lower() == ".gguf" else source.name

@@ -93,24 +93,6 @@ def test_a_checkpoint_of_an_older_manifest(store: Store, make_model: MakeModel) 
     assert store.get("r1").source == origin
 
 
-def test_a_digest_that_is_known_is_not_reckoned_again(store: Store, make_model: MakeModel) -> None:
-    """But only of a file that becomes the blob itself: a copy is another file."""
-    seen: list[str] = []
-    origin = Checkpoint(path="/models/r1")
-    path = make_model(seed=1)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    options = {"source": origin, "hashed": "0" * 64, "on_progress": lambda step, *_: seen.append(step)}
-    assert store.add(path, "copied", **options).sha256 == digest
-    assert set(seen) == {"Copying"}
-    seen.clear()
-    options["hashed"] = digest
-    moved = store.add(path, "moved", move=True, **options)
-    assert (moved.sha256, seen, path.exists()) == (digest, [], False)
-    store.verify(moved)
-    with pytest.raises(IntegrityError):
-        store.add(make_model(seed=2), "x", move=True, expect_sha256="1" * 64, **options)
-
-
 def test_names_nest(store: Store, make_model: MakeModel) -> None:
     for seed, name in enumerate(["r1", "r1:7b", "r1:7b:q4_k_m", "r1:8b"]):
         store.add(make_model(seed=seed), name, source=HERE)

@@ -76,7 +76,7 @@ def test_into_a_file(tmp_path: Path) -> None:
     assert list(found) == ["result", "report", "outputs", "forecast"]
     assert (found["result"], report["output"]) == (str(output), str(output))
     assert (first["file_type"], first["sha256"]) == ("Q4_K_M", sha256(output))
-    assert first["check"] == {"result": "passed", "reason": "", "tokens": 4}
+    assert first["check"] == {"result": "passed", "reason": "", "tokens": 2}
     assert report.items() >= {key: value for key, value in first.items() if key != "result"}.items()
     assert (report["program"], report["llama_cpp"]) == (__version__, bindings.commit())
     assert report["inputs"]["model.safetensors"] == sha256(NANO / "model.safetensors")
@@ -282,7 +282,12 @@ def test_wrong_words(
 
 def test_what_cannot_be_done(tiny: Path, tmp_path: Path) -> None:
     output = ("--output", tmp_path / "x.gguf")
-    assert "regular expression" in error_of(1, tiny, *output, "--tensor-type", "ffn_[=Q4_K")
+    assert "regular expression" in error_of(2, tiny, *output, "--tensor-type", "ffn_[=Q4_K")
+    assert "matches no tensor" in error_of(2, tiny, *output, "--tensor-type", "nosuchthing=Q4_K")
+    rule = ("--type", "F16", "--tensor-type", "ffn_down=Q8_0")
+    assert "quantized types only" in error_of(2, tiny, *output, *rule)
+    assert "~nosuchuser" in error_of(1, "~nosuchuser/x", *output)
+    assert "~nosuchuser" in error_of(2, tiny, "--output", "~nosuchuser/x.gguf")
     assert "--imatrix" in error_of(1, NANO, *output, "--type", "IQ2_XS")
     assert "another model" in error_of(1, tiny, *output, "--imatrix", IMATRIX)
     assert "nowhere" in error_of(1, tmp_path / "nowhere", *output)
@@ -413,7 +418,7 @@ def test_killed_it_leaves_nothing(output: Path, large: Path, command: list[str],
     if command is NAMED_COMMAND:
         assert names_in(output.parent) == [f".x.gguf.partial-{running.app.pid}", "x.gguf"]
         failed = quantize(large, "--output", output, "--overwrite", "--tensor-type", "[=Q8_0")
-        assert failed.returncode == 1
+        assert failed.returncode == 2
 
 
 @needs_proc

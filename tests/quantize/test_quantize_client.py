@@ -143,7 +143,7 @@ def test_the_engine_runs_it_before_it_gets_its_name(output: Path, partials: str)
 
     made = run(Job(str(NANO)), [Wanted("Q8_0", output)], overwrite=True, on_event=observe)
     (check,) = made.checks
-    assert (check.result, check.reason, check.tokens) == ("passed", "", 4)
+    assert (check.result, check.reason, check.tokens) == ("passed", "", 2)
     assert stages[-1] == "check"
     assert output.read_bytes()[:4] == b"GGUF"
 
@@ -187,7 +187,7 @@ def test_errors_cross_the_pipe_with_kind_and_hint(output: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no config\.json") as caught:
         replace(output, source=output.parent)
     assert caught.value.hint
-    with pytest.raises(QuantizeError, match="regular expression") as refusal:
+    with pytest.raises(UsageError, match="regular expression") as refusal:
         run(Job(str(NANO), tensor_types=(("ffn_[", 8),)), [Wanted("Q8_0", output)], overwrite=True)
     assert "\n" not in str(refusal.value)
     assert output.read_bytes() == OLD
@@ -418,3 +418,19 @@ def test_a_worker_without_a_job_just_ends() -> None:
 def test_frames_of_the_protocol_round_trip() -> None:
     for event in (Failed("NoSpace", "message", "hint"), Progress("convert", "a", 1, 2)):
         assert decode_event(pack(event)[4:]) == event
+
+
+def test_all_files_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second cannot be put in its place: the first goes again."""
+    real = Partial.commit
+
+    def commit(partial: Partial) -> None:
+        if partial.output.name == "two":
+            raise QuantizeError("it cannot be", "")
+        real(partial)
+
+    monkeypatch.setattr(Partial, "commit", commit)
+    wanted = [Wanted("Q8_0", tmp_path / "one"), Wanted("Q4_0", tmp_path / "two")]
+    with pytest.raises(QuantizeError, match="it cannot be"):
+        run(Job(str(NANO)), wanted, load=False)
+    assert names_in(tmp_path) == []

@@ -252,3 +252,15 @@ def test_a_type_that_cannot_be_read(tmp_path: Path) -> None:
     convert(tmp_path / "m", tmp_path / "x.gguf", "Q4_0", tensor_types=(("ffn_up", 42),))
     with pytest.raises(UnsupportedModel, match="has weights of type Q2_0, which are not read"):
         convert(tmp_path / "x.gguf", tmp_path / "y.gguf", "Q4_0", allow_requantize=True)
+
+
+def test_a_mixture_of_experts_is_refused(tmp_path: Path) -> None:
+    convert(NANO, tmp_path / "bf16.gguf")
+    reader = GGUFReader(tmp_path / "bf16.gguf")
+
+    def add_experts(writer: GGUFWriter) -> None:
+        writer.add_tensor("blk.0.ffn_up_exps.weight", np.zeros((2, 4, 32), np.float32))
+
+    write(tmp_path / "x.gguf", reader, tensors_of(reader), add_experts)
+    with pytest.raises(UnsupportedModel, match="mixture of experts"):
+        convert(tmp_path / "x.gguf", tmp_path / "q.gguf", "Q8_0")

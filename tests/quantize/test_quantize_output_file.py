@@ -57,7 +57,7 @@ def test_pieces_come_in_any_order_from_any_thread(
     monkeypatch.setattr(output_file, "_CHUNK", 100)
     monkeypatch.setattr(output_file, "_SYNC_EVERY", 2000)
     done: list[int] = []
-    with OutputFile(fd, LAYOUT) as file:
+    with OutputFile(fd, Path("made.gguf"), LAYOUT) as file:
         file.begin()
         with ThreadPoolExecutor(4) as pool:
             for name, offset, data in pieces(seed):
@@ -72,7 +72,7 @@ def test_pieces_come_in_any_order_from_any_thread(
 @pytest.mark.parametrize("begun", [False, True])
 def test_what_is_left_early_ends_its_thread(fd: int, begun: bool) -> None:
     before = threading.active_count()
-    with pytest.raises(KeyboardInterrupt), OutputFile(fd, LAYOUT) as file:
+    with pytest.raises(KeyboardInterrupt), OutputFile(fd, Path("made.gguf"), LAYOUT) as file:
         if begun:
             file.begin()
             file.write("d", 0, memoryview(VALUES["d"].tobytes()))
@@ -86,7 +86,10 @@ def test_a_disk_that_fails_while_it_is_flushed(fd: int, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(output_file, "_SYNC_EVERY", 1)
     monkeypatch.setattr(os, "fdatasync", fail, raising=False)
-    with pytest.raises(OSError, match="Input/output error"), OutputFile(fd, LAYOUT) as file:
+    with (
+        pytest.raises(OSError, match="Input/output error"),
+        OutputFile(fd, Path("made.gguf"), LAYOUT) as file,
+    ):
         file.begin()
         for name, offset, data in pieces(0):
             file.write(name, offset, memoryview(data))
@@ -94,7 +97,10 @@ def test_a_disk_that_fails_while_it_is_flushed(fd: int, monkeypatch: pytest.Monk
 
 
 def test_a_file_that_shrinks_by_itself(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(QuantizeError, match="became shorter by itself"), OutputFile(fd, LAYOUT) as file:
+    with (
+        pytest.raises(QuantizeError, match="became shorter by itself"),
+        OutputFile(fd, Path("made.gguf"), LAYOUT) as file,
+    ):
         file.begin()
         for name, offset, data in pieces(0)[:-1]:
             file.write(name, offset, memoryview(data))
@@ -107,8 +113,52 @@ def test_a_file_that_shrinks_by_itself(fd: int, monkeypatch: pytest.MonkeyPatch)
 def test_reads_may_be_short(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, count, offset: real(fd, min(count, 33), offset))
-    with OutputFile(fd, LAYOUT) as file:
+    with OutputFile(fd, Path("made.gguf"), LAYOUT) as file:
         file.begin()
         for name, array in VALUES.items():
             file.write(name, 0, memoryview(array.tobytes()))
         assert file.finish(lambda done: None) == hashlib.sha256(expected()).hexdigest()
+
+
+def test_a_tensor_that_was_not_written(fd: int) -> None:
+    with OutputFile(fd, Path("made.gguf"), LAYOUT) as file:
+        file.begin()
+        with pytest.raises(QuantizeError, match=r"the tensor '\w+' of made\.gguf was not written"):
+            file.finish(lambda done: None)
+
+
+def test_a_tensor_that_comes_twice(fd: int) -> None:
+    entry = LAYOUT.entries[0]
+    with OutputFile(fd, Path("made.gguf"), LAYOUT) as file:
+        file.begin()
+        file.write(entry.name, 0, memoryview(bytes(entry.nbytes)))
+        with pytest.raises(QuantizeError, match="came twice"):
+            file.write(entry.name, 0, memoryview(bytes(entry.nbytes)))
+
+
+def test_errors_name_the_file(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with OutputFile(fd, Path("made.gguf"), LAYOUT) as file:
+        file.begin()
+        monkeypatch.setattr(os, "pwrite", failing)
+        with pytest.raises(OSError, match=r"made\.gguf"):
+            file.write(LAYOUT.entries[0].name, 0, memoryview(b"x"))
+
+
+def test_a_failing_disk_ends_the_work_early(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the settling thread runs into is told by the next write, not after hours of work."""
+    failed = threading.Event()
+
+    def failing(*_: object) -> bytes:
+        failed.set()
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", failing)
+    with OutputFile(fd, Path("made.gguf"), LAYOUT) as file:
+        file.begin()
+        assert failed.wait(30)
+        file._thread.join(30)
+        with pytest.raises(OSError, match="Input/output error"):
+            file.write(LAYOUT.entries[0].name, 0, memoryview(b"x"))

@@ -321,3 +321,14 @@ def test_only_a_regular_file_is_replaced(tmp_path: Path, what: str, overwrite: b
     assert os.path.samestat(before, output.lstat())
     assert nothing or (tmp_path / "file").read_bytes() == b"kept"
     assert names_in(tmp_path) == (["x.gguf"] if nothing else ["file", "x.gguf"])
+
+
+def test_undone_it_leaves_nothing_unless_it_replaced(tmp_path: Path, kind: str) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    old.write_bytes(OLD)
+    with Partial(new, overwrite=True) as first, Partial(old, overwrite=True) as second:
+        for partial in (first, second):
+            partial.commit()
+            partial.undo()
+    assert names_in(tmp_path) == ["old"]
+    assert old.read_bytes() == b""

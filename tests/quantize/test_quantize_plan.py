@@ -14,7 +14,7 @@ from quantize import floats
 from quantize.checkpoint import open_checkpoint
 from quantize.file_types import FILE_TYPES, TERNARY, output_type, tensor_type, tensor_type_rule
 from quantize.from_checkpoint import source_type
-from quantize.revision import revision_of
+from quantize.revision import repository_of, revision_of
 from tests.quantize.doing import convert, tensors, types
 from tests.quantize.making import from_bf16, make_checkpoint, names_in
 
@@ -112,7 +112,7 @@ def test_options_on_a_float_type(checkpoint: Path, tmp_path: Path, file_type: st
 
 @pytest.mark.parametrize("pattern", ["ffn_[", "(", "a{2,1}", "*"])
 def test_a_pattern_that_is_none(checkpoint: Path, tmp_path: Path, pattern: str) -> None:
-    with pytest.raises(QuantizeError, match=r"cannot plan the types of the tensors: .*expression") as caught:
+    with pytest.raises(UsageError, match=r"does not understand --tensor-type .*expression") as caught:
         convert(checkpoint, tmp_path / "x", tensor_types=((pattern, 8),), file_type="Q4_0")
     assert "\n" not in caught.value.message
     assert names_in(tmp_path) == []
@@ -187,3 +187,15 @@ def test_f16_keeps_what_it_can_hold_and_shows_the_rest() -> None:
     values = np.array([1.0, -65504.0, 6e-8], "<f4")
     assert floats.convert(values, "F32", GGMLQuantizationType.F16).tobytes() == values.astype("<f2").tobytes()
     assert np.isposinf(floats.convert(np.array([70000.0], "<f4"), "F32", GGMLQuantizationType.F16))
+
+
+def test_the_repository_of_a_snapshot(tmp_path: Path) -> None:
+    folder = tmp_path / "models--deepseek-ai--DeepSeek-R1-Distill-Qwen-7B" / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    assert repository_of(folder) == "DeepSeek-R1-Distill-Qwen-7B"
+    assert repository_of(tmp_path) == ""
+
+
+def test_a_rule_about_no_tensor(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'attn_x' matches no tensor"):
+        convert(checkpoint, tmp_path / "x", tensor_types=(("attn_x", 8),), file_type="Q4_0")
