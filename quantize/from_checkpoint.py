@@ -15,6 +15,7 @@ from quantize.safetensors import FLOATS, StoredTensor
 from quantize.source import FLOAT_TYPES, Source, Tensor
 from quantize.tokenizer import read_vocabulary
 
+_TEMPLATE = "chat_template.jinja"
 _SMALL = (
     INDEX,
     "config.json",
@@ -22,7 +23,7 @@ _SMALL = (
     "tokenizer.json",
     "tokenizer_config.json",
     "added_tokens.json",
-    "chat_template.jinja",
+    _TEMPLATE,
     "chat_template.json",
     "README.md",
 )
@@ -60,11 +61,10 @@ def open_source(path: Path, pre_tokenizer: str = "", name: str = "") -> Source:
 
 
 def _small_files(checkpoint: Checkpoint) -> tuple[Path, ...]:
-    """What the metadata and the names of the weight files came from."""
-    folder = checkpoint.folder
-    files = [folder / name for name in _SMALL]
-    if folder / "chat_template.jinja" in files and "chat_template" not in checkpoint.tokenizer_config:
-        pass
+    """The files that have been read, but for the weights."""
+    files = [checkpoint.folder / name for name in _SMALL]
+    if "chat_template" not in checkpoint.tokenizer_config and (checkpoint.folder / _TEMPLATE).is_file():
+        files += sorted(checkpoint.folder.glob("additional_chat_templates/*.jinja"))
     return tuple(file for file in files if file.is_file())
 
 

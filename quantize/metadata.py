@@ -94,10 +94,11 @@ def read_card(path: Path) -> dict[str, Any]:
     except (*_MALFORMED, OSError, RecursionError):
         return {}
     pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    known = _TEXTS | _LISTS | _ORIGINS
     return {
         key.value: _value(loader, key.value, node)
         for key, node in pairs
-        if key.tag == "tag:yaml.org,2002:str" and key.value in _TEXTS | _LISTS | _ORIGINS
+        if isinstance(key, yaml.ScalarNode) and key.value in known
     }
 
 
@@ -155,7 +156,8 @@ def _text(loader: _Loader, node: yaml.Node, only_str: bool = False) -> str | Non
         text.encode()
     except _MALFORMED:
         return None
-    return text if isinstance(value, str if only_str else str | int | float | date) else None
+    wanted = (str,) if only_str else (str, int, float, date)
+    return text if isinstance(value, wanted) else None
 
 
 def _add_sampling(writer: GGUFWriter, generation: dict[str, Any]) -> None:

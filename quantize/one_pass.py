@@ -77,13 +77,26 @@ def run(
             by_file[work.tensor.stored.file].append(work)
     hashes = {}
     with _Pool(threads) as pool:
-        for path, there in by_file.items():
+        for path, there in _in_order(by_file, sinks[0].output):
             digest = hashlib.sha256() if hash_inputs else None
             with errors_about(path):
                 _read(path, there, pool, on_piece, digest)
             if digest is not None:
                 hashes[str(path)] = digest.hexdigest()
     return hashes
+
+
+def _in_order(by_file: dict[Path, list[_Work]], output: Output) -> list[tuple[Path, list[_Work]]]:
+    """The files in the order in which their tensors begin in `output`, so that it is complete from its
+    beginning on.
+
+    The last of several often has the output matrix, which comes first in a quantized file.
+    """
+    position = {name: number for number, name in enumerate(output.types)}
+    return sorted(
+        by_file.items(),
+        key=lambda item: min((position[work.tensor.name] for work in item[1]), default=len(position)),
+    )
 
 
 class _Pool:

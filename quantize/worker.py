@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -46,9 +46,29 @@ class _Sender:
 
     def __call__(self, event: Event) -> None:
         with self._lock:
-            frame = memoryview(pack(event))
+            frame = memoryview(_packed(event))
             while frame:
                 frame = frame[self._writer.write(frame) :]
+
+
+def _packed(event: Event) -> bytes:
+    """`event` as a frame; what cannot be encoded, as in the name of a file, is written with escapes."""
+    try:
+        return pack(event)
+    except UnicodeEncodeError:
+        return pack(msgspec.convert(_encodable(msgspec.to_builtins(event)), type(event)))
+
+
+def _encodable(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case list() | tuple():
+            return [_encodable(one) for one in value]
+        case dict():
+            return {_encodable(key): _encodable(one) for key, one in value.items()}
+        case _:
+            return value
 
 
 def _serve(job: Job, send: _Sender) -> Event:

@@ -22,6 +22,7 @@ SHAPES = {"a": (40, 64), "b": (7,), "c": (3, 5), "d": (100, 32), "e": (1,)}
 VALUES = {
     name: np.random.default_rng(3).standard_normal(shape).astype("<f4") for name, shape in SHAPES.items()
 }
+MADE = Path("made.gguf")
 LAYOUT = Layout({}, [Entry(name, array.shape, 0, array.nbytes) for name, array in VALUES.items()])
 
 
@@ -57,7 +58,7 @@ def test_pieces_come_in_any_order_from_any_thread(
     monkeypatch.setattr(output_file, "_CHUNK", 100)
     monkeypatch.setattr(output_file, "_SYNC_EVERY", 2000)
     done: list[int] = []
-    with OutputFile(fd, Path("made.gguf"), LAYOUT) as file:
+    with OutputFile(fd, MADE, LAYOUT) as file:
         file.begin()
         with ThreadPoolExecutor(4) as pool:
             for name, offset, data in pieces(seed):
@@ -72,7 +73,7 @@ def test_pieces_come_in_any_order_from_any_thread(
 @pytest.mark.parametrize("begun", [False, True])
 def test_what_is_left_early_ends_its_thread(fd: int, begun: bool) -> None:
     before = threading.active_count()
-    with pytest.raises(KeyboardInterrupt), OutputFile(fd, Path("made.gguf"), LAYOUT) as file:
+    with pytest.raises(KeyboardInterrupt), OutputFile(fd, MADE, LAYOUT) as file:
         if begun:
             file.begin()
             file.write("d", 0, memoryview(VALUES["d"].tobytes()))
@@ -88,7 +89,7 @@ def test_a_disk_that_fails_while_it_is_flushed(fd: int, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "fdatasync", fail, raising=False)
     with (
         pytest.raises(OSError, match="Input/output error"),
-        OutputFile(fd, Path("made.gguf"), LAYOUT) as file,
+        OutputFile(fd, MADE, LAYOUT) as file,
     ):
         file.begin()
         for name, offset, data in pieces(0):
@@ -99,7 +100,7 @@ def test_a_disk_that_fails_while_it_is_flushed(fd: int, monkeypatch: pytest.Monk
 def test_a_file_that_shrinks_by_itself(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with (
         pytest.raises(QuantizeError, match="became shorter by itself"),
-        OutputFile(fd, Path("made.gguf"), LAYOUT) as file,
+        OutputFile(fd, MADE, LAYOUT) as file,
     ):
         file.begin()
         for name, offset, data in pieces(0)[:-1]:
@@ -113,7 +114,7 @@ def test_a_file_that_shrinks_by_itself(fd: int, monkeypatch: pytest.MonkeyPatch)
 def test_reads_may_be_short(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, count, offset: real(fd, min(count, 33), offset))
-    with OutputFile(fd, Path("made.gguf"), LAYOUT) as file:
+    with OutputFile(fd, MADE, LAYOUT) as file:
         file.begin()
         for name, array in VALUES.items():
             file.write(name, 0, memoryview(array.tobytes()))
@@ -121,7 +122,7 @@ def test_reads_may_be_short(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_tensor_that_was_not_written(fd: int) -> None:
-    with OutputFile(fd, Path("made.gguf"), LAYOUT) as file:
+    with OutputFile(fd, MADE, LAYOUT) as file:
         file.begin()
         with pytest.raises(QuantizeError, match=r"the tensor '\w+' of made\.gguf was not written"):
             file.finish(lambda done: None)
@@ -129,7 +130,7 @@ def test_a_tensor_that_was_not_written(fd: int) -> None:
 
 def test_a_tensor_that_comes_twice(fd: int) -> None:
     entry = LAYOUT.entries[0]
-    with OutputFile(fd, Path("made.gguf"), LAYOUT) as file:
+    with OutputFile(fd, MADE, LAYOUT) as file:
         file.begin()
         file.write(entry.name, 0, memoryview(bytes(entry.nbytes)))
         with pytest.raises(QuantizeError, match="came twice"):
@@ -140,7 +141,7 @@ def test_errors_name_the_file(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: object) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
-    with OutputFile(fd, Path("made.gguf"), LAYOUT) as file:
+    with OutputFile(fd, MADE, LAYOUT) as file:
         file.begin()
         monkeypatch.setattr(os, "pwrite", failing)
         with pytest.raises(OSError, match=r"made\.gguf"):
@@ -156,7 +157,7 @@ def test_a_failing_disk_ends_the_work_early(fd: int, monkeypatch: pytest.MonkeyP
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "pread", failing)
-    with OutputFile(fd, Path("made.gguf"), LAYOUT) as file:
+    with OutputFile(fd, MADE, LAYOUT) as file:
         file.begin()
         assert failed.wait(30)
         file._thread.join(30)
