@@ -147,7 +147,7 @@ def _origin(loader: _Loader, node: yaml.Node) -> str | dict[str, str]:
 
 
 def _text(loader: _Loader, node: yaml.Node, only_str: bool = False) -> str | None:
-    """A scalar as text, unless it is null, too long, or cannot be encoded; numbers and dates only if wanted."""
+    """A scalar as text; None if it is null, too long, not to be encoded or, with `only_str`, a number."""
     if not isinstance(node, yaml.ScalarNode) or len(node.value) > MAX_TEXT:
         return None
     try:

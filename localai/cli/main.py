@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -67,6 +68,10 @@ def _prepare_streams() -> None:
 
 def _end(number: int, _frame: object) -> None:
     """Told to end by a signal: clean up, as after an error."""
+    if asyncio := sys.modules.get("asyncio"):
+        with suppress(RuntimeError):  # no loop is running
+            # Whichever task it hits, not only the one that is waited for, ends by it: that is no news.
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     raise SystemExit(128 + number)
 
 

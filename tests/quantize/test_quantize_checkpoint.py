@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from localai.errors import CheckpointError, UnsupportedModel
+from quantize import strict_json
 from quantize.checkpoint import INDEX, open_checkpoint
+from quantize.from_checkpoint import open_source
 from tests.quantize.making import make_checkpoint, safetensors
 
 SHARD_2 = "model-00002-of-00003.safetensors"
@@ -187,6 +189,84 @@ def test_a_folder_without_the_right_to_list_it(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(CheckpointError, match="Permission denied") as caught:
         open_checkpoint(tmp_path)
     assert "rights" in caught.value.hint
+
+
+def put(name: str, *keys: str | int, value: object) -> Callable[[Path], None]:
+    """A change of the value that stands under `keys` in the JSON file `name`."""
+
+    def change(folder: Path) -> None:
+        path = folder / name
+        root = json.loads(path.read_text()) if path.exists() else {}
+        *parents, last = keys
+        inner = root
+        for key in parents:
+            inner = inner[key]
+        inner[last] = value
+        path.write_text(json.dumps(root))
+
+    return change
+
+
+HALF = "a\ud800"
+HALVES: dict[str, Callable[[Path], None]] = {
+    "an architecture": put("config.json", "architectures", value=[HALF]),
+    "the model's name": put("config.json", "_name_or_path", value=HALF),
+    "a key": put("generation_config.json", HALF, value=1),
+    "the chat template": put("tokenizer_config.json", "chat_template", value=HALF),
+    "the template's own file": put("chat_template.json", "chat_template", value=HALF),
+    "a token": put("tokenizer.json", "model", "vocab", HALF, value=511),
+    "a merge": put("tokenizer.json", "model", "merges", 0, value=[HALF, "b"]),
+    "an added token": put("tokenizer.json", "added_tokens", 0, "content", value="\udfff"),
+    "a declared token": put("added_tokens.json", HALF, value=500),
+    "a tensor in the index": put(INDEX, "weight_map", HALF, value="model-00001-of-00003.safetensors"),
+}
+
+
+@pytest.mark.parametrize("case", HALVES)
+def test_half_a_character_is_refused(tmp_path: Path, case: str) -> None:
+    make_checkpoint(tmp_path / "m", shards=3)
+    (tmp_path / "m" / "tokenizer_config.json").write_text("{}")
+    before = {path: path.read_bytes() for path in (tmp_path / "m").iterdir()}
+    HALVES[case](tmp_path / "m")
+    (changed,) = [path for path in (tmp_path / "m").iterdir() if path.read_bytes() != before.get(path)]
+    with pytest.raises(CheckpointError, match="half a character") as caught:
+        open_source(tmp_path / "m")
+    assert str(changed) in caught.value.message
+    assert caught.value.hint
+    caught.value.message.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "is_half"),
+    [
+        (r"\ud83d\ude00", False),
+        (r"\uD83D\uDE00\uD83D\uDE00", False),
+        (r"\\ud800", False),
+        (r"\\\\uD800 \u00d8 \n\"", False),
+        ("\U0001f600 ud800", False),
+        (r"\u0041\ud7ff\ue000", False),
+        (r"\ud83d", True),
+        (r"\uDE00", True),
+        (r"\ude00\ud83d", True),
+        (r"\ud83d \ude00", True),
+        (r"\ud83d\ud83d\ude00", True),
+        (r"\ud83d\ude00\ude00", True),
+        (r"\\\uDbFf", True),
+        (r"\ud83d\\ude00", True),
+    ],
+)
+def test_what_half_a_character_is(text: str, is_half: bool) -> None:
+    """As Python says, which cannot encode it."""
+    data = f'{{"a": "{text}"}}'.encode()
+    try:
+        json.loads(data)["a"].encode()
+    except UnicodeEncodeError:
+        assert is_half
+        with pytest.raises(CheckpointError, match="half a character"):
+            strict_json.parse_object(data, Path("x.json"))
+    else:
+        assert not is_half
+        assert strict_json.parse_object(data, Path("x.json")) == json.loads(data)
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".pt", ".pth"])

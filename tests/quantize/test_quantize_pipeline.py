@@ -14,8 +14,9 @@ from gguf import GGUFReader
 
 from localai.errors import CheckpointError, NoSpace, QuantizeError
 from models.gguf import check_supported, read_header
-from quantize import one_pass, pipeline
-from quantize.protocol import Forecast, Progress
+from quantize import client, one_pass, pipeline
+from quantize.from_checkpoint import open_source
+from quantize.protocol import Forecast, Job, Progress
 from tests.quantize.doing import convert, convert_all, fields
 from tests.quantize.making import NANO, make_checkpoint, names_in, to_bf16
 
@@ -210,6 +211,13 @@ def test_the_report_is_true(tmp_path: Path) -> None:
     """What it says, reckoned independently from the files."""
     make_checkpoint(tmp_path / "m", shards=2, hidden_size=256, intermediate_size=256)
     (tmp_path / "m" / "README.md").write_text("# Tiny")
+    (tmp_path / "m" / "tokenizer_config.json").write_text("{}")
+    (tmp_path / "m" / "chat_template.jinja").write_text("{{ messages }}")
+    (tmp_path / "m" / "added_tokens.json").write_text("{}")
+    more = tmp_path / "m" / "additional_chat_templates"
+    more.mkdir()
+    (more / "tools.jinja").write_text("{{ tools }}")
+    (more / "tools.txt").write_text("not read")
     (tmp_path / "m" / "picture.png").write_bytes(b"not read")
     outputs = {tmp_path / "a.gguf": "q4_k", tmp_path / "b.gguf": "BF16"}
     report = convert_all(tmp_path / "m", outputs)
@@ -224,15 +232,12 @@ def test_the_report_is_true(tmp_path: Path) -> None:
         assert written.types == Counter(tensor.tensor_type.name for tensor in reader.tensors)
         assert (report.weights, report.tensors) == (weights, len(reader.tensors))
     assert [written.file_type for written in report.outputs] == ["Q4_K_M", "BF16"]
-    read = {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
-    unread = {"picture.png", "model.safetensors.index.json"}
-    assert (
-        report.inputs.items()
-        >= {
-            name: hashlib.sha256(data).hexdigest() for name, data in read.items() if name not in unread
-        }.items()
-    )
-    assert "picture.png" not in report.inputs
+    files = [path for path in (tmp_path / "m").rglob("*") if path.is_file()]
+    unread = {"picture.png", "additional_chat_templates/tools.txt"}
+    read = {str(path.relative_to(tmp_path / "m")): path.read_bytes() for path in files}
+    assert report.inputs == {
+        name: hashlib.sha256(data).hexdigest() for name, data in read.items() if name not in unread
+    }
     assert report.source_bytes == sum(len(data) for name, data in read.items() if "-of-" in name)
     assert (report.architecture, report.imatrix_sha256, report.seconds > 0) == ("llama", "", True)
 
@@ -243,9 +248,42 @@ def test_inputs_are_hashed_only_if_asked_for(tmp_path: Path) -> None:
         convert(tmp_path / "m", tmp_path / f"{wanted}.gguf", "Q8_0", hash_inputs=wanted)
         for wanted in (True, False)
     )
-    assert (len(with_.inputs), without.inputs) == (6, {})
+    assert (len(with_.inputs), without.inputs) == (7, {})
     assert with_.outputs[0].sha256 == without.outputs[0].sha256
     assert (tmp_path / "True.gguf").read_bytes() == (tmp_path / "False.gguf").read_bytes()
+
+
+def test_templates_that_are_not_read_are_no_inputs(tmp_path: Path) -> None:
+    """They are not looked at, so that they may be links to anywhere."""
+    make_checkpoint(tmp_path / "m")
+    more = tmp_path / "m" / "additional_chat_templates"
+    more.mkdir()
+    (tmp_path / "secret").write_text("secret")
+    (more / "x.jinja").symlink_to(tmp_path / "secret")
+    assert more / "x.jinja" not in open_source(tmp_path / "m").small_files
+    (tmp_path / "m" / "chat_template.jinja").write_text("x")
+    (tmp_path / "m" / "tokenizer_config.json").write_text('{"chat_template": "y"}')
+    assert more / "x.jinja" not in open_source(tmp_path / "m").small_files
+
+
+@pytest.mark.parametrize("name", ["pytorch_model-\udcff.bin", "pytorch_model-\udcff\udc80.bin"])
+def test_a_worker_can_say_what_cannot_be_encoded(tmp_path: Path, name: str) -> None:
+    """A file's name may be any bytes."""
+    make_checkpoint(tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").rename(tmp_path / "m" / name)
+    with pytest.raises(CheckpointError, match=r"only pickled weights \(pytorch_model-\\udcff") as caught:
+        client.forecast(Job(str(tmp_path / "m")))
+    assert caught.value.hint
+
+
+def test_a_worker_can_report_what_cannot_be_encoded(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "m")
+    (tmp_path / "m" / "tokenizer_config.json").write_text("{}")
+    (tmp_path / "m" / "chat_template.jinja").write_text("x")
+    (tmp_path / "m" / "additional_chat_templates").mkdir()
+    (tmp_path / "m" / "additional_chat_templates" / "\udcff.jinja").write_text("x")
+    made = client.run(Job(str(tmp_path / "m")), [client.Wanted("Q8_0", tmp_path / "x.gguf")], load=False)
+    assert r"additional_chat_templates/\udcff.jinja" in made.report.inputs
 
 
 def test_without_targets_there_is_only_a_forecast(tmp_path: Path) -> None:
