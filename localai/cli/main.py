@@ -53,7 +53,12 @@ def main() -> None:
     for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
         if number is not None:
             signal.signal(number, _end)
-    sys.exit(run())
+    code = run()
+    if code == INTERRUPTED:
+        # Where Ctrl+C hit an exec() of text, as in imports, CPython would now end by the signal all the same.
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _prepare_streams() -> None:

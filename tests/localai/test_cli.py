@@ -261,6 +261,7 @@ def test_prompt_longer_than_the_context(nano: Path) -> None:
 def _slow_ask(nano: Path) -> subprocess.Popen[str]:
     """An `ask` in the middle of its thinking, which far too many threads make slow."""
     words = [str(nano), "What is 4711 + 1147? " * 3, "--temperature", "5", "--top-p", "1", "--threads", "32"]
+    words += ["--seed", "7"]  # one that goes on for long
     process = subprocess.Popen(
         [*COMMAND, "ask", *words], stdout=-1, stderr=-1, stdin=subprocess.DEVNULL, text=True
     )
