@@ -15,7 +15,7 @@ from quantize.protocol import Job
 from tests.quantize.making import make_checkpoint
 
 DATA = Path(__file__).parents[1] / "data"
-PAGE = (DATA / "mixed-text.md").read_bytes().decode()
+PAGE = (DATA / "mixed-text.txt").read_bytes().decode()
 VOCABULARY = 151_936
 
 
