@@ -455,7 +455,7 @@ def test_told_to_end_it_cleans_up(
 
 @needs_proc
 def test_a_full_disk_is_one_line(output: Path, large: Path) -> None:
-    resource = pytest.importorskip("resource")
+    resource = pytest.importorskip("resource", reason="only POSIX bounds memory")
     running = Running(COMMAND, large, "--type", "Q3_K_M", "--output", output, "--overwrite")
     running.wait_for(started)
     resource.prlimit(running.child("quantize.worker").pid, resource.RLIMIT_FSIZE, (10**6, 10**6))
