@@ -9,11 +9,13 @@ from localai import hardware
 from localai.chat.messages import ChatMessage
 from localai.engine.client import Engine, LoadOptions
 from localai.engine.protocol import Done, Sampling
-from localai.errors import QuantizeError
+from localai.errors import EngineError, QuantizeError
 from models import fit
 from models.header import Header
 from quantize.protocol import Check
 
+_NOT_THE_FILES_FAULT = ("could not be started", "SIGKILL")
+"""What is said of an engine that never tried, or that the system killed when memory ran out."""
 _TOKENS = 2
 _CONTEXT = 256
 _QUESTION = ChatMessage("user", "Hi")
@@ -29,7 +31,12 @@ def run(path: Path, header: Header) -> Check:
     needed = fit.memory_needed(fit.Shape.of(header), header.tensor_bytes, _CONTEXT)
     if needed > hardware.available_memory():
         return Check("skipped", "it needs more memory than is free")
-    return asyncio.run(_generate(path, header))
+    try:
+        return asyncio.run(_generate(path, header))
+    except EngineError as error:
+        if not any(words in error.message for words in _NOT_THE_FILES_FAULT):
+            raise  # llama.cpp aborts on what it cannot bear
+        return Check("skipped", error.message)
 
 
 async def _generate(path: Path, header: Header) -> Check:

@@ -18,6 +18,7 @@ from quantize import strict_json
 from quantize.safetensors import StoredTensor, read_header
 
 INDEX = "model.safetensors.index.json"
+_CHECK_PATH = "Check the path; names of models: localai models list"
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 _FETCH_ALL = "Fetch the index and the weights again: they do not belong together"
 _ASK_CHAT = "Supported are models that generate text"
@@ -89,10 +90,10 @@ def _require_folder(path: Path) -> None:
 
 def _nearest(path: Path) -> str:
     if not path.parent.is_dir():
-        return "Check the path"
+        return _CHECK_PATH
     folders = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
     near = difflib.get_close_matches(path.name, folders, n=1)
-    return f"Did you mean {path.parent / near[0]}?" if near else "Check the path"
+    return f"Did you mean {path.parent / near[0]}?" if near else _CHECK_PATH
 
 
 def require_inside(folder: Path, path: Path) -> None:
@@ -198,7 +199,7 @@ def _require_files(path: Path, files: list[str]) -> None:
     if missing:
         raise CheckpointError(
             f"{path} lacks {len(missing)} of {len(files)} weight files: {', '.join(missing[:3])}"
-            f"{', ...' if len(missing) > 3 else ''}",
+            f"{' and others' if len(missing) > 3 else ''}",
             "Fetch the missing files, too",
         )
 

@@ -219,9 +219,10 @@ def _checked(partial: Partial, written: Written, known: Forecast, load: bool, on
         on_event(Progress("check", "", 0, written.size))
         return check.run(partial.path, header)
     except LocalAIError as error:
+        reason = error.message.replace(str(partial.path), "it")
         raise QuantizeError(
-            f"{partial.output} would not be sound, so it was not kept: {error.message}",
-            "Try again; if it happens again, the model's weights may be broken",
+            f"{partial.output} would not be sound, so it was not kept: {reason}",
+            "Try again; if it happens again, the weights may be broken. --no-check keeps it all the same",
         ) from error
 
 

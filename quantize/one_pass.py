@@ -83,7 +83,7 @@ def run(
                 _read(path, there, pool, on_piece, digest)
             if digest is not None:
                 hashes[str(path)] = digest.hexdigest()
-    return hashes
+    return {str(path): hashes[str(path)] for path in source.weight_files if str(path) in hashes}
 
 
 def _in_order(by_file: dict[Path, list[_Work]], output: Output) -> list[tuple[Path, list[_Work]]]:

@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import msgspec
+
 from localai import hardware
 from localai.engine import bindings
 from localai.errors import NoSpace, QuantizeError, UnsupportedModel
 from models.ggml_types import TENSOR_TYPES
+from models.gguf import ArrayInfo, check_supported, read_header
 from quantize import forecast, from_checkpoint, from_gguf, imatrix, one_pass
 from quantize.file_types import output_type
 from quantize.imatrix import ImportanceMatrix
@@ -40,6 +43,7 @@ def run(job: Job, on_event: OnEvent = lambda event: None) -> Report:
         importance = imatrix.read_imatrix(Path(job.imatrix)) if job.imatrix else None
         options = Options(job.pure, job.output_type, job.embedding_type, job.tensor_types, job.imatrix)
         with planner(source, options, importance) as plans:
+            _require_runnable(source, plans.bare)
             on_event(forecast.of(source, plans))
             outputs = [plans.output(file_type) for file_type in types]
         return _make(job, source, outputs, importance, on_event, started)
@@ -57,6 +61,15 @@ def open_source(job: Job) -> Source:
             "Start from the checkpoint or a BF16, F16 or F32 GGUF, or insist with --allow-requantize",
         )
     return source
+
+
+def _require_runnable(source: Source, bare: Path) -> None:
+    """What the engine would refuse at the end is refused now: UnsupportedModel."""
+    header = read_header(bare)
+    rows = next((t.shape[0] for t in source.tensors if t.name == "token_embd.weight"), 0)
+    metadata = {**header.metadata, "tokenizer.ggml.tokens": ArrayInfo("string", rows)}
+    path = source.path if source.is_gguf else source.path / "config.json"
+    check_supported(msgspec.structs.replace(header, metadata=metadata), path)
 
 
 def _is_gguf(path: Path) -> bool:

@@ -63,6 +63,11 @@ def main() -> None:
 
 def _prepare_streams() -> None:
     """Closed streams go nowhere, and what a stream's encoding cannot say becomes a question mark."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: else the next file that is opened would be taken for it
+            os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

@@ -24,6 +24,7 @@ __all__ = [
     "error",
     "is_terminal",
     "note",
+    "one_line",
     "print_json",
     "print_table",
     "progress",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 DIM, RESET = "\x1b[2m", "\x1b[0m"
+_LONGEST = 1200
 QUIET_S = 2.0
 """Where nobody watches a line being rewritten, only what takes longer than this is worth lines in a log."""
 
@@ -51,7 +53,13 @@ def note(message: str) -> None:
 def _line(text: str) -> None:
     with suppress(OSError):
         sys.stdout.flush()
-    aside(" ".join(clean(text).split()) + "\n")
+    aside(one_line(text) + "\n")
+
+
+def one_line(text: str) -> str:
+    """`text` without control characters and line breaks, and cut if somebody else's words made it endless."""
+    line = " ".join(clean(text).split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
 
 
 def aside(text: str) -> None:

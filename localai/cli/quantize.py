@@ -28,8 +28,8 @@ def quantize(
         typer.Option(
             "--type",
             metavar="TYPE",
-            help=f"Such as {_DEFAULT}, Q8_0 or BF16. Several times: several files, in one reading.",
-            show_default=_DEFAULT,
+            help=f"See docs/quantize.md. Several times: several files. Default: {_DEFAULT}.",
+            show_default=False,
         ),
     ] = None,
     output_path: Annotated[
@@ -69,7 +69,6 @@ def quantize(
         str | None,
         typer.Option(
             "--output-type",
-            "--output-tensor-type",
             metavar="TYPE",
             help="The output matrix.",
             show_default=False,
@@ -79,7 +78,6 @@ def quantize(
         str | None,
         typer.Option(
             "--embedding-type",
-            "--token-embedding-type",
             metavar="TYPE",
             help="The token embeddings.",
             show_default=False,

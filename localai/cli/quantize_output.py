@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localai.cli import options, output
+from quantize.file_types import TERNARY
 
 if TYPE_CHECKING:
     from quantize.advice import Advice
@@ -65,7 +67,8 @@ def forecast(known: Forecast, advised: Advice, where: Path | None, json: bool) -
     rows = [_row(one, contexts) for one in known.candidates]
     output.print_table(["TYPE", "SIZE", "BITS", *(f"MEMORY AT {_tokens(c)}" for c in contexts), ""], rows)
     print()
-    print(f"Memory: a model may take {output.size(memory_here())} here; what needs more is marked with *.")
+    marked = "; what needs more is marked with *" if any(" *" in cell for row in rows for cell in row) else ""
+    print(f"Memory: a model may take {output.size(memory_here())} here{marked}.")
     print(f"Disk: {output.size(_disk_free(where))} free; nothing is written but the result.")
     print(f"To quantize takes about {output.size(known.working_memory)} of memory, whatever the type.")
     print(f"Recommended: {advised.file_type}, {advised.reason}.")
@@ -79,6 +82,7 @@ def _row(one: Candidate, contexts: list[int]) -> list[str]:
             "" if needed is None else output.size(needed) + ("" if needed <= memory_here() else " *")
         )
     note = "needs --imatrix" if one.needs_imatrix else ""
+    note = "for models trained in three values" if one.file_type in TERNARY else note
     return [one.file_type, output.size(one.size), f"{one.bits_per_weight:.2f}", *cells, note]
 
 
@@ -135,13 +139,13 @@ def report(made: Made, kept: list[str], where: Path | None, json: bool) -> None:
     known = made.report
     for result, written, check in zip(kept, known.outputs, made.checks, strict=True):
         print(
-            f"{result}: {written.file_type}, {known.tensors} tensors, {output.size(written.size)} "
-            f"from {output.size(known.source_bytes)}, {written.bits_per_weight:.2f} bits per weight"
+            f"{output.one_line(result)}: {written.file_type}, {known.tensors} tensors, "
+            f"{output.size(written.size)} from {output.size(known.source_bytes)}, {written.bits_per_weight:.2f} bits per weight"
         )
         print(f"  sha256 {written.sha256}")
         words = "loads and generates" if check.result == "passed" else f"not checked: {check.reason}"
         print(f"  {words}")
-    print(f"In {output.duration(known.seconds)}. Try: localai chat {kept[0]}")
+    print(f"In {output.duration(known.seconds)}. Try: localai chat {output.one_line(shlex.quote(kept[0]))}")
 
 
 def _report_as_data(made: Made, kept: list[str], where: Path | None) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localai.cli import options, output, quantize_output
-from localai.errors import UsageError
+from localai.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from models.origins import Checkpoint
@@ -27,6 +28,21 @@ def forecast(job: Job, max_size: int | None, max_memory: int | None) -> tuple[Fo
     return known, advice.choose(known, max_size, max_memory)
 
 
+def _require_outside_of_the_store(target: Path) -> None:
+    from localai import paths
+
+    if paths.models_dir().resolve() in [*target.resolve().parents, target.resolve()]:
+        raise UsageError(f"{target} is inside the store of models", "Keep it there with --name instead")
+
+
+def _require_free(store: Store, name: str, overwrite: bool) -> None:
+    try:
+        store.require_free(name, replace=overwrite)
+    except StoreError as error:
+        hint = "Choose another name with --name, or have it replaced with --overwrite"
+        raise StoreError(error.message, hint) from error
+
+
 class Work:
     """One quantization of `job` to `types`. `model` is the name in the store that its source has, or ""."""
 
@@ -39,7 +55,8 @@ class Work:
         from quantize.client import Wanted
 
         target = options.path(target)
-        is_folder = target.is_dir()
+        _require_outside_of_the_store(target)
+        is_folder = os.path.isdir(target)  # noqa: PTH112 - also for names that cannot be
         if len(self._types) > 1 and not is_folder:
             raise UsageError(
                 f"{target} is not a folder, and {len(self._types)} files are to be written",
@@ -60,7 +77,7 @@ class Work:
         names = names or [name or suggested(f"{self._stem()}:{one}") for one in self._types]
         store = Store()
         for each in names:
-            store.require_free(each, replace=self._overwrite)
+            _require_free(store, each, self._overwrite)
         with store.incoming() as scratch:
             wanted = [Wanted(one, scratch / f"{one}.gguf") for one in self._types]
             made = self._run(wanted, overwrite=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -298,7 +300,7 @@ def test_what_cannot_be_done(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_options_reach_the_file(tiny: Path, tmp_path: Path) -> None:
-    words = ("--type", "Q8_0", "--output-tensor-type", "f16", "--token-embedding-type", "q4_0")
+    words = ("--type", "Q8_0", "--output-type", "f16", "--embedding-type", "q4_0")
     rule = ("--tensor-type", r"FFN_(up|down)=q5_0")
     assert quantize(tiny, "--output", tmp_path / "x", *words, *rule, "--no-check").returncode == 0
     found = types(tmp_path / "x")
@@ -480,3 +482,45 @@ def test_killed_on_the_way_into_the_store_it_keeps_nothing(large: Path, home: Pa
     assert quantize(large, "--type", "Q8_0", "--name", "x", "--no-check").returncode == 0
     assert names_in(store / "incoming") == []
     assert [model.name for model in Store().manifests()] == ["x"]
+
+
+def test_nothing_is_written_into_the_store_by_path(tiny: Path, home: Path) -> None:
+    folder = Store().root
+    folder.mkdir(parents=True)
+    assert "--name" in error_of(2, tiny, "--output", folder / "x.gguf")
+    assert "--name" in error_of(2, tiny, "--output", folder)
+
+
+def test_names_of_folders_are_shown_without_control_characters(tiny: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "new\nline\x1b[31mred"
+    shutil.copytree(tiny, odd)
+    (tmp_path / "out put").mkdir()
+    done = quantize(odd, "--type", "Q8_0", "--output", tmp_path / "out put", "--no-check")
+    assert done.returncode == 0
+    assert "\x1b" not in done.stdout
+    assert len(done.stdout.splitlines()) == 4
+    assert "chat '" in done.stdout
+
+
+def test_closed_standard_streams(tiny: Path, tmp_path: Path) -> None:
+    words = " ".join(shlex.quote(str(word)) for word in (*COMMAND, tiny, "--no-check"))
+    for number, closed in enumerate(("<&-", ">&-", "2>&-", "<&- >&- 2>&-")):
+        output = tmp_path / f"{number}.gguf"
+        done = subprocess.run(["sh", "-c", f"{words} -o {output} {closed}"], check=False)
+        assert done.returncode == 0
+        assert output.is_file()
+
+
+def test_a_model_that_would_not_run_is_refused_at_once(tiny: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny, broken)
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 2**31 - 1}))
+    line = error_of(1, broken, "--output", tmp_path / "x.gguf")
+    assert "config.json" in line
+    assert "context_length" in line
+    assert not (tmp_path / "x.gguf").exists()
+
+
+def test_endless_words_are_cut(tiny: Path) -> None:
+    assert len(error_of(2, tiny, "--tensor-type", "a" * 50_000 + "=Q8_0")) < 2000
