@@ -140,7 +140,8 @@ def report(made: Made, kept: list[str], where: Path | None, json: bool) -> None:
     for result, written, check in zip(kept, known.outputs, made.checks, strict=True):
         print(
             f"{output.one_line(result)}: {written.file_type}, {known.tensors} tensors, "
-            f"{output.size(written.size)} from {output.size(known.source_bytes)}, {written.bits_per_weight:.2f} bits per weight"
+            f"{output.size(written.size)} from {output.size(known.source_bytes)}, "
+            f"{written.bits_per_weight:.2f} bits per weight"
         )
         print(f"  sha256 {written.sha256}")
         words = "loads and generates" if check.result == "passed" else f"not checked: {check.reason}"
