@@ -82,7 +82,7 @@ def _row(one: Candidate, contexts: list[int]) -> list[str]:
             "" if needed is None else output.size(needed) + ("" if needed <= memory_here() else " *")
         )
     note = "needs --imatrix" if one.needs_imatrix else ""
-    note = "for models trained in three values" if one.file_type in TERNARY else note
+    note = "ternary only" if one.file_type in TERNARY else note
     return [one.file_type, output.size(one.size), f"{one.bits_per_weight:.2f}", *cells, note]
 
 
