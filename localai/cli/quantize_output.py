@@ -65,10 +65,11 @@ def forecast(known: Forecast, advised: Advice, where: Path | None, json: bool) -
     )
     print()
     rows = [_row(one, contexts) for one in known.candidates]
-    output.print_table(["TYPE", "SIZE", "BITS", *(f"MEMORY AT {_tokens(c)}" for c in contexts), ""], rows)
+    output.print_table(["TYPE", "SIZE", "BITS", *(f"MEM {_tokens(c)}" for c in contexts), ""], rows)
     print()
     marked = "; what needs more is marked with *" if any(" *" in cell for row in rows for cell in row) else ""
-    print(f"Memory: a model may take {output.size(memory_here())} here{marked}.")
+    print("MEM: the memory that it takes to run, by tokens of context.")
+    print(f"A model may take {output.size(memory_here())} here{marked}.")
     print(f"Disk: {output.size(_disk_free(where))} free; nothing is written but the result.")
     print(f"To quantize takes about {output.size(known.working_memory)} of memory, whatever the type.")
     print(f"Recommended: {advised.file_type}, {advised.reason}.")
