@@ -38,11 +38,6 @@ class Checkpoint:
     tokenizer_config: dict[str, Any]
     tensors: dict[str, StoredTensor]
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(tensor.nbytes for tensor in self.tensors.values())
-
 
 def open_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in the folder `path`; CheckpointError if it is incomplete, malformed or refused."""

@@ -1,4 +1,4 @@
-"""One safetensors file as untrusted input: a checked header, and its tensors as numpy views.
+"""One safetensors file as untrusted input: a checked header, and where its tensors lie.
 
 The format: a little-endian u64 with the length of a JSON object, that object, and the tensors' bytes. The
 object maps each name to dtype, shape and the [begin, end) of its bytes, counted from the end of the object.
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from localai.errors import CheckpointError
 from quantize import strict_json
@@ -44,16 +43,6 @@ class StoredTensor:
     shape: tuple[int, ...]
     offset: int
     nbytes: int
-
-    def rows(self, start: int, stop: int) -> NDArray[Any]:
-        """A read-only view of the rows `start` to `stop` (elements, where there is one dimension).
-
-        Each call maps only these rows, so that memory stays bounded by what the caller keeps.
-        """
-        item = FLOATS[self.dtype]
-        row_bytes = math.prod(self.shape[1:]) * item.itemsize
-        shape = (stop - start, *self.shape[1:])
-        return np.asarray(np.memmap(self.file, item, "r", self.offset + start * row_bytes, shape))
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import struct
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import models
+from quantize.safetensors import StoredTensor
 
 NANO = Path(models.__file__).parent / "builtin" / "r1-nano"
 BITS = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F8_E4M3": "u1", "I64": "<i8"}
@@ -154,3 +156,11 @@ def shapes(config: dict) -> dict[str, tuple[int, ...]]:
     if not config["tie_word_embeddings"]:
         found["lm_head.weight"] = (vocab, wide)
     return found
+
+
+def rows_of(tensor: StoredTensor, start: int, stop: int) -> np.ndarray:
+    """The rows `start` to `stop` of a tensor in a file (elements, where it has one dimension)."""
+    item = np.dtype(BITS[tensor.dtype])
+    row = math.prod(tensor.shape[1:]) * item.itemsize
+    data = tensor.file.read_bytes()[tensor.offset + start * row : tensor.offset + stop * row]
+    return np.frombuffer(data, item).reshape(stop - start, *tensor.shape[1:])

@@ -27,7 +27,7 @@ from quantize.partials import Partial
 from quantize.protocol import Failed, Forecast, Job, Progress, Target, decode_event, pack
 from quantize.safetensors import read_header
 from tests.quantize.doing import convert, fields
-from tests.quantize.making import NANO, from_bf16, make_checkpoint, names_in
+from tests.quantize.making import NANO, from_bf16, make_checkpoint, names_in, rows_of
 
 OLD = b"the old one"
 SLOW = {"IQ3_M", "IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XXS", "IQ1_M", "IQ1_S"}
@@ -105,7 +105,7 @@ def check_weights(reader: GGUFReader, tolerance: float) -> None:
     }
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     for name, source in names.items():
-        wanted = from_bf16(stored[source].rows(0, stored[source].shape[0]))
+        wanted = from_bf16(rows_of(stored[source], 0, stored[source].shape[0]))
         found = dequantize(tensors[name].data, tensors[name].tensor_type).reshape(wanted.shape)
         error = float(((found - wanted) ** 2).sum() / (wanted**2).sum()) ** 0.5
         assert error <= tolerance, name
