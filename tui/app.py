@@ -122,10 +122,17 @@ def run_chat(app: ChatApp) -> int:
 
 
 async def _run(app: ChatApp) -> int:
-    with orderly(app.end):
+    told: list[int] = []
+
+    def end(return_code: int) -> None:
+        told.append(return_code)
+        app.end(return_code)
+
+    with orderly(end):
         try:
             await app.run_async()
         finally:
             # However the screen ended, a crash of it included, the reply is stored and the worker ends.
             await app.session.close()
-    return app.return_code or 0
+    # A terminal that is gone may have broken the screen before the signal came: the signal is the reason.
+    return told[0] if told else app.return_code or 0
