@@ -12,31 +12,15 @@ from typing import Literal
 import msgspec
 
 from localai import frames
+from localai.chat.budget import Offer
 from localai.chat.messages import ChatMessage
+from localai.engine.settings import KvType, Limits, LoadOptions, Sampling
 
 FinishReason = Literal["stop", "length", "context", "cancelled"]
 
 
 class _Frame(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """Base of all frames; the class name is the tag."""
-
-
-class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the next token is drawn. None: what the model's file or family recommends."""
-
-    temperature: float | None = None
-    """0 draws the most likely token always."""
-    top_p: float | None = None
-    top_k: int | None = None
-    """0: off."""
-    min_p: float | None = None
-    seed: int | None = None
-    """None: a fresh one each time."""
-
-    def completed_by(self, other: Sampling) -> Sampling:
-        """This, with what it leaves open taken from `other`."""
-        chosen = {k: v for k, v in msgspec.structs.asdict(self).items() if v is not None}
-        return msgspec.structs.replace(other, **chosen)
 
 
 # ---------------------------------------------------------------------------------------------- requests
@@ -46,22 +30,73 @@ class Load(_Frame, frozen=True):
     """Load a GGUF file; answered by `LoadProgress`..., then `Loaded` or `Failed`."""
 
     path: str
-    context: int | None = None
-    """Tokens of context; None: as much as is useful and fits."""
-    threads: int | None = None
-    """None: the physical cores."""
-    gpu_layers: int | None = None
-    """None or negative: all, where a GPU backend is compiled in."""
+    options: LoadOptions = LoadOptions()
+    sha256: str = ""
+    """Of the file, where the app knows it: saved states belong to it. "": the worker takes a digest."""
 
 
 class Generate(_Frame, frozen=True):
-    """Continue a conversation; answered by events with the same `id`, the last a `Done` or `Failed`."""
+    """Continue a conversation; answered by events with its `id`, the last `Done`, `Overflow` or `Failed`."""
 
     id: int
     messages: list[ChatMessage]
     sampling: Sampling = Sampling()
-    max_tokens: int | None = None
-    """None: until the model stops or the context is full."""
+    limits: Limits = Limits()
+
+
+class Continue(_Frame, frozen=True):
+    """Continue a sequence of tokens; answered as `Generate`. What measures speed uses it."""
+
+    id: int
+    tokens: list[int]
+    sampling: Sampling = Sampling()
+    limits: Limits = Limits()
+    ignore_end: bool = False
+    """Go on after tokens that end a reply."""
+
+
+class Prefill(_Frame, frozen=True):
+    """Read a prompt that is still being written, when there is nothing else to do; not answered.
+
+    The last message is the user's draft. Any other request ends this, and a later `Prefill` replaces it.
+    """
+
+    id: int
+    messages: list[ChatMessage]
+
+
+class Count(_Frame, frozen=True):
+    """Ask what a conversation costs before it is sent; answered by `Counted`."""
+
+    id: int
+    messages: list[ChatMessage]
+
+
+class Save(_Frame, frozen=True):
+    """Ask for the cache state of a conversation; answered by `StatePart`..., or an empty one."""
+
+    id: int
+    messages: list[ChatMessage]
+
+
+class Restore(_Frame, frozen=True):
+    """A part of a state from `Save`, in order; the last is answered by `Restored`."""
+
+    id: int
+    data: bytes
+    last: bool
+
+
+class Status(_Frame, frozen=True):
+    """Ask what the worker holds and uses; answered by `StatusReport`."""
+
+    id: int
+
+
+class AnswerNow(_Frame, frozen=True):
+    """Close the thinking of the reply `id` and let the answer come; nothing if it is not thinking."""
+
+    id: int
 
 
 class Cancel(_Frame, frozen=True):
@@ -137,6 +172,18 @@ class Loaded(_Frame, frozen=True):
     sampling: Sampling
     """The recommended sampling; no field but `seed` is None."""
     load_s: float
+    vocabulary: int
+    """Number of tokens that the model knows."""
+    parallel: int
+    """Requests that are decoded at the same time."""
+    kv_type: KvType
+    kv_bytes_per_token: int
+    weights_read: int
+    """Bytes of weights that are read for each generated token: all but a separate input embedding."""
+    fingerprint: str
+    """Saved states fit only a model that was loaded with the same."""
+    notes: tuple[str, ...] = ()
+    """What was done differently from what was asked, and why; one line each, for the user."""
 
 
 class PrefillProgress(_Frame, frozen=True):
@@ -161,6 +208,84 @@ class Answer(_Frame, frozen=True):
     id: int
     text: str
     tokens: int
+
+
+class Looping(_Frame, frozen=True):
+    """The reply repeats itself; sent once for each part of it. The engine goes on: the user decides."""
+
+    id: int
+    part: Literal["thinking", "answer"]
+    text: str
+    """The beginning of the passage that comes again and again."""
+    times: int
+    """How often it has come, at least."""
+    proposal: Literal["answer-now", "stop"]
+
+
+class Overflow(_Frame, frozen=True):
+    """The conversation does not fit into the context: nothing was computed or left out. Ends the request."""
+
+    id: int
+    prompt_tokens: int
+    context: int
+    over: int
+    """Tokens that must go, so that the prompt and the beginning of a reply have room."""
+    offers: tuple[Offer, ...]
+    """What can be done, the least harmful first."""
+
+
+class Counted(_Frame, frozen=True):
+    """What a conversation costs, in tokens."""
+
+    id: int
+    total: int
+    """The whole prompt, markers included."""
+    messages: tuple[int, ...]
+    """Of each message of the request, its markers included."""
+    cached: int
+    """Those of `total` that would not have to be read."""
+    context: int
+    prompt_s: float | None
+    """Seconds until the first token, as far as can be foretold from earlier prompts."""
+
+
+class StatePart(_Frame, frozen=True):
+    """A part of a conversation's cache state."""
+
+    id: int
+    data: bytes
+    last: bool
+
+
+class Restored(_Frame, frozen=True):
+    """A state was taken in: so many tokens; 0 if it did not match and was ignored."""
+
+    id: int
+    tokens: int
+
+
+class StatusReport(_Frame, frozen=True):
+    """What the worker holds and uses."""
+
+    id: int
+    memory: int
+    """Bytes of memory that the process occupies."""
+    context: int
+    """Tokens that the KV cache has room for."""
+    live: tuple[int, ...]
+    """Tokens of each sequence in the KV cache."""
+    parked: tuple[int, ...]
+    """Tokens of each sequence that is kept beside it."""
+    parked_bytes: int
+    threads: int
+    """Threads that compute at present."""
+
+
+class Speculated(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Tokens that were drafted, and those of them that the model itself would have drawn."""
+
+    drafted: int = 0
+    accepted: int = 0
 
 
 class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -192,6 +317,13 @@ class Done(_Frame, frozen=True):
     reason: FinishReason
     usage: Usage
     timings: Timings
+    answer: Literal["text", "empty", "none"] = "text"
+    """"empty": the model ended after its thinking without a word; "none": it never ended its thinking."""
+    stop: str = ""
+    """The stop text that ended the answer."""
+    think_closed: bool = False
+    """Whether the thinking was closed by the engine: by its budget or by `AnswerNow`."""
+    speculated: Speculated = Speculated()
 
 
 class Alive(_Frame, frozen=True):
@@ -209,9 +341,33 @@ class Failed(_Frame, frozen=True):
     id: int = 0
 
 
-Request = Load | Generate | Cancel | Describe | Shutdown
-Event = EngineInfo | LoadProgress | Loaded | PrefillProgress | Thinking | Answer | Done | Alive | Failed
-GenerationEvent = PrefillProgress | Thinking | Answer | Done
+Request = (
+    Load
+    | Generate
+    | Continue
+    | Prefill
+    | Count
+    | Save
+    | Restore
+    | Status
+    | AnswerNow
+    | Cancel
+    | Describe
+    | Shutdown
+)
+GenerationEvent = PrefillProgress | Thinking | Answer | Looping | Overflow | Done
+Event = (
+    EngineInfo
+    | LoadProgress
+    | Loaded
+    | GenerationEvent
+    | Counted
+    | StatePart
+    | Restored
+    | StatusReport
+    | Alive
+    | Failed
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
