@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import BinaryIO
 
 
@@ -34,6 +35,15 @@ def claim_stdio() -> tuple[BinaryIO, BinaryIO]:
     os.close(null)
     os.dup2(2, 1)
     return reader, writer
+
+
+def enlarge_pipe(descriptor: int, size: int) -> None:
+    """Let a pipe hold up to `size` bytes, where the system can (Linux) and allows it."""
+    if sys.platform == "linux":
+        import fcntl
+
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, size)
 
 
 def describe_exit(returncode: int | None, stderr: str = "") -> str:

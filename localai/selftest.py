@@ -20,7 +20,8 @@ import msgspec
 from localai import __version__, hardware
 from localai.chat.messages import ChatMessage
 from localai.engine import protocol
-from localai.engine.client import Engine, LoadOptions
+from localai.engine.client import Engine
+from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.errors import LocalAIError
 from models import catalog
 from quantize.client import Wanted
@@ -167,7 +168,8 @@ async def collect(
     """(thinking, answer, end) of the likeliest reply."""
     texts: dict[type, list[str]] = {protocol.Thinking: [], protocol.Answer: []}
     done: protocol.Done | None = None
-    async with aclosing(engine.generate(messages, protocol.Sampling(temperature=0), max_tokens)) as events:
+    limits = Limits(max_tokens=max_tokens)
+    async with aclosing(engine.generate(messages, Sampling(temperature=0), limits)) as events:
         async for event in events:
             if isinstance(event, protocol.Done):
                 done = event

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from localai import hardware
 from localai.chat.messages import ChatMessage
-from localai.engine.client import Engine, LoadOptions
-from localai.engine.protocol import Done, Sampling
+from localai.engine.client import Engine
+from localai.engine.protocol import Done
+from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.errors import EngineError, QuantizeError
 from models import fit
 from models.header import Header
@@ -44,7 +45,7 @@ async def _generate(path: Path, header: Header) -> Check:
     try:
         context = min(_CONTEXT, header.context_trained or _CONTEXT)
         await engine.load(path, LoadOptions(context=context, threads=1, gpu_layers=0))
-        async for event in engine.generate([_QUESTION], Sampling(temperature=0.0), _TOKENS):
+        async for event in engine.generate([_QUESTION], Sampling(temperature=0.0), Limits(_TOKENS)):
             if isinstance(event, Done):
                 return Check("passed", tokens=event.usage.completion_tokens)
     finally:

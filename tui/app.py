@@ -12,8 +12,8 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from localai.engine.client import Engine, LoadOptions
-from localai.engine.protocol import Sampling
+from localai.engine.client import Engine
+from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.errors import LocalAIError
 from localai.history import History
 from tui.driver import DRIVER
@@ -41,7 +41,7 @@ class ChatApp(App[None]):
         load_options: LoadOptions = LoadOptions(),
         system: str = "",
         sampling: Sampling = Sampling(),
-        max_tokens: int | None = None,
+        limits: Limits = Limits(),
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -54,7 +54,7 @@ class ChatApp(App[None]):
             load_options=load_options,
             system=system,
             sampling=sampling,
-            max_tokens=max_tokens,
+            limits=limits,
             clock=clock,
             now=now,
         )
@@ -87,6 +87,9 @@ class ChatApp(App[None]):
             yield SystemCommand("Choose a model", "Load another model", screen.action_choose_model)
             yield SystemCommand("Conversations", "Show the stored ones", screen.action_toggle_sidebar)
             yield SystemCommand("Stop", "Stop the reply; what has come is kept", screen.action_stop)
+            yield SystemCommand(
+                "Answer now", "Close the thinking: the answer comes", screen.action_answer_now
+            )
             yield SystemCommand("Try again", "Another reply to the last question", screen.action_regenerate)
             yield SystemCommand("Thoughts", "Open or fold the last thoughts", screen.action_toggle_thinking)
             yield SystemCommand("Keys", "Show the keys", screen.action_help)

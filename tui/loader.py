@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from localai.engine.client import Engine, LoadOptions
-from localai.engine.protocol import Loaded, Sampling
+from localai.engine.client import Engine
+from localai.engine.protocol import Loaded
+from localai.engine.settings import LoadOptions, Sampling
 from localai.errors import LocalAIError, ModelNotFound
 from tui.shelf import ModelEntry, ModelShelf, ResolvedModel
 
 ModelState = Literal["none", "loading", "ready", "failed"]
+Step = Callable[[], Awaitable[None]]
+
+
+async def _nothing() -> None:
+    """The step that is none."""
 
 
 class Loader:
@@ -26,35 +32,48 @@ class Loader:
         models: ModelShelf,
         options: LoadOptions,
         sampling: Sampling = Sampling(),
-        on_change: Callable[[], None] = lambda: None,
+        *,
+        before: Step = _nothing,
+        after: Step = _nothing,
     ) -> None:
-        """`sampling` overrides, field by field, what a model recommends."""
+        """`sampling` overrides, field by field, what a model recommends.
+
+        `before` is awaited while the model before it is still loaded, `after` before this one is ready.
+        """
         self.state: ModelState = "none"
         self.entry: ModelEntry | None = None
         """The chosen model, loaded or not."""
         self.fraction = 0.0
         self.loaded: Loaded | None = None
         self.error: LocalAIError | None = None
-        self.on_change = on_change
+        self.on_change: Callable[[], None] = lambda: None
         self._engine = engine
         self._models = models
         self._options = options
         self._sampling = sampling
+        self._before, self._after = before, after
         self._name = ""
         self._task: asyncio.Task[ResolvedModel] | None = None
 
-    def start(self, name: str) -> None:
-        """Load the model of that name, instead of any other."""
+    def start(self, name: str, context: int | None = None) -> None:
+        """Load the model of that name, instead of any other; with `context` tokens of context, if given."""
         previous = self._task
         if previous is not None:
             previous.cancel()
         self._name = name
         self.loaded, self.error, self.fraction = None, None, 0.0
         self.state = "loading"
-        self._task = asyncio.create_task(self._load(name, previous))
+        options = self._options
+        if context is not None:
+            options = msgspec.structs.replace(options, context=context)
+        self._task = asyncio.create_task(self._load(name, options, previous))
         # Its error is kept in `error`: nobody has to await the task for it.
         self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
         self.on_change()
+
+    def enlarge(self, context: int) -> None:
+        """Load the chosen model again, with that many tokens of context."""
+        self.start(self._name, context)
 
     async def ready(self) -> ResolvedModel:
         """The model, when it is loaded; after a failure, this tries again. Errors as in `Engine.load`."""
@@ -74,7 +93,9 @@ class Loader:
             self._task.cancel()
             await asyncio.wait({self._task})
 
-    async def _load(self, name: str, previous: asyncio.Task[ResolvedModel] | None) -> ResolvedModel:
+    async def _load(
+        self, name: str, options: LoadOptions, previous: asyncio.Task[ResolvedModel] | None
+    ) -> ResolvedModel:
         if previous is not None:
             await asyncio.wait({previous})
         try:
@@ -82,7 +103,9 @@ class Loader:
             model = self._models.resolve(name)
             self.entry = model.entry
             self.on_change()
-            self.loaded = await self._engine.load(model.path, self._options, self._progress)
+            await self._before()
+            self.loaded = await self._engine.load(model.path, options, self._progress, sha256=model.sha256)
+            await self._after()
         except LocalAIError as error:
             self.state, self.error = "failed", error
             self.on_change()

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from localai.engine.protocol import Sampling
+from localai.engine.settings import Sampling
 from models.store import Manifest, Resolved, Store
 
 
@@ -34,6 +34,8 @@ class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     entry: ModelEntry
     path: Path
+    sha256: str = ""
+    """Of the file, where it is known."""
     sampling: Sampling = Sampling()
     """What the model's manifest recommends; None in a field leaves it to the engine."""
 
@@ -65,7 +67,12 @@ class StoreShelf:
             return ResolvedModel(entry=_entry_of_file(found), path=found.path)
         wanted = found.manifest.sampling
         sampling = Sampling(temperature=wanted.temperature, top_p=wanted.top_p)
-        return ResolvedModel(entry=_entry(found.manifest), path=found.path, sampling=sampling)
+        return ResolvedModel(
+            entry=_entry(found.manifest),
+            path=found.path,
+            sha256=found.manifest.sha256,
+            sampling=sampling,
+        )
 
 
 def _entry(manifest: Manifest) -> ModelEntry:

@@ -24,6 +24,7 @@ def status_of(session: Session) -> Status:
         state=state,
         tone=tone,
         busy=session.busy,
+        thinking=turn is not None and turn.phase == "thinking",
     )
 
 

@@ -2,29 +2,40 @@
 
 A `Turn` copies the engine's events into its `Message` and into the store: when the reply begins, at most once
 a second while it streams, and when it ends, however it ends. An engine's error does not leave it: it becomes
-the message's state "failed". A screen takes what is new with `take`, as often as it likes to paint.
+the message's state "failed", and so does a conversation that does not fit into the context. A screen takes
+what is new with `take`, as often as it likes to paint.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
 from typing import Final, Literal
 
 import msgspec
 
+from localai.chat.budget import without
 from localai.chat.conversation import Conversation, Message
+from localai.chat.messages import ChatMessage
 from localai.engine.client import Engine
-from localai.engine.protocol import Answer, Done, GenerationEvent, PrefillProgress, Sampling, Thinking
-from localai.errors import ContextOverflow, HistoryError, LocalAIError, StoreError
+from localai.engine.protocol import (
+    Answer,
+    Done,
+    GenerationEvent,
+    Looping,
+    Overflow,
+    PrefillProgress,
+    Thinking,
+)
+from localai.engine.settings import Limits, Sampling
+from localai.errors import HistoryError, LocalAIError, StoreError
 from localai.history import History
+from tui.outcome import ClosedBy, Outcome, overflow_words, sound
 from tui.shelf import ResolvedModel
 
 STORE_EVERY_S: Final = 1.0
-NO_ROOM: Final = "Ctrl+N begins a new conversation"
-"""Ends the reason of a reply that did not fit: trying again can only fail again."""
 
 Phase = Literal["waiting", "reading", "thinking", "answering", "done"]
 
@@ -46,21 +57,32 @@ class Turn:
         engine: Engine,
         history: History,
         *,
+        left_out: Collection[int] = (),
         on_unstored: Callable[[LocalAIError], None] = lambda error: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_unstored` is told, once, when the reply could not be stored; the reply goes on."""
+        """`left_out`: indices into the conversation's `chat_messages` that the model is not shown.
+
+        `on_unstored` is told, once, when the reply could not be stored; the reply goes on.
+        """
         self.conversation = conversation
         self.message = message
         self.phase: Phase = "waiting"
         self.prefill = (0, 0)
         """Tokens of the prompt that are read, and all of them."""
+        self.looping: Looping | None = None
+        """That the reply repeats itself, as long as it is in the part that does."""
+        self.overflow: Overflow | None = None
+        """Why there was no room for a reply, and what can be done about it."""
         self.changed = asyncio.Event()
         """Set whenever there is something new to show."""
         self._engine = engine
         self._history = history
+        self._left_out = left_out
         self._on_unstored = on_unstored
         self._clock = clock
+        self._prompt: list[ChatMessage] = []
+        self._asked_to_answer = False
         self._task: asyncio.Task[None] | None = None
         self._thinking: list[str] = []
         self._answer: list[str] = []
@@ -71,20 +93,18 @@ class Turn:
 
     # ------------------------------------------------------------------------------------------- the run
 
-    def start(self, ready: Callable[[], Awaitable[ResolvedModel]], max_tokens: int | None = None) -> None:
+    def start(self, ready: Callable[[], Awaitable[ResolvedModel]], limits: Limits = Limits()) -> None:
         """Begin the reply: wait for the model (`ready` gives it), then stream to the end."""
         self._store()
-        self._task = asyncio.create_task(self._run(ready, max_tokens))
+        self._task = asyncio.create_task(self._run(ready, limits))
         # A callback and no `finally`: a task that is cancelled before its first step never runs its body.
         self._task.add_done_callback(self._settle)
 
-    async def _run(self, ready: Callable[[], Awaitable[ResolvedModel]], max_tokens: int | None) -> None:
+    async def _run(self, ready: Callable[[], Awaitable[ResolvedModel]], limits: Limits) -> None:
         try:
             model = await ready()
             self.message.model = model.entry.name
-            await self._stream(model.sampling, max_tokens)
-        except ContextOverflow as error:
-            self._end("failed", f"{error} · {NO_ROOM}")
+            await self._stream(model.sampling, limits)
         except LocalAIError as error:
             self._end("failed", str(error))
 
@@ -102,6 +122,12 @@ class Turn:
         elif self.phase != "done":
             await self._engine.cancel()
 
+    async def answer_now(self) -> None:
+        """Have the thinking closed and the answer begun; nothing happens unless the model thinks."""
+        if self.phase == "thinking":
+            self._asked_to_answer = True
+            await self._engine.answer_now()
+
     def abandon(self) -> None:
         """Stop the reply without the engine's help; what has come is kept."""
         if self._task is not None:
@@ -112,11 +138,11 @@ class Turn:
         if self._task is not None:
             await asyncio.wait({self._task})
 
-    async def _stream(self, sampling: Sampling, max_tokens: int | None) -> None:
+    async def _stream(self, sampling: Sampling, limits: Limits) -> None:
         self.phase = "reading"
         self.changed.set()
-        prompt = self.conversation.chat_messages()
-        async with aclosing(self._engine.generate(prompt, sampling, max_tokens)) as events:
+        self._prompt = without(self.conversation.chat_messages(), self._left_out)
+        async with aclosing(self._engine.generate(self._prompt, sampling, limits)) as events:
             async for event in events:
                 self._apply(event)
                 self.changed.set()
@@ -134,6 +160,11 @@ class Turn:
             case Answer(text=text, tokens=tokens):
                 self._begin("answering", tokens)
                 self._answer.append(text)
+            case Looping():
+                self.looping = event
+            case Overflow():
+                self.overflow = sound(event, self._prompt)
+                self._end("failed", overflow_words(self.overflow, self._prompt))
             case Done():
                 self._finish(event)
 
@@ -146,6 +177,7 @@ class Turn:
         if phase != self.phase:
             self.message.thinking_s = self.thinking_s
             self.phase = phase
+            self.looping = None
         self.message.completion_tokens += tokens
 
     def _finish(self, done: Done) -> None:
@@ -154,11 +186,16 @@ class Turn:
         message.completion_tokens = done.usage.completion_tokens
         message.thinking_tokens = done.usage.thinking_tokens
         message.tokens_per_s = done.timings.tokens_per_s
-        self._end("stopped" if done.reason == "cancelled" else "complete", done.reason)
+        closed_by: ClosedBy = "user" if self._asked_to_answer else "budget"
+        outcome = Outcome(
+            done.reason, done.answer, closed_by if done.think_closed else "", len(self._left_out)
+        )
+        self._end("stopped" if done.reason == "cancelled" else "complete", outcome.words())
 
     def _end(self, state: Literal["complete", "stopped", "failed"], reason: str) -> None:
         self.message.thinking_s = self.thinking_s
         self.phase = "done"
+        self.looping = None
         self.message.state = state
         self.message.finish_reason = reason
         self._store()

@@ -1,8 +1,31 @@
-"""The context as a budget: what can be done when a conversation no longer fits."""
+"""The context as a budget: what can be done when a conversation no longer fits.
+
+Nothing is ever cut silently: `offers` says what would help, and only what the user takes is done, by
+`without` or `summary_request` and `begun_anew`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
+from itertools import accumulate
+
 import msgspec
+
+from localai.chat.clean import clean
+from localai.chat.messages import ChatMessage
+
+_LEAST_ROOM, _MOST_ROOM = 256, 4_096
+"""Tokens: an answer with little thinking; and more than most replies have."""
+_MOST_SHORTENED = 3
+"""So many long messages are named at most."""
+_QUOTED = 40
+"""Characters of a message that are quoted."""
+
+SUMMARY_REQUEST = (
+    "Summarize our conversation so that it can be continued from your summary alone: what I wanted, what was "
+    "found or decided and why, the facts, names, numbers and passages of code that matter, and what is still "
+    "open. Write at most 300 words, without an introduction."
+)
 
 
 class DropOldest(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -36,3 +59,145 @@ class StartAnew(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=Tru
 
 
 Offer = DropOldest | Shorten | Enlarge | StartAnew
+
+
+def room_for_reply(context: int) -> int:
+    """Tokens of a context that a prompt must leave to the beginning of a reply.
+
+    An eighth, at least 256 and at most 4,096 tokens; but a quarter is enough in a tiny context.
+    """
+    return min(max(_LEAST_ROOM, context // 8), _MOST_ROOM, context // 4)
+
+
+def over(total: int, context: int, max_tokens: int | None = None) -> int:
+    """Tokens of a prompt of `total` tokens that must go; 0 if it fits.
+
+    A reply of at most `max_tokens` is left no more room than it can use.
+    """
+    room = room_for_reply(context)
+    return max(0, total - context + (room if max_tokens is None else min(room, max_tokens)))
+
+
+def offers(
+    tokens_per_message: Sequence[int],
+    messages: Sequence[ChatMessage],
+    total: int,
+    context: int,
+    enlarged: int | None,
+    max_tokens: int | None = None,
+) -> tuple[Offer, ...]:
+    """What can be done about a prompt of `total` tokens that does not fit, the least harmful first.
+
+    `tokens_per_message` are those of `messages`; `enlarged` is the largest context that the model supports
+    and memory allows, None if that is not known. Empty if the prompt fits.
+    """
+    excess = over(total, context, max_tokens)
+    if not excess:
+        return ()
+    found: list[Offer] = []
+    if larger := _enough(total, context, enlarged or 0, max_tokens):
+        found.append(Enlarge(larger))
+    found += _long_messages(tokens_per_message, messages, excess, room_for_reply(context))
+    if oldest := _oldest(tokens_per_message, messages, excess):
+        found.append(oldest)
+    if len(_turns(messages)) > 1:
+        found.append(StartAnew())
+    return tuple(found)
+
+
+def _enough(total: int, context: int, most: int, max_tokens: int | None) -> int:
+    """The smallest doubling of `context`, at most `most`, that holds the prompt; 0 if none does."""
+    larger = context
+    while over(total, larger, max_tokens) and larger < most:
+        larger = min(2 * larger, most)
+    return 0 if over(total, larger, max_tokens) else larger
+
+
+def _long_messages(
+    tokens: Sequence[int], messages: Sequence[ChatMessage], excess: int, long: int
+) -> Iterator[Shorten]:
+    """What the user wrote or attached: messages of `long` tokens that hold more than half of the excess."""
+    worth = [
+        index
+        for index, message in enumerate(messages)
+        if message.role != "assistant" and tokens[index] >= long and 2 * tokens[index] > excess
+    ]
+    for index in sorted(worth, key=lambda index: -tokens[index])[:_MOST_SHORTENED]:
+        yield Shorten(index, tokens[index], min(excess, tokens[index]))
+
+
+def _oldest(tokens: Sequence[int], messages: Sequence[ChatMessage], excess: int) -> DropOldest | None:
+    """The fewest oldest turns that have `excess` tokens; never the last, which is not answered yet."""
+    turns = _turns(messages)[:-1]
+    freed = accumulate(sum(tokens[index] for index in turn) for turn in turns)
+    for count, tokens_freed in enumerate(freed, 1):
+        if tokens_freed >= excess:
+            return DropOldest(tuple(index for turn in turns[:count] for index in turn), tokens_freed)
+    return None
+
+
+def _turns(messages: Sequence[ChatMessage]) -> list[list[int]]:
+    """The indices of each question with its replies; system prompts belong to none."""
+    turns: list[list[int]] = []
+    for index, message in enumerate(messages):
+        if message.role == "user" or (message.role == "assistant" and not turns):
+            turns.append([])
+        if message.role != "system":
+            turns[-1].append(index)
+    return turns
+
+
+def without(messages: Sequence[ChatMessage], indices: Collection[int]) -> list[ChatMessage]:
+    """`messages` but those at `indices`."""
+    return [message for index, message in enumerate(messages) if index not in indices]
+
+
+def summary_request(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """The conversation so far with the request to summarize it; a question without a reply is left out.
+
+    Where it was full already when the last reply ended, this does not fit either: ask for the cost first.
+    """
+    answered = list(messages)
+    while answered and answered[-1].role != "assistant":
+        answered.pop()
+    return [*answered, ChatMessage("user", SUMMARY_REQUEST)]
+
+
+def begun_anew(messages: Sequence[ChatMessage], summary: str) -> list[ChatMessage]:
+    """A new conversation: the system prompts, the summary of `messages`, and the question without a reply."""
+    system = [message for message in messages if message.role == "system"]
+    question = messages[-1].content if messages and messages[-1].role == "user" else ""
+    parts = (f"A summary of our conversation so far:\n\n{summary.strip()}", question)
+    return [*system, ChatMessage("user", "\n\n".join(part for part in parts if part))]
+
+
+def describe(offer: Offer, messages: Sequence[ChatMessage]) -> str:
+    """What the offer does, for people: a short sentence without its period, to follow "You can"."""
+    match offer:
+        case DropOldest():
+            return f"leave out {_named(offer, messages)} ({offer.tokens:,} tokens)"
+        case Shorten():
+            quoted = _quoted(messages[offer.message])
+            if offer.by == offer.tokens:  # it is not all that is too much
+                return f"leave out the message {quoted} ({offer.tokens:,} tokens), or most of it"
+            return f"shorten the message {quoted} by {offer.by:,} of its {offer.tokens:,} tokens"
+        case Enlarge():
+            return f"enlarge the context to {offer.context:,} tokens"
+        case StartAnew():
+            return "begin a new conversation with a summary of this one"
+
+
+def _named(offer: DropOldest, messages: Sequence[ChatMessage]) -> str:
+    dropped = [messages[index] for index in offer.messages]
+    questions = [message for message in dropped if message.role == "user"] or dropped
+    if len(questions) == 1:
+        return f"the oldest question and its reply, {_quoted(questions[0])}"
+    return (
+        f"the {len(questions)} oldest questions and their replies, "
+        f"from {_quoted(questions[0])} to {_quoted(questions[-1])}"
+    )
+
+
+def _quoted(message: ChatMessage) -> str:
+    line = " ".join(clean(message.content[: 4 * _QUOTED]).split())
+    return f"“{line}”" if len(line) <= _QUOTED else f"“{line[: _QUOTED - 1].rstrip()}…”"

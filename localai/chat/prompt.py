@@ -30,6 +30,8 @@ class Segment(msgspec.Struct, frozen=True):
 
     text: str
     special: bool = False
+    reply: bool = False
+    """Whether the model itself wrote it."""
 
 
 class PromptFormat(Protocol):
@@ -43,6 +45,13 @@ class PromptFormat(Protocol):
 
     def render(self, messages: Sequence[ChatMessage]) -> list[Segment]:
         """The prompt that makes the model write the next assistant message."""
+        ...
+
+    def opening(self, messages: Sequence[ChatMessage]) -> list[Segment]:
+        """The beginning that all prompts have in common whose last user message begins as the last here does.
+
+        With an empty one: what is certain of the next prompt before its user has written anything.
+        """
         ...
 
 
@@ -60,6 +69,14 @@ class R1Format:
 
     def render(self, messages: Sequence[ChatMessage]) -> list[Segment]:
         """The segments of the prompt; joined, they are what the publisher's template makes."""
+        tail = [Segment(ASSISTANT, special=True), Segment(THINK, special=True), Segment("\n")]
+        return self._turns(messages) + tail
+
+    def opening(self, messages: Sequence[ChatMessage]) -> list[Segment]:
+        """The beginning that is certain while the last user message is still being written."""
+        return self._turns(messages)
+
+    def _turns(self, messages: Sequence[ChatMessage]) -> list[Segment]:
         segments = [Segment(BEGIN, special=True)]
         for message in fold_system(messages):
             if message.role == "user":
@@ -67,10 +84,10 @@ class R1Format:
             else:
                 segments += [
                     Segment(ASSISTANT, special=True),
-                    Segment(message.content),
+                    Segment(message.content, reply=True),
                     Segment(END, special=True),
                 ]
-        return [*segments, Segment(ASSISTANT, special=True), Segment(THINK, special=True), Segment("\n")]
+        return segments
 
 
 def fold_system(messages: Sequence[ChatMessage]) -> list[ChatMessage]:

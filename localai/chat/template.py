@@ -82,6 +82,13 @@ class EmbeddedFormat:
             segments.insert(0, Segment(self._bos, special=True))
         return segments
 
+    def opening(self, messages: Sequence[ChatMessage]) -> list[Segment]:
+        """The beginning that is certain while the last user message is being written; errors as `render`."""
+        turns = list(messages) if self.system_role else fold_system(messages)
+        segments = self._segments(turns)
+        texts = [index for index, segment in enumerate(segments) if not segment.special]
+        return segments[: texts[-1] + 1] if texts else []
+
     def _segments(self, messages: Sequence[ChatMessage]) -> list[Segment]:
         marks = [f"{_OPEN}{index}{_CLOSE}" for index in range(len(messages))]
         try:
@@ -97,15 +104,16 @@ class EmbeddedFormat:
         except TEMPLATE_FAILURES as error:
             reason = str(error) or type(error).__name__
             raise UnsupportedModel(f"the chat template in the file fails: {reason}") from error
-        return _replace_marks(text, [m.content for m in messages])
+        return _replace_marks(text, messages)
 
 
-def _replace_marks(text: str, contents: Sequence[str]) -> list[Segment]:
+def _replace_marks(text: str, messages: Sequence[ChatMessage]) -> list[Segment]:
     segments: list[Segment] = []
     for part in text.split(_OPEN):
         number, closed, rest = part.partition(_CLOSE)
-        if closed and number.isdecimal() and int(number) < len(contents):
-            segments.append(Segment(contents[int(number)]))
+        if closed and number.isdecimal() and int(number) < len(messages):
+            message = messages[int(number)]
+            segments.append(Segment(message.content, reply=message.role == "assistant"))
         else:
             rest = part
         if rest:

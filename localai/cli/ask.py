@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localai.chat.clean import clean
-from localai.cli import options, output
-from localai.errors import Interrupted, UsageError
+from localai.cli import options
+from localai.cli.ask_report import JsonReport, Report, TextReport
+from localai.errors import ContextOverflow, Interrupted, UsageError
 
 if TYPE_CHECKING:
-    from localai.engine.client import LoadOptions
-    from localai.engine.protocol import Done, Loaded, Sampling
+    from localai.chat.messages import ChatMessage
+    from localai.engine.protocol import Overflow
+    from localai.engine.settings import Limits, LoadOptions, Sampling
     from models.store import Resolved, Store
 
 
+@options.spread
 def ask(
     words: Annotated[
         list[str] | None,
@@ -32,29 +35,32 @@ def ask(
         ),
     ] = None,
     json: options.Json = False,
-    seed: options.Seed = None,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    max_tokens: options.MaxTokens = None,
     system: Annotated[str, typer.Option(help="A system prompt.")] = "",
-    context: options.Context = None,
-    threads: options.Threads = None,
-    gpu_layers: options.GpuLayers = None,
+    *,
+    drawing: options.Drawing,
+    ending: options.Ending,
+    loading: options.Loading,
+    speculation: options.Speculation,
 ) -> None:
     """Ask one question and print the answer."""
     import asyncio
 
-    from localai.engine.client import LoadOptions
-    from localai.engine.protocol import Sampling
+    from localai.engine.client import Engine
     from models.store import Store
 
     store = Store()
     name, prompt = split_words(words or [], _piped_input(), lambda word: is_model(store, word))
     model = options.choose_model(store, name)
-    wanted = Sampling(temperature=temperature, top_p=top_p, seed=seed)
-    load = LoadOptions(context, threads, gpu_layers)
-    job = _Ask(model, load, wanted, max_tokens, _JsonReport(model.name) if json else _TextReport())
-    asyncio.run(job.run(prompt, system))
+    question = Question(
+        model=model,
+        load=loading.options(speculate=speculation.speculate, draft=speculation.draft(store)),
+        sampling=drawing.sampling().completed_by(options.recommended_sampling(model)),
+        limits=ending.limits(),
+        prompt=prompt,
+        system=clean(system) if system.strip() else "",
+    )
+    report = JsonReport(model.name) if json else TextReport()
+    asyncio.run(run(question, Engine(), report))
 
 
 def is_model(store: Store, word: str) -> bool:
@@ -92,174 +98,81 @@ def _piped_input() -> str:
         raise UsageError(f"standard input is not UTF-8 text (byte {error.start})") from error
 
 
-class _Ask:
-    """One question put to one model."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question, the model that it is put to, and how."""
 
-    def __init__(
-        self,
-        model: Resolved,
-        load: LoadOptions,
-        sampling: Sampling,
-        max_tokens: int | None,
-        report: _TextReport | _JsonReport,
-    ) -> None:
-        self._model, self._load, self._sampling = model, load, sampling
-        self._max_tokens, self._report = max_tokens, report
-
-    async def run(self, prompt: str, system: str) -> None:
-        import asyncio
-        import signal
-
-        from localai.engine.client import Engine
-
-        engine = Engine()
-        interrupted = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        with suppress(NotImplementedError):  # Windows: Ctrl+C cancels the task by itself
-            loop.add_signal_handler(signal.SIGINT, interrupted.set)
-        work = asyncio.create_task(self._ask(engine, prompt, system))
-        watch = asyncio.create_task(interrupted.wait())
-        try:
-            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
-            if interrupted.is_set() and not work.done():
-                work.cancel()
-                await asyncio.wait({work})
-                raise Interrupted("interrupted")
-            await work
-        except BaseException:
-            self._report.broken_off()
-            raise
-        finally:
-            watch.cancel()
-            await engine.close()
-
-    async def _ask(self, engine: Any, prompt: str, system: str) -> None:
-        from localai.chat.messages import ChatMessage
-        from localai.engine import protocol
-
-        loaded = await engine.load(self._model.path, self._load)
-        messages = [ChatMessage("user", prompt)]
-        if system.strip():
-            messages.insert(0, ChatMessage("system", clean(system)))
-        self._report.loaded(loaded, self._model, folded=bool(system.strip()) and not loaded.system_role)
-        sampling = self._sampling.completed_by(options.recommended_sampling(self._model))
-        async with aclosing(engine.generate(messages, sampling, self._max_tokens)) as events:
-            async for event in events:
-                match event:
-                    case protocol.Thinking():
-                        self._report.thinking(event.text)
-                    case protocol.Answer():
-                        self._report.answer(event.text)
-                    case protocol.Done():
-                        self._report.done(event)
+    model: Resolved
+    load: LoadOptions
+    sampling: Sampling
+    limits: Limits
+    prompt: str
+    system: str = ""
 
 
-class _TextReport:
-    """For people: streams what it gets."""
+async def run(question: Question, engine: Any, report: Report) -> None:
+    """Put `question` to `engine`, which is closed afterwards. Interrupted if Ctrl+C came first."""
+    import asyncio
+    import signal
 
-    def __init__(self) -> None:
-        self._dim = output.dims()
-        self._thinking = self._answering = False
-
-    def loaded(self, loaded: Loaded, model: Resolved, *, folded: bool) -> None:
-        if folded:
-            output.note("R1 has no system role: the system prompt stands at the start of your message")
-        if (
-            not loaded.reasoning
-            and output.is_terminal()
-            and model.manifest is not None
-            and model.manifest.note
-        ):
-            output.note(f"{model.name}: {model.manifest.note}")
-
-    def thinking(self, text: str) -> None:
-        if not self._thinking and self._dim:
-            output.aside(output.DIM)
-        self._thinking = True
-        output.aside(output.clean(text))
-
-    def answer(self, text: str) -> None:
-        if not self._answering:
-            self._end_thinking()
-        self._answering = True
-        sys.stdout.write(output.clean(text))
-        sys.stdout.flush()
-
-    def _end_thinking(self) -> None:
-        if self._thinking:
-            output.aside((output.RESET if self._dim else "") + "\n\n")
-            self._thinking = False
-
-    def broken_off(self) -> None:
-        """An error or Ctrl+C: what comes next begins on a line of its own, and is not dim."""
-        self._end_thinking()
-        if self._answering:
-            sys.stdout.write("\n")
-
-    def done(self, done: Done) -> None:
-        self._end_thinking()
-        if self._answering:
-            sys.stdout.write("\n")
-            sys.stdout.flush()
-        if done.reason == "length":
-            output.note("the answer was cut at --max-tokens")
-        elif done.reason == "context":
-            output.note("the answer was cut: the context is full. Give more room with --context")
-        elif not self._answering:
-            output.note("the model ended without an answer after its thinking")
+    interrupted = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    with suppress(NotImplementedError):  # Windows: Ctrl+C cancels the task by itself
+        loop.add_signal_handler(signal.SIGINT, interrupted.set)
+    work = asyncio.create_task(_ask(question, engine, report))
+    watch = asyncio.create_task(interrupted.wait())
+    try:
+        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if interrupted.is_set() and not work.done():
+            work.cancel()
+            await asyncio.wait({work})
+            raise Interrupted("interrupted")
+        await work
+    except BaseException:
+        report.broken_off()
+        raise
+    finally:
+        watch.cancel()
+        await engine.close()
 
 
-class _JsonReport:
-    """For programs: one object at the end, as docs/json.md describes it."""
+async def _ask(question: Question, engine: Any, report: Report) -> None:
+    from localai.chat.messages import ChatMessage
+    from localai.engine import protocol
 
-    def __init__(self, model: str) -> None:
-        self._model = model
-        self._thinking: list[str] = []
-        self._answer: list[str] = []
-        self._load_s = 0.0
-        self._first_token_s: float | None = None
-
-    def loaded(self, loaded: Loaded, model: Resolved, *, folded: bool) -> None:
-        self._load_s = loaded.load_s
-        if folded:
-            output.note("R1 has no system role: the system prompt stands at the start of your message")
-
-    def thinking(self, text: str) -> None:
-        self._mark()
-        self._thinking.append(text)
-
-    def answer(self, text: str) -> None:
-        self._mark()
-        self._answer.append(text)
-
-    def _mark(self) -> None:
-        if self._first_token_s is None:
-            self._first_token_s = seconds_since_start()
-
-    def broken_off(self) -> None:
-        """Half an answer is no JSON."""
-
-    def done(self, done: Done) -> None:
-        output.print_json(
-            {
-                "model": self._model,
-                "thinking": "".join(self._thinking),
-                "answer": "".join(self._answer),
-                "finish_reason": done.reason,
-                "usage": done.usage,
-                "timings": {
-                    "load_s": self._load_s,
-                    "prompt_s": done.timings.prompt_s,
-                    "first_token_s": self._first_token_s,
-                    "generation_s": done.timings.generation_s,
-                    "tokens_per_s": done.timings.tokens_per_s,
-                },
-            }
-        )
+    loaded = await engine.load(question.model.path, question.load, sha256=options.digest(question.model))
+    messages = [ChatMessage("user", question.prompt)]
+    if question.system:
+        messages.insert(0, ChatMessage("system", question.system))
+    report.loaded(loaded, question.model, folded=bool(question.system) and not loaded.system_role)
+    async with aclosing(engine.generate(messages, question.sampling, question.limits)) as events:
+        async for event in events:
+            match event:
+                case protocol.Thinking():
+                    report.thinking(event.text)
+                case protocol.Answer():
+                    report.answer(event.text)
+                case protocol.Looping():
+                    report.looping(event)
+                case protocol.Overflow():
+                    raise too_long(event, messages)
+                case protocol.Done():
+                    report.done(event)
 
 
-def seconds_since_start() -> float:
-    """Seconds since this process was started by the system, its imports included."""
-    import psutil
+def too_long(overflow: Overflow, messages: Sequence[ChatMessage]) -> ContextOverflow:
+    """The error for a question that does not fit: by how much, and what can be done."""
+    from localai.chat.budget import Enlarge, describe
 
-    return time.time() - float(psutil.Process().create_time())
+    todo = [
+        f"give it more room with --context {offer.context}"
+        if isinstance(offer, Enlarge)
+        else describe(offer, messages)
+        for offer in overflow.offers
+    ]
+    hint = ", or ".join(todo or ["shorten it, or give it more room with --context"])
+    return ContextOverflow(
+        f"the question has {overflow.prompt_tokens:,} tokens and the context holds {overflow.context:,}: "
+        f"with room for a reply that is {overflow.over:,} too many",
+        hint[0].upper() + hint[1:],
+    )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 STARTER = "smollm2:135m"
 
 
+@options.spread
 def chat(
     model: Annotated[
         str | None,
@@ -27,22 +28,19 @@ def chat(
         ),
     ] = None,
     system: Annotated[str, typer.Option(help="A system prompt for new conversations.")] = "",
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    seed: options.Seed = None,
-    max_tokens: options.MaxTokens = None,
-    context: options.Context = None,
-    threads: options.Threads = None,
-    gpu_layers: options.GpuLayers = None,
     starter: Annotated[
         bool, typer.Option("--starter", help="Fetch the starter model first if no model is installed.")
     ] = False,
+    *,
+    drawing: options.Drawing,
+    ending: options.Ending,
+    loading: options.Loading,
+    speculation: options.Speculation,
 ) -> None:
     """Open the terminal chat."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the chat needs a terminal", 'Ask without one: localai ask "What is 2 + 2?"')
-    from localai.engine.client import Engine, LoadOptions
-    from localai.engine.protocol import Sampling
+    from localai.engine.client import Engine
     from localai.history import History
     from models import fit
     from models.store import Store
@@ -53,16 +51,17 @@ def chat(
     if starter and model is None and store.default() is None:
         _fetch_starter(store)
     resolved = options.choose_model(store, model)
-    fit.check_context(resolved.header(), context)  # what cannot be loaded is said here, not on a screen
+    # What cannot be loaded is said here, not on a screen.
+    fit.check_context(resolved.header(), loading.context)
     app = ChatApp(
         Engine(),
         History(),
         StoreShelf(store),
         model=str(resolved.path) if resolved.manifest is None else resolved.name,
-        load_options=LoadOptions(context, threads, gpu_layers),
+        load_options=loading.options(speculate=speculation.speculate, draft=speculation.draft(store)),
         system=clean(system),
-        sampling=Sampling(temperature=temperature, top_p=top_p, seed=seed),
-        max_tokens=max_tokens,
+        sampling=drawing.sampling(),
+        limits=ending.limits(),
     )
     if code := run_chat(app):
         raise typer.Exit(code)

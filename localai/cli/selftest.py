@@ -9,6 +9,7 @@ import typer
 from localai.cli import options, output
 
 if TYPE_CHECKING:
+    from localai.engine.protocol import Device
     from localai.selftest import ModelCheck, Report
 
 
@@ -41,7 +42,7 @@ def _print(report: Report) -> None:
         "python": f"{report.versions['python']} on {report.platform}",
         "processor": f"{report.processor}, {report.physical_cores} physical cores in use",
         "features": " ".join(report.cpu_features),
-        "devices": "; ".join(f"{d.name} ({d.description})" for d in report.devices),
+        "devices": "; ".join(_device(device) for device in report.devices),
         "memory": f"{output.size(report.memory_available)} free of {output.size(report.memory_total)}",
     }
     for label, value in rows.items():
@@ -54,6 +55,12 @@ def _print(report: Report) -> None:
         f"localai works on this machine: {'yes' if report.passed else 'NO'}"
         + (f" - {report.error}" if report.error else "")
     )
+
+
+def _device(device: Device) -> str:
+    """Its name, and of a GPU the free memory: layers go there as long as they fit."""
+    free = f", {output.size(device.memory_free)} free" if device.kind in ("gpu", "igpu") else ""
+    return f"{device.name} ({device.description}{free})"
 
 
 def _print_check(check: ModelCheck) -> None:

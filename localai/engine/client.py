@@ -1,52 +1,46 @@
 """The app's side of the engine: starts, watches and restarts the worker.
 
-One `Engine` has at most one worker process with at most one model in it. Requests are made one at a time;
-`cancel` may be called while one runs. A worker that dies, hangs or talks nonsense becomes one exception of
-`localai.errors`, and the next request gets a new worker.
+One `Engine` has at most one worker process with at most one model in it. Several requests may be under way:
+as many replies as the model was loaded for (more wait their turn), and beside them whatever asks or tells
+something. A worker that dies, hangs or talks nonsense becomes one exception of `localai.errors` for each
+request, and the next request gets a new worker with the same model.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-from localai import frames, processes
+from localai import processes
 from localai.chat.messages import ChatMessage
 from localai.engine import protocol
-from localai.errors import EngineError, LoadError, WorkerDied, WorkerHung, by_name
+from localai.engine.pipe import Inbox, Patience, WorkerPipe
+from localai.engine.settings import Limits, Sampling
+from localai.engine.settings import LoadOptions as LoadOptions
+from localai.engine.states import State
+from localai.errors import EngineError, LoadError, LocalAIError, WorkerDied
 
 WORKER = "localai.engine.worker"
 SILENCE_S = 30.0
 """A busy worker sends something every second; one that is silent for so long has hung."""
 STALL_BEATS = 600
 """A computation that gets nowhere for so many heartbeats, one a second, has hung. Half a minute is normal."""
-_TICK_S = 1.0
 SHUTDOWN_S = 2.0
 """How long a worker may take for an orderly end before it is killed."""
-LAST_WORDS_S = 1.0
-"""How long a worker that closed its pipe may take to die by its own cause, which the user is told."""
-_STDERR_KEPT = 8192
 
-
-class LoadOptions(msgspec.Struct, frozen=True):
-    """How to load a model; None leaves the choice to the engine."""
-
-    context: int | None = None
-    threads: int | None = None
-    gpu_layers: int | None = None
+_Event = TypeVar("_Event")
 
 
 class Engine:
     """One worker process and the model in it.
 
     `command` starts the worker (tests put another program there); `silence_s` and `stall_beats` are the
-    limits of patience with it.
+    limits of patience with it. All methods belong to one event loop.
     """
 
     def __init__(
@@ -56,269 +50,285 @@ class Engine:
         silence_s: float = SILENCE_S,
         stall_beats: int = STALL_BEATS,
     ) -> None:
-        self.model: protocol.Loaded | None = None
         self._command = list(command or processes.worker_command(WORKER))
         self._silence_s, self._stall_beats = silence_s, stall_beats
-        self._worker: _WorkerPipe | None = None
+        self._worker: WorkerPipe | None = None
+        self._model: protocol.Loaded | None = None
+        self._slots = asyncio.Semaphore(1)
+        """One for each reply that the worker makes at the same time; new with each model."""
         self._last_load: protocol.Load | None = None
-        self._lock = asyncio.Lock()
         self._next_id = 1
-        self._running = 0
+        self._running: dict[int, WorkerPipe] = {}
+        """The replies that are under way."""
+        self._lock = asyncio.Lock()
+        """Held to start or end a worker, and to load."""
+        self._users = 0
+        """Requests that rely on the worker to stay."""
+        self._unused = asyncio.Event()
+        self._unused.set()
+        self._restoring = asyncio.Lock()
+        self._closes = 0
+        """How often `close` was called: a request from before that must not start anything."""
+
+    @property
+    def model(self) -> protocol.Loaded | None:
+        """The model that is loaded; None also when its worker is found to be gone."""
+        return self._model if self._worker is not None and self._worker.alive else None
 
     async def load(
         self,
         path: Path,
         options: LoadOptions = LoadOptions(),
         on_progress: Callable[[float], None] | None = None,
+        *,
+        sha256: str = "",
     ) -> protocol.Loaded:
-        """Load the GGUF at `path`, in a fresh worker if one was loaded before; raises from the error tree."""
-        request = _load_request(path, options)
+        """Load the GGUF at `path`, in a fresh worker if one was loaded before; raises from the error tree.
+
+        Requests that are under way end first. `sha256` is the file's, where it is known.
+        """
+        request = _load_request(path, options, sha256)
+        closes = self._closes
         async with self._lock:
+            await self._unused.wait()
+            self._require_open(closes)
             if self._last_load is not None:
                 await self._stop()
             return await self._load(request, on_progress)
 
-    async def generate(
-        self,
-        messages: Sequence[ChatMessage],
-        sampling: protocol.Sampling = protocol.Sampling(),
-        max_tokens: int | None = None,
+    async def close(self) -> None:
+        """End the worker, also in the middle of requests. The engine can be used again afterwards."""
+        self._closes += 1
+        await self._stop()
+
+    # ------------------------------------------------------------------------------------------- replies
+
+    def generate(
+        self, messages: Sequence[ChatMessage], sampling: Sampling = Sampling(), limits: Limits = Limits()
     ) -> AsyncGenerator[protocol.GenerationEvent, None]:
-        """The model's reply as a stream of events, the last a `Done`; raises from the error tree.
+        """The model's reply as a stream of events, the last `Done` or `Overflow`; raises from the error tree.
 
         A worker that has died since the last reply is replaced and the model loaded again first. Leaving
         the stream early cancels the reply.
         """
-        async with self._lock:
-            worker = await self._ready()
-            request = protocol.Generate(self._next_id, list(messages), sampling, max_tokens)
-            self._next_id += 1
-            self._running = request.id
-            ended = False
-            try:
-                await self._send(worker, request)
-                while not ended:
-                    event = await self._receive(worker, request.id)
-                    ended = isinstance(event, protocol.Done)
-                    if isinstance(event, protocol.GenerationEvent):
-                        yield event
-            finally:
-                self._running = 0
-                if not ended:
-                    await self._abandon(worker, request.id)
+        return self._reply(lambda number: protocol.Generate(number, list(messages), sampling, limits))
+
+    def continue_tokens(
+        self,
+        tokens: Sequence[int],
+        sampling: Sampling = Sampling(),
+        limits: Limits = Limits(),
+        *,
+        ignore_end: bool = False,
+    ) -> AsyncGenerator[protocol.GenerationEvent, None]:
+        """What the model continues `tokens` with; otherwise as `generate`."""
+        return self._reply(
+            lambda number: protocol.Continue(number, list(tokens), sampling, limits, ignore_end)
+        )
 
     async def cancel(self) -> None:
-        """Stop the running generation; its stream still ends with `Done`, reason "cancelled"."""
-        if self._running and self._worker is not None:
-            with suppress(EngineError):
-                await self._send(self._worker, protocol.Cancel(self._running))
+        """Stop the replies that are under way; their streams still end with `Done`, reason "cancelled"."""
+        for number, worker in self._running.items():
+            worker.post(protocol.Cancel(number))
+
+    async def answer_now(self) -> None:
+        """Close the thinking of the replies that are under way and let their answers come."""
+        for number, worker in self._running.items():
+            worker.post(protocol.AnswerNow(number))
+
+    async def _reply(
+        self, request: Callable[[int], protocol.Generate | protocol.Continue]
+    ) -> AsyncGenerator[protocol.GenerationEvent, None]:
+        closes = self._closes
+        while True:
+            async with self._using(closes) as worker:
+                waits = self._slots.locked()
+                async with self._slots:
+                    self._require_open(closes)
+                    if waits and not worker.alive:
+                        continue  # it died of an earlier reply
+                    async with aclosing(self._stream(worker, request)) as events:
+                        async for event in events:
+                            yield event
+                    return
+
+    async def _stream(
+        self, worker: WorkerPipe, request: Callable[[int], protocol.Generate | protocol.Continue]
+    ) -> AsyncGenerator[protocol.GenerationEvent, None]:
+        with worker.open(self._new_id()) as inbox:
+            self._running[inbox.id] = worker
+            ended = False
+            try:
+                await worker.send(request(inbox.id))
+                while not ended:
+                    event = await inbox.get()
+                    ended = isinstance(event, protocol.Done | protocol.Overflow)
+                    if isinstance(event, protocol.GenerationEvent):
+                        yield event
+            except LocalAIError:
+                ended = True
+                raise
+            finally:
+                del self._running[inbox.id]
+                if not ended:
+                    worker.post(protocol.Cancel(inbox.id))
+
+    # ------------------------------------------------------------------------------------ other requests
 
     async def describe(self) -> protocol.EngineInfo:
         """What the engine is made of."""
         async with self._lock:
             worker = await self._ensure_worker()
-            await self._send(worker, protocol.Describe())
-            while True:
-                event = await self._receive(worker, 0)
-                if isinstance(event, protocol.EngineInfo):
-                    return event
+            with worker.open(0) as inbox:
+                await worker.send(protocol.Describe())
+                return await _first(inbox, protocol.EngineInfo)
 
-    async def close(self) -> None:
-        """End the worker, also in the middle of a request. The engine can be loaded again afterwards."""
-        await self._stop()
+    async def prefill(self, messages: Sequence[ChatMessage]) -> None:
+        """Let the worker read a draft while it has nothing else to do; nothing if no model is loaded."""
+        worker = self._worker
+        if self.model is not None and worker is not None and not worker.congested:
+            with suppress(EngineError):
+                worker.post(protocol.Prefill(self._new_id(), list(messages)))
+
+    async def count(self, messages: Sequence[ChatMessage]) -> protocol.Counted:
+        """What a conversation costs before it is sent; also while a reply is under way."""
+        async with self._using() as worker:
+            with worker.open(self._new_id()) as inbox:
+                await worker.send(protocol.Count(inbox.id, list(messages)))
+                return await _first(inbox, protocol.Counted)
+
+    async def status(self) -> protocol.StatusReport:
+        """What the worker holds and uses; also while a reply is under way."""
+        async with self._using() as worker:
+            with worker.open(self._new_id()) as inbox:
+                await worker.send(protocol.Status(inbox.id))
+                return await _first(inbox, protocol.StatusReport)
+
+    async def save(self, messages: Sequence[ChatMessage], *, limit: int | None = None) -> State | None:
+        """The cache state of a conversation; None if there is none, or if it is over `limit` bytes.
+
+        A worker that is gone holds nothing: none is started for this.
+        """
+        if self.model is None:
+            return None
+        async with self._using() as worker:
+            state, size = State(self._fingerprint(), []), 0
+            with worker.open(self._new_id()) as inbox:
+                await worker.send(protocol.Save(inbox.id, list(messages)))
+                while True:
+                    part = await _first(inbox, protocol.StatePart)
+                    size += len(part.data)
+                    if limit is not None and size > limit:
+                        state.parts.clear()  # the rest still comes, but need not be kept
+                    elif part.data:
+                        state.parts.append(part.data)
+                    if part.last:
+                        return state if state.parts else None
+
+    async def restore(self, state: State) -> int:
+        """Give `state` back to the worker; how many tokens need not be read again, 0 if it does not fit."""
+        async with self._using() as worker:
+            if state.fingerprint != self._fingerprint() or not state.size:
+                return 0
+            async with self._restoring:
+                with worker.open(self._new_id()) as inbox:
+                    try:
+                        for piece in state.pieces():
+                            await worker.send(protocol.Restore(inbox.id, piece, last=False))
+                    finally:  # also when this is cancelled: the worker must not wait for the rest
+                        worker.post(protocol.Restore(inbox.id, b"", last=True))
+                    return (await _first(inbox, protocol.Restored)).tokens
 
     # ------------------------------------------------------------------------------------------- worker
 
-    async def _ensure_worker(self) -> _WorkerPipe:
-        if self._worker is None or not self._worker.alive:
-            await self._stop()
-            self._worker = await _WorkerPipe.start(self._command)
-        return self._worker
+    @asynccontextmanager
+    async def _using(self, closes: int | None = None) -> AsyncIterator[WorkerPipe]:
+        """The worker with the model in it, which is not replaced meanwhile as long as it lives.
 
-    async def _ready(self) -> _WorkerPipe:
-        """A worker with the model in it."""
+        `closes` is what `_closes` was when the request was made.
+        """
+        closes = self._closes if closes is None else closes
+        async with self._lock:
+            self._require_open(closes)
+            worker = await self._ready()
+            self._users += 1
+            self._unused.clear()
+        try:
+            yield worker
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._unused.set()
+
+    def _require_open(self, closes: int) -> None:
+        if closes != self._closes:
+            raise EngineError("the engine was closed")
+
+    def _fingerprint(self) -> str:
+        return self._model.fingerprint if self._model is not None else ""
+
+    def _new_id(self) -> int:
+        self._next_id += 1
+        return self._next_id - 1
+
+    async def _ready(self) -> WorkerPipe:
         if self._last_load is None:
             raise EngineError("no model is loaded")
-        if self._worker is None or not self._worker.alive or self.model is None:
+        if self.model is None:
             await self._load(self._last_load, None)
-        return await self._ensure_worker()
+        if self._worker is None:
+            raise EngineError("the engine was closed")
+        return self._worker
+
+    async def _ensure_worker(self) -> WorkerPipe:
+        if self._worker is None or not self._worker.alive:
+            await self._stop()
+            closes = self._closes
+            worker = await WorkerPipe.start(self._command, Patience(self._silence_s, self._stall_beats))
+            if closes != self._closes:
+                await worker.end(0)
+            self._require_open(closes)
+            self._worker = worker
+        return self._worker
 
     async def _load(
         self, request: protocol.Load, on_progress: Callable[[float], None] | None
     ) -> protocol.Loaded:
         worker = await self._ensure_worker()
-        self.model, self._last_load = None, request
+        self._last_load, self._model = request, None
         try:
-            await self._send(worker, request)
-            self.model = await self._loaded(worker, on_progress)
+            with worker.open(0) as inbox:
+                await worker.send(request)
+                self._model = await _loaded(inbox, on_progress)
         except WorkerDied as error:
             raise LoadError(f"the engine could not load {request.path}: {error.message}") from error
         finally:
-            if self.model is None:
+            if self._model is None:
                 await self._stop()  # half a model may be in memory
-        return self.model
-
-    async def _loaded(
-        self, worker: _WorkerPipe, on_progress: Callable[[float], None] | None
-    ) -> protocol.Loaded:
-        while True:
-            event = await self._receive(worker, 0)
-            if isinstance(event, protocol.LoadProgress) and on_progress is not None:
-                on_progress(event.fraction)
-            if isinstance(event, protocol.Loaded):
-                return event
-
-    async def _send(self, worker: _WorkerPipe, request: protocol.Request) -> None:
-        try:
-            await worker.write(protocol.encode(request))
-        except frames.FrameTooLong as error:
-            limit = frames.MAX_FRAME // (1024 * 1024)
-            raise EngineError(f"the message is longer than {limit} MB", "Shorten it") from error
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise await self._died(worker) from error
-
-    async def _receive(self, worker: _WorkerPipe, request_id: int) -> protocol.Event:
-        """The next event that belongs to `request_id`; errors of the worker are raised."""
-        while True:
-            event = await self._next_event(worker)
-            if isinstance(event, protocol.Alive):
-                if worker.beats_without_step(event.step) > self._stall_beats:
-                    raise await self._hung(worker)
-                continue
-            if getattr(event, "id", 0) != request_id:
-                continue  # the rest of a reply that was left early
-            if isinstance(event, protocol.Failed):
-                raise by_name(event.kind)(event.message, event.hint)
-            return event
-
-    async def _next_event(self, worker: _WorkerPipe) -> protocol.Event:
-        try:
-            return protocol.decode_event(await self._read(worker))
-        except (asyncio.IncompleteReadError, ConnectionResetError) as error:
-            raise await self._died(worker) from error
-        except (msgspec.DecodeError, frames.FrameTooLong) as error:
-            await self._stop()
-            raise EngineError(f"the engine sent something that is not a message: {error}") from error
-
-    async def _read(self, worker: _WorkerPipe) -> bytes:
-        """The next frame. Silence is counted in short waits: a clock also runs while the app is suspended."""
-        tick = min(_TICK_S, self._silence_s)
-        for _ in range(math.ceil(self._silence_s / tick)):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(tick):
-                    return await worker.read()
-        raise await self._hung(worker)
-
-    async def _died(self, worker: _WorkerPipe) -> WorkerDied:
-        reason = processes.describe_exit(*await worker.end(LAST_WORDS_S))
-        self._forget(worker)
-        return WorkerDied(
-            f"the engine stopped in the middle of its work: {reason}", "The next question starts a new one"
-        )
-
-    async def _hung(self, worker: _WorkerPipe) -> WorkerHung:
-        await worker.end(0)
-        self._forget(worker)
-        return WorkerHung("the engine got stuck and was stopped", "The next question starts a new one")
-
-    async def _abandon(self, worker: _WorkerPipe, request_id: int) -> None:
-        if worker.alive:
-            with suppress(EngineError):
-                await self._send(worker, protocol.Cancel(request_id))
+        self._slots = asyncio.Semaphore(max(1, self._model.parallel))
+        return self._model
 
     async def _stop(self) -> None:
         if (worker := self._worker) is not None:
-            self._forget(worker)
-            with suppress(BrokenPipeError, ConnectionResetError):
-                await worker.write(protocol.encode(protocol.Shutdown()))
+            self._worker = self._model = None
+            worker.post(protocol.Shutdown())
             await worker.end(SHUTDOWN_S)
 
-    def _forget(self, worker: _WorkerPipe) -> None:
-        if self._worker is worker:
-            self._worker = None
-            self.model = None
+
+def _load_request(path: Path, options: LoadOptions, sha256: str) -> protocol.Load:
+    draft = None if options.draft is None else str(Path(options.draft).absolute())
+    return protocol.Load(str(path.absolute()), msgspec.structs.replace(options, draft=draft), sha256)
 
 
-def _load_request(path: Path, options: LoadOptions) -> protocol.Load:
-    return protocol.Load(str(path.absolute()), options.context, options.threads, options.gpu_layers)
+async def _first(inbox: Inbox, kind: type[_Event]) -> _Event:
+    """The next event of that kind."""
+    while not isinstance(event := await inbox.get(), kind):
+        pass
+    return event
 
 
-class _WorkerPipe:
-    """A worker process: frames in, frames out, and the end of its standard error."""
-
-    def __init__(self, process: Process) -> None:
-        self._process = process
-        self._stderr = bytearray()
-        self._stderr_task = asyncio.create_task(self._drain_stderr())
-        self._body_length: int | None = None
-        self._step = -1
-        self._beats = 0
-
-    @classmethod
-    async def start(cls, command: Sequence[str]) -> _WorkerPipe:
-        """Start `command`; a group of its own keeps the terminal's Ctrl+C away from it."""
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=PIPE,
-                stdout=PIPE,
-                stderr=PIPE,
-                env=processes.worker_environment(),
-                start_new_session=True,
-                limit=1 << 20,
-            )
-        except OSError as error:
-            raise EngineError(f"the engine could not be started: {command[0]}: {error.strerror}") from error
-        return cls(process)
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process has not ended, as far as is known."""
-        return self._process.returncode is None
-
-    def beats_without_step(self, step: int) -> int:
-        """Count a heartbeat; how many there were since the worker's `step` last changed."""
-        self._beats = self._beats + 1 if step == self._step else 0
-        self._step = step
-        return self._beats
-
-    async def write(self, data: bytes) -> None:
-        """Send a frame."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(data)
-        await self._process.stdin.drain()
-
-    async def read(self) -> bytes:
-        """The next frame's body. May be cancelled at any point without losing a byte."""
-        assert self._process.stdout is not None
-        if self._body_length is None:
-            self._body_length = frames.body_length(await self._process.stdout.readexactly(frames.HEAD_BYTES))
-        body = await self._process.stdout.readexactly(self._body_length)
-        self._body_length = None
-        return body
-
-    async def end(self, patience_s: float) -> tuple[int | None, str]:
-        """Wait so long for the process to end, then kill it; its exit code and the end of its stderr.
-
-        Also when this is cancelled, the process does not stay.
-        """
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(patience_s):
-                    await self._process.wait()
-        finally:
-            with suppress(ProcessLookupError):
-                self._process.kill()
-        await self._process.wait()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_S):
-                await self._stderr_task
-        return self._process.returncode, self._stderr.decode("utf-8", "replace")
-
-    async def _drain_stderr(self) -> None:
-        assert self._process.stderr is not None
-        while chunk := await self._process.stderr.read(4096):
-            self._stderr += chunk
-            del self._stderr[:-_STDERR_KEPT]
+async def _loaded(inbox: Inbox, on_progress: Callable[[float], None] | None) -> protocol.Loaded:
+    while not isinstance(event := await inbox.get(), protocol.Loaded):
+        if isinstance(event, protocol.LoadProgress) and on_progress is not None:
+            on_progress(event.fraction)
+    return event

@@ -1,207 +1,261 @@
-"""Prefill, decode, sample, stop: from a conversation to typed events.
+"""One request: prefill, decode, sample, stop.
 
-`generate` is an iterator over events. It knows nothing of pipes or processes; the worker sends on what it
-yields.
+A `Generation` says which tokens it wants evaluated next and turns the logits into events. It never computes
+itself: the scheduler evaluates what all generations want in one batch.
 """
 
 from __future__ import annotations
 
-import codecs
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from localai.chat.prompt import END_THINK, THINK, PromptFormat, Segment
-from localai.chat.splitter import Kind, Part, Splitter
+from localai.chat.splitter import Splitter
 from localai.engine import protocol
-from localai.engine.cache import KVCache
-from localai.engine.llama import PREFILL_BATCH, Aborted, Context, Model, Sampler
-from localai.errors import ContextOverflow
+from localai.engine.cache import GRID, CachedSequence
+from localai.engine.context import Context
+from localai.engine.llama import Model
+from localai.engine.prompts import Prompter
+from localai.engine.reply import Reply
+from localai.engine.sampler import Sampler
+from localai.engine.settings import Limits, Sampling
+from localai.engine.speculation import Drafter, Speculation
 
-FLUSH_S = 0.05
-"""Events are at least this far apart, so that the app's own work does not compete with the computation."""
 
+class Voice:
+    """What all replies of a model share: its vocabulary, its prompt format and where its thinking ends."""
 
-class Session:
-    """A loaded model with its context, cache and prompt format."""
-
-    def __init__(
-        self, model: Model, context: Context, prompt_format: PromptFormat, context_trained: int
-    ) -> None:
+    def __init__(self, model: Model, form: PromptFormat) -> None:
         self.model = model
-        self.context = context
-        self.cache = KVCache(context)
-        self.prompt_format = prompt_format
-        more = context_trained > context.size
-        self.overflow_hint = "Shorten it" + (
-            f", or give more room with --context, up to {context_trained:,}" if more else ""
-        )
+        self.prompter = Prompter(model, form)
         tags = {tag: model.special_token(tag) for tag in (THINK, END_THINK)}
         self.tags = {token: tag for tag, token in tags.items() if token is not None}
         """The think tags that are tokens of their own."""
+        end = tags[END_THINK]
+        closing = [end] if end is not None else model.tokenize(END_THINK, special=False)
+        line, lines = (model.tokenize(text, special=False) for text in ("\n", "\n\n"))
+        self.new_line = line
+        self.closing = [*closing, *lines]
+        """Ends the thinking as R1 does it by itself, at the beginning of a line."""
 
-    def tokenize(self, segments: Sequence[Segment]) -> list[int]:
-        """The tokens of a prompt; plain text never becomes a marker."""
+    def splitter(self, prompt: Sequence[Segment]) -> Splitter:
+        """A splitter for the reply to `prompt`."""
+        tail = "".join(segment.text for segment in prompt[-2:]).rstrip()
+        return Splitter(opened=tail.endswith(THINK), tag_tokens=len(self.tags) == 2)
+
+
+class Generation:
+    """The making of one reply to a prompt of `tokens`."""
+
+    def __init__(
+        self,
+        voice: Voice,
+        reply: Reply,
+        tokens: list[int],
+        sampling: Sampling,
+        limits: Limits,
+        context: Context,
+        *,
+        ignore_end: bool = False,
+    ) -> None:
+        self.id = reply.id
+        self.tokens = tokens
+        """The prompt's."""
+        self.reproducible = sampling.seed is not None
+        self._voice, self._reply, self._limits, self._context = voice, reply, limits, context
+        self._sampler = Sampler(sampling, voice.model, context.size)
+        self._ignore_end = ignore_end
+        self._sequence: CachedSequence | None = None
+        self._started = time.perf_counter()
+        self._drafter: Drafter | None = None
+        self._speculation: Speculation | None = None
+        self._index = 0
+        self._alone = True
+        self._planned: list[int] = []
+        self._drafts: list[int] = []
+        self._pending: int | None = None
+        """The last token drawn, which is not evaluated yet."""
+        self._forced: list[int] = []
+        """Tokens that come next, whatever the model would draw."""
+        if limits.think_budget == 0:
+            self.answer_now()
+
+    def speculate(self, drafter: Drafter, speculation: Speculation) -> None:
+        """Let `drafter` guess what comes next, as far as `speculation` finds that it pays."""
+        self._drafter, self._speculation = drafter, speculation
+
+    # ---------------------------------------------------------------------------------------- the course
+
+    @property
+    def sequence(self) -> CachedSequence:
+        """Where its tokens are kept."""
+        assert self._sequence is not None
+        return self._sequence
+
+    @property
+    def started(self) -> bool:
+        """Whether it has a sequence to work with."""
+        return self._sequence is not None
+
+    @property
+    def reading(self) -> bool:
+        """Whether the prompt is not yet evaluated."""
+        return self._sequence is None or len(self._sequence) < len(self.tokens)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the reply is complete."""
+        return self._reply.reason is not None
+
+    def start(self, sequence: CachedSequence) -> None:
+        """Begin, with what `sequence` already holds of the prompt."""
+        sequence.busy = True
+        self._sequence = sequence
+        self._started = time.perf_counter()
+        self._reply.cached_tokens = len(sequence)
+
+    def plan(self, most: int, *, alone: bool) -> int:
+        """Put what comes next into the batch, at most `most` tokens; how many. `alone`: no other decodes."""
+        self._alone = alone
+        if self.reading:
+            outputs = self._plan_prompt(most)
+        else:
+            self._plan_reply(alone=alone)
+            outputs = len(self._drafts) + 1
+        self._index = self.sequence.add(self._planned, outputs)
+        return len(self._planned)
+
+    def _plan_prompt(self, most: int) -> int:
+        done = len(self.sequence)
+        piece = GRID if self.reproducible else most
+        self._planned = self.tokens[done : done + piece]
+        return int(done + piece >= len(self.tokens) and self._limits.max_tokens != 0)
+
+    def _plan_reply(self, *, alone: bool) -> None:
+        start = [] if self._pending is None else [self._pending]
+        self._drafts = []
+        if not self._forced and alone and self._speculation is not None:
+            self._drafts = self._draft()
+        self._planned = [*start, *self._forced, *self._drafts]
+
+    def _draft(self) -> list[int]:
+        assert self._speculation is not None
+        room = min(self._context.size - len(self.sequence), self._context.outputs, self._context.batch) - 1
+        if self._limits.max_tokens is not None:
+            room = min(room, self._limits.max_tokens - self._reply.completion_tokens - 1)
+        return self._speculation.draft(max(room, 0))
+
+    def evaluated(self, seconds: float) -> Iterator[protocol.GenerationEvent]:
+        """The batch was computed in so many seconds: what came of it."""
+        if self.reading:
+            self.sequence.evaluated(self._planned, reproducible=self.reproducible)
+            yield from self._read()
+            return
+        before = len(self.sequence)
+        self.sequence.evaluated(self._planned)
+        if self._forced:
+            yield from self._closed()
+        started = time.perf_counter()
         tokens: list[int] = []
-        for segment in segments:
-            if segment.special:
-                tokens += self.model.tokenize(segment.text, special=True)
-            else:
-                tokens += self._tokenize_plain(segment.text)
-        return tokens
+        index = self._index + len(self._planned) - len(self._drafts) - 1
+        while not self.ended:
+            token = self._sampler.sample(self._context, index + len(tokens))
+            tokens.append(token)
+            yield from self._take(token)
+            if len(tokens) > len(self._drafts) or token != self._drafts[len(tokens) - 1]:
+                break
+        self._drawn(tokens, before, seconds + time.perf_counter() - started)
 
-    def _tokenize_plain(self, text: str) -> list[int]:
-        """llama.cpp finds user-defined tokens such as <think> in plain text too: take them apart."""
-        tokens = self.model.tokenize(text, special=False)
-        markers = {
-            name
-            for name in (self.model.text(token) for token in set(tokens) if self.model.attributes(token))
-            if len(name) > 1 and name.startswith("<") and name.endswith(">")
-        }
-        if not markers:
-            return tokens
-        marker = max(markers, key=len)
-        parts = text.split(marker)
-        if len(parts) == 1:
-            return tokens
-        pieces = [parts[0] + marker[0], *(marker[1:] + part + marker[0] for part in parts[1:-1])]
-        return [t for piece in [*pieces, marker[1:] + parts[-1]] for t in self._tokenize_plain(piece)]
+    def _drawn(self, tokens: list[int], before: int, seconds: float) -> None:
+        """`tokens` came of an evaluation, the last of which is not evaluated itself."""
+        if not tokens:
+            return
+        self._pending = tokens[-1]
+        if self._drafts:
+            self._reply.drafted += len(self._drafts)
+            self._reply.accepted += len(tokens) - 1
+            self.sequence.cut(before + len(tokens))
+        if self._speculation is None or self._drafter is None:
+            return
+        if seconds and self._alone and len(self._planned) == len(self._drafts) + 1:
+            self._speculation.took(tokens, seconds)
+        else:
+            self._drafter.append(tokens[-1])
 
+    def _read(self) -> Iterator[protocol.GenerationEvent]:
+        self._reply.prompt_s = time.perf_counter() - self._started
+        if self.reading:
+            yield self.progress()
+            return
+        self._sampler.accept(self.tokens[-self._sampler.remembers :] if self._sampler.remembers else ())
+        if self._limits.max_tokens == 0:
+            self._reply.reason = "length"
+        elif not self._forced:
+            index = self._index + len(self._planned) - 1
+            token = self._sampler.sample(self._context, index)
+            yield from self._take(token)
+            self._drawn([token], len(self.sequence), 0.0)
 
-def generate(
-    session: Session, request: protocol.Generate, sampling: protocol.Sampling, step: Callable[[], None]
-) -> Iterator[protocol.GenerationEvent]:
-    """The events of one reply, the last a `Done`. Raises ContextOverflow, EngineError.
+    def progress(self) -> protocol.PrefillProgress:
+        """How much of the prompt is read."""
+        return protocol.PrefillProgress(self.id, len(self.sequence), len(self.tokens))
 
-    `sampling` is complete; `step` is called whenever the computation got somewhere.
-    """
-    prompt = session.prompt_format.render(request.messages)
-    tokens = session.tokenize(prompt)
-    if len(tokens) >= session.context.size:
-        raise ContextOverflow(
-            f"the conversation has {len(tokens):,} tokens, but the context holds {session.context.size:,}",
-            session.overflow_hint,
-        )
-    reply = _Reply(request.id, _splitter(session, prompt), len(tokens))
-    with Sampler(sampling) as sampler:
-        try:
-            yield from _prefill(session, tokens, reply, step)
-            yield from _decode(session, sampler, request.max_tokens, reply, step)
-        except Aborted:
-            reply.reason = "cancelled"
-    yield from reply.finish()
-
-
-def _splitter(session: Session, prompt: Sequence[Segment]) -> Splitter:
-    tail = "".join(segment.text for segment in prompt[-2:]).rstrip()
-    return Splitter(opened=tail.endswith(THINK), tag_tokens=len(session.tags) == 2)
-
-
-def _prefill(
-    session: Session, tokens: list[int], reply: _Reply, step: Callable[[], None]
-) -> Iterator[protocol.GenerationEvent]:
-    started = time.perf_counter()
-    reply.cached_tokens = done = session.cache.reuse(tokens)
-    while done < len(tokens):
-        yield protocol.PrefillProgress(reply.id, done, len(tokens))
-        session.cache.extend(tokens[done : done + PREFILL_BATCH])
-        reply.prompt_s = time.perf_counter() - started
-        done = len(session.cache)
-        step()
-
-
-def _decode(
-    session: Session, sampler: Sampler, max_tokens: int | None, reply: _Reply, step: Callable[[], None]
-) -> Iterator[protocol.GenerationEvent]:
-    model, cache, context = session.model, session.cache, session.context
-    while True:
-        token = sampler.sample(context)
-        step()
-        tag = session.tags.get(token)
-        if tag is None and model.is_end(token):
+    def _take(self, token: int) -> Iterator[protocol.GenerationEvent]:
+        """A token has become part of the reply, or ends it."""
+        reply, limits = self._reply, self._limits
+        tag = self._voice.tags.get(token)
+        if tag is None and not self._ignore_end and self._voice.model.is_end(token):
             reply.reason = "stop"
             return
-        yield from reply.add(tag or model.piece(token))
-        if reply.completion_tokens == max_tokens:
+        yield from reply.add(token, self._voice.model.piece(token), tag)
+        if self.ended:
+            return
+        if reply.completion_tokens == limits.max_tokens:
             reply.reason = "length"
-            return
-        if len(cache) >= context.size:
+        elif len(self.tokens) + reply.completion_tokens > self._context.size:
             reply.reason = "context"
-            return
-        cache.append(token)
+        elif limits.think_budget is not None and reply.thinking_tokens >= limits.think_budget:
+            self.answer_now()
 
+    # --------------------------------------------------------------------------------------- interference
 
-class _Reply:
-    """A reply in the making: sorts and counts its tokens and packs them into events."""
+    def answer_now(self) -> None:
+        """Close the thinking with the next tokens; nothing where it is not open."""
+        if self._reply.thinking and not self._forced and not self._reply.think_closed:
+            line = [] if self._reply.at_line_start else self._voice.new_line
+            self._forced = [*line, *self._voice.closing]
 
-    def __init__(self, request_id: int, splitter: Splitter, prompt_tokens: int) -> None:
-        self.id = request_id
-        self.reason: protocol.FinishReason = "stop"
-        self.prompt_tokens = prompt_tokens
-        self.cached_tokens = self.completion_tokens = self.thinking_tokens = 0
-        self.prompt_s = 0.0
-        self._splitter = splitter
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._first = self._last = self._flushed = 0.0
-        self._kind: Kind = "answer"
-        self._texts: list[str] = []
-        self._unsent_tokens = 0
+    def _closed(self) -> Iterator[protocol.GenerationEvent]:
+        """The forced tokens are evaluated: they are part of the reply."""
+        forced, self._forced = self._forced, []
+        self._sampler.accept(forced)
+        self._reply.think_closed = True
+        for token in forced:
+            if self.ended:
+                return
+            if self._drafter is not None:
+                self._drafter.append(token)
+            yield from self._take(token)
 
-    def add(self, token: bytes | str) -> Iterator[protocol.GenerationEvent]:
-        """Take in one token: its bytes, or as a string the think tag that it is."""
-        self._last = time.perf_counter()
-        self._first = self._first or self._last
-        thinking = self._splitter.thinking
-        parts = list(self._sort(token))
-        self.completion_tokens += 1
-        self.thinking_tokens += thinking or self._splitter.thinking
-        self._unsent_tokens += 1
-        yield from self._collect(parts)
-        if self._last - self._flushed >= FLUSH_S:
-            yield from self._flush()
+    def cancel(self) -> None:
+        """End it as it is."""
+        self._reply.reason = self._reply.reason or "cancelled"
+
+    def no_room(self) -> None:
+        """End it because the cache is full and nothing can give way."""
+        self._reply.reason = "context"
 
     def finish(self) -> Iterator[protocol.GenerationEvent]:
-        """What was held back, then `Done`."""
-        rest = self._decoder.decode(b"", final=True)
-        yield from self._collect([*self._splitter.text(rest), *self._splitter.finish()])
-        yield from self._flush()
-        generation_s = self._last - self._first
-        fresh = self.prompt_tokens - self.cached_tokens
-        yield protocol.Done(
-            self.id,
-            self.reason,
-            protocol.Usage(
-                prompt_tokens=self.prompt_tokens,
-                cached_tokens=self.cached_tokens,
-                completion_tokens=self.completion_tokens,
-                thinking_tokens=self.thinking_tokens,
-            ),
-            protocol.Timings(
-                prompt_s=self.prompt_s,
-                generation_s=generation_s,
-                tokens_per_s=(self.completion_tokens - 1) / generation_s if generation_s else 0.0,
-                prompt_tokens_per_s=fresh / self.prompt_s if self.prompt_s else 0.0,
-            ),
-        )
+        """The last events. The sequence is free afterwards."""
+        self.release()
+        yield from self._reply.finish()
 
-    def _sort(self, token: bytes | str) -> Iterator[Part]:
-        if isinstance(token, str):
-            yield from self._splitter.text(self._decoder.decode(b"", final=True))
-            yield from self._splitter.tag(token)
-        else:
-            yield from self._splitter.text(self._decoder.decode(token))
+    def release(self) -> None:
+        """Let go of the sequence and the sampler."""
+        if self._sequence is not None:
+            self._sequence.busy = False
+        self._sampler.close()
 
-    def _collect(self, parts: list[Part]) -> Iterator[protocol.GenerationEvent]:
-        for kind, text in parts:
-            if kind != self._kind:
-                yield from self._flush()
-                self._kind = kind
-            self._texts.append(text)
-
-    def _flush(self) -> Iterator[protocol.GenerationEvent]:
-        if not self._texts:
-            return
-        event = protocol.Thinking if self._kind == "thinking" else protocol.Answer
-        yield event(self.id, "".join(self._texts), self._unsent_tokens)
-        self._texts.clear()
-        self._unsent_tokens = 0
-        self._flushed = time.perf_counter()
+    def drawn(self) -> tuple[str, list[int]]:
+        """(answer, the tokens that it was drawn as)."""
+        return self._reply.drawn()

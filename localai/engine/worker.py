@@ -1,8 +1,8 @@
 """The worker process: load one model, serve requests, end with the app.
 
 Run as `python -m localai.engine.worker` with pipes for standard input and output. One thread reads requests,
-so that a cancellation is seen in the middle of a computation; the main thread serves them one by one; a
-third tells the app once a second that it is alive while a request is served.
+so that a cancellation is seen in the middle of a computation; the main thread computes; a third watches the
+computation and tells the app once a second that the worker is alive while a request is served.
 """
 
 from __future__ import annotations
@@ -10,30 +10,25 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from localai import frames, hardware, processes
-from localai.chat.prompt import ASSISTANT, R1_TEMPERATURE, R1_TOP_P, USER, PromptFormat, R1Format
+from localai import frames, processes
 from localai.engine import protocol
-from localai.engine.generate import Session, generate
-from localai.engine.llama import (
-    AbortFlag,
-    Context,
-    Model,
-    engine_info,
-    offload_devices,
-)
-from localai.errors import EngineError, LoadError, LocalAIError, UnsupportedModel
-from models import fit, gguf
+from localai.engine.context import AbortFlag
+from localai.engine.llama import engine_info
+from localai.engine.serving import Served
+from localai.errors import EngineError, LoadError, LocalAIError
 
 HEARTBEAT_S = 1.0
-DEFAULT_SAMPLING = protocol.Sampling(temperature=0.7, top_p=0.95, top_k=40, min_p=0.05)
-"""For models that recommend nothing."""
-R1_SAMPLING = protocol.Sampling(temperature=R1_TEMPERATURE, top_p=R1_TOP_P, top_k=0, min_p=0.0)
+WATCH_S = 0.025
+"""How often the watching thread looks whether the computation is held up by other programs."""
+FIRST_TO_GO = 800
+"""oom_score_adj: where memory runs out, Linux ends the worker and not the app with the conversation in it."""
 
 
 class Worker:
@@ -43,187 +38,148 @@ class Worker:
         self._reader = reader
         self._writer = writer
         self._write_lock = threading.Lock()
-        self._requests: queue.SimpleQueue[protocol.Request | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[protocol.Request] = queue.SimpleQueue()
         self._abort = AbortFlag()
-        self._abort_lock = threading.Lock()
-        self._running = 0
-        self._cancelled: set[int] = set()
+        self._idle_work = False
+        """Whether what is being computed is given up when a request comes."""
         self._busy = threading.Event()
-        self._step = 0
+        self._ended = False
+        self._steps = 0
         self._load_shown = 0.0
-        self._loaded: protocol.Loaded | None = None
-        self._session: Session | None = None
+        self._served: Served | None = None
         self._resources = ExitStack()
 
     def run(self) -> None:
         """Serve until `Shutdown`."""
         threading.Thread(target=self._read, daemon=True, name="reader").start()
-        threading.Thread(target=self._beat, daemon=True, name="heartbeat").start()
+        threading.Thread(target=self._watch, daemon=True, name="watch").start()
         with self._resources:
-            while (request := self._requests.get()) is not None:
-                self._busy.set()
-                self._serve(request)
-                self._busy.clear()
+            while not self._ended:
+                self._turn()
+
+    def _turn(self) -> None:
+        """Serve one request, or compute one batch, or a piece of what may come, or wait."""
+        served = self._served
+        working = served is not None and served.scheduler.busy
+        if not working and served is not None and served.scheduler.reads_ahead and self._requests.empty():
+            self._read_ahead(served)
+            return
+        if working and self._requests.empty():
+            assert served is not None
+            self._step(served)
+            return
+        if not working:
+            self._busy.clear()
+        request = self._requests.get()
+        self._busy.set()
+        self._serve(request)
 
     def _serve(self, request: protocol.Request) -> None:
-        request_id = request.id if isinstance(request, protocol.Generate) else 0
         try:
             match request:
-                case protocol.Load():
-                    self._load(request)
-                case protocol.Generate():
-                    self._generate(request)
+                case protocol.Shutdown():
+                    self._ended = True
                 case protocol.Describe():
                     self._send(engine_info())
+                case protocol.Load():
+                    self._load(request)
+                case _:
+                    for event in self._loaded().serve(request):
+                        self._send(event)
         except LocalAIError as error:
-            self._fail(error, request_id)
+            self._fail(error, getattr(request, "id", 0))
         except Exception as error:  # noqa: BLE001 - the process boundary: the app gets one line, not a dead worker
-            self._fail(EngineError(f"the engine failed: {type(error).__name__}: {error}"), request_id)
+            self._fail(_unexpected(error), getattr(request, "id", 0))
 
-    def _fail(self, error: LocalAIError, request_id: int) -> None:
-        self._send(protocol.Failed(type(error).__name__, error.message, error.hint, request_id))
+    def _step(self, served: Served) -> None:
+        try:
+            for event in served.step():
+                self._send(event)
+        except Exception as error:  # noqa: BLE001 - as above
+            known = error if isinstance(error, LocalAIError) else _unexpected(error)
+            for request_id in served.drop():
+                self._fail(known, request_id)
+
+    def _read_ahead(self, served: Served) -> None:
+        self._idle_work = True
+        try:
+            if self._requests.empty():
+                served.scheduler.ahead()
+        except LocalAIError:
+            served.scheduler.read_ahead([])  # nobody asked for it: the request that needs it will fail
+        finally:
+            self._idle_work = False
+
+    def _loaded(self) -> Served:
+        if self._served is None:
+            raise EngineError("no model is loaded")
+        return self._served
+
+    def _load(self, request: protocol.Load) -> None:
+        if self._served is not None:
+            raise LoadError("a model is loaded already", "Start another worker")
+        served = Served(
+            Path(request.path), request.options, self._abort, self._resources, self._on_load_progress
+        )
+        self._send(served.describe(request.sha256))
+        self._served = served
+
+    def _on_load_progress(self, fraction: float) -> bool:
+        self._steps += 1
+        if fraction - self._load_shown >= 0.01 or fraction >= 1:
+            self._load_shown = fraction
+            self._send(protocol.LoadProgress(min(max(fraction, 0.0), 1.0)))
+        return True
 
     # ------------------------------------------------------------------------------------------- threads
 
     def _read(self) -> None:
         while (body := frames.read(self._reader)) is not None:
             request = protocol.decode_request(body)
-            if isinstance(request, protocol.Cancel):
-                self._cancel(request.id)
-            elif isinstance(request, protocol.Shutdown):
+            self._requests.put(request)  # before the computation stops, for the main thread to see why
+            if isinstance(request, protocol.Cancel | protocol.Shutdown) or (
+                self._idle_work
+                and not isinstance(request, protocol.Prefill | protocol.Count | protocol.Status)
+            ):
                 self._abort.set()
-                self._requests.put(None)
-            else:
-                self._requests.put(request)
         os._exit(0)  # the app is gone: nobody waits for an orderly end, whatever is being computed
 
-    def _beat(self) -> None:
+    def _watch(self) -> None:
+        beat = 0.0
         while self._busy.wait():
-            self._send(protocol.Alive(self._step))
-            time.sleep(HEARTBEAT_S)
-
-    def _cancel(self, request_id: int) -> None:
-        with self._abort_lock:
-            self._cancelled.add(request_id)
-            if self._running == request_id:
+            now = time.monotonic()
+            if now - beat >= HEARTBEAT_S:
+                beat = now
+                steps = self._served.scheduler.steps if self._served is not None else 0
+                self._send(protocol.Alive(self._steps + steps))
+            if self._served is not None and self._served.governor.overdue():
                 self._abort.set()
+            time.sleep(WATCH_S)
+
+    # ------------------------------------------------------------------------------------------- sending
+
+    def _fail(self, error: LocalAIError, request_id: int) -> None:
+        self._send(protocol.Failed(type(error).__name__, error.message, error.hint, request_id))
 
     def _send(self, event: protocol.Event) -> None:
         data = protocol.encode(event)
         with self._write_lock:
             try:
-                while data:
-                    data = data[self._writer.write(data) :]
-            except BrokenPipeError:
-                os._exit(0)
-
-    def _advance(self) -> None:
-        self._step += 1
-
-    # ------------------------------------------------------------------------------------------ requests
-
-    def _load(self, request: protocol.Load) -> None:
-        if self._session is not None:
-            raise LoadError("a model is loaded already", "Start another worker")
-        started = time.perf_counter()
-        path = Path(request.path)
-        header = gguf.read_header(path)
-        gguf.check_supported(header, path)
-        context_size = _context_size(request, header)
-        threads = request.threads or hardware.physical_cores()
-        offload = offload_devices()
-        layers = -1 if request.gpu_layers is None else request.gpu_layers
-        model = self._resources.enter_context(Model(path, layers if offload else 0, self._on_load_progress))
-        context = self._resources.enter_context(Context(model, context_size, threads, self._abort))
-        prompt_format = _prompt_format(model, header)
-        self._session = Session(model, context, prompt_format, header.context_trained)
-        offloaded = (model.layers if layers < 0 else min(layers, model.layers)) if offload else 0
-        self._loaded = protocol.Loaded(
-            description=model.description,
-            architecture=header.architecture,
-            name=header.name,
-            file_type=header.file_type,
-            parameters=header.parameters,
-            size=model.size,
-            context=context.size,
-            context_trained=header.context_trained,
-            threads=threads,
-            gpu_layers=offloaded,
-            backend=" + ".join([*(offload if offloaded else []), "CPU"]),
-            prompt_format=prompt_format.name,
-            reasoning=prompt_format.reasoning,
-            system_role=prompt_format.system_role,
-            sampling=_recommended(header, prompt_format),
-            load_s=time.perf_counter() - started,
-        )
-        self._send(self._loaded)
-
-    def _on_load_progress(self, fraction: float) -> bool:
-        self._advance()
-        if fraction - self._load_shown >= 0.01 or fraction >= 1:
-            self._load_shown = fraction
-            self._send(protocol.LoadProgress(min(max(fraction, 0.0), 1.0)))
-        return True
-
-    def _generate(self, request: protocol.Generate) -> None:
-        if self._session is None or self._loaded is None:
-            raise EngineError("no model is loaded")
-        sampling = request.sampling.completed_by(self._loaded.sampling)
-        with self._abort_lock:
-            self._running = request.id
-            if request.id in self._cancelled:
-                self._abort.set()
-            else:
-                self._abort.clear()
-        try:
-            for event in generate(self._session, request, sampling, self._advance):
-                self._send(event)
-        finally:
-            with self._abort_lock:
-                self._running = 0
-                self._cancelled = {other for other in self._cancelled if other > request.id}
+                frames.write_all(self._writer, data)
+            except OSError:
+                os._exit(0)  # the app is gone
 
 
-def _context_size(request: protocol.Load, header: gguf.Header) -> int:
-    if request.context is None:
-        return fit.default_context(header, hardware.available_memory() - header.tensor_bytes)
-    fit.check_context(header, request.context)
-    return request.context
-
-
-def _prompt_format(model: Model, header: gguf.Header) -> PromptFormat:
-    if model.special_token(USER) is not None and model.special_token(ASSISTANT) is not None:
-        return R1Format()
-    if not header.chat_template:
-        raise UnsupportedModel(
-            f"the model {header.name or header.architecture!r} has no chat template",
-            "It is a base model, not one to talk with",
-        )
-    from localai.chat.template import EmbeddedFormat  # here, because Jinja takes 40 ms and R1 needs none
-
-    return EmbeddedFormat(header.chat_template, model.bos, model.eos, add_bos=model.adds_bos)
-
-
-def _recommended(header: gguf.Header, prompt_format: PromptFormat) -> protocol.Sampling:
-    """What the file recommends, completed by what its family does."""
-
-    def number(key: str) -> float | None:
-        value = header.metadata.get(f"general.sampling.{key}")
-        return float(value) if isinstance(value, int | float) else None
-
-    top_k = number("top_k")
-    own = protocol.Sampling(
-        temperature=number("temp"),
-        top_p=number("top_p"),
-        top_k=None if top_k is None else int(top_k),
-        min_p=number("min_p"),
-    )
-    return own.completed_by(R1_SAMPLING if prompt_format.name == R1Format.name else DEFAULT_SAMPLING)
+def _unexpected(error: Exception) -> EngineError:
+    return EngineError(f"the engine failed: {type(error).__name__}: {error}")
 
 
 def main() -> None:
     """Entry point of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))
     reader, writer = processes.claim_stdio()
     Worker(reader, writer).run()
 

@@ -46,7 +46,7 @@ def error_line(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["ask"], ["chat"], ["quantize"], ["selftest"], ["models"], ["models", "pull"]]
+    "command", [[], ["ask"], ["chat"], ["bench"], ["quantize"], ["selftest"], ["models"], ["models", "pull"]]
 )
 def test_help(command: list[str]) -> None:
     done = run(*command, "--help")
@@ -103,9 +103,13 @@ def test_answer_to_stdout_and_thinking_to_stderr(nano: Path) -> None:
 
 
 JSON_FIELDS = {
-    "": ["model", "thinking", "answer", "finish_reason", "usage", "timings"],
+    "": [
+        *("model", "thinking", "answer", "finish_reason", "usage", "timings", "answer_state"),
+        *("think_closed", "stop", "looping", "speculated", "notes"),
+    ],
     "usage": ["prompt_tokens", "cached_tokens", "completion_tokens", "thinking_tokens"],
     "timings": ["load_s", "prompt_s", "first_token_s", "generation_s", "tokens_per_s"],
+    "speculated": ["drafted", "accepted"],
 }
 
 
@@ -117,6 +121,7 @@ def test_json(nano: Path) -> None:
     assert list(found) == JSON_FIELDS[""]
     assert list(found["usage"]) == JSON_FIELDS["usage"]
     assert list(found["timings"]) == JSON_FIELDS["timings"]
+    assert list(found["speculated"]) == JSON_FIELDS["speculated"]
     assert found["answer"] == "6 + 7 = **13**"
     assert found["thinking"].startswith("6 + 7 + 0 = 13")
     assert (found["model"], found["finish_reason"]) == (nano.name, "stop")
@@ -126,13 +131,15 @@ def test_json(nano: Path) -> None:
 def test_json_of_a_cut_answer(nano: Path) -> None:
     found = json.loads(run("ask", str(nano), "What is 6 + 7?", "--json", "--max-tokens", "3").stdout)
     assert (found["finish_reason"], found["usage"]["completion_tokens"], found["answer"]) == ("length", 3, "")
+    assert found["answer_state"] == "none"
 
 
 def test_the_documented_fields_are_the_printed_ones() -> None:
     documented = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
     section = documented.partition("## `localai ask --json`")[2].partition("\n## ")[0]
-    names = [*(set(JSON_FIELDS[""]) - {"usage", "timings"})]
-    names += [f"{group}.{name}" for group in ("usage", "timings") for name in JSON_FIELDS[group]]
+    groups = ("usage", "timings", "speculated")
+    names = [*(set(JSON_FIELDS[""]) - set(groups))]
+    names += [f"{group}.{name}" for group in groups for name in JSON_FIELDS[group]]
     assert all(f"| `{name}` |" in section for name in names)
 
 
@@ -163,12 +170,14 @@ def test_a_model_alone_is_no_question(nano: Path) -> None:
     assert "there is no question" in error_line(run("ask", str(nano)), 2)
 
 
-@pytest.mark.parametrize("option", ["--context", "--max-tokens", "--seed", "--threads", "--gpu-layers"])
+@pytest.mark.parametrize(
+    "option", ["--context", "--max-tokens", "--seed", "--threads", "--gpu-layers", "--top-k", "--batch"]
+)
 def test_huge_numbers_are_wrong_usage(nano: Path, option: str) -> None:
     assert option in error_line(run("ask", str(nano), "Hi", option, "1" + "0" * 20), 2)
 
 
-@pytest.mark.parametrize("option", ["--temperature", "--top-p"])
+@pytest.mark.parametrize("option", ["--temperature", "--top-p", "--repeat-penalty"])
 def test_numbers_that_are_none_are_wrong_usage(nano: Path, option: str) -> None:
     error_line(run("ask", str(nano), "Hi", option, "nan"), 2)
     error_line(run("ask", str(nano), "Hi", option, "inf"), 2)
@@ -253,9 +262,12 @@ def test_unknown_model_suggests_the_nearest() -> None:
 
 
 def test_prompt_longer_than_the_context(nano: Path) -> None:
-    line = error_line(run("ask", str(nano), "What is 1 + 1? " * 100, "--context", "256"))
-    assert "the context holds 256" in line
-    assert "--context" in line
+    done = run("ask", str(nano), "What is 1 + 1? " * 100, "--context", "256")
+    line = error_line(done)
+    assert done.stdout == ""
+    assert "the context holds 256: with room for a reply that is" in line
+    assert "give it more room with --context 2048" in line.lower()
+    assert "shorten the message “What is 1 + 1?" in line
 
 
 def _slow_ask(nano: Path) -> subprocess.Popen[str]:

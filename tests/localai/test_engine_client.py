@@ -3,44 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from localai.chat.messages import ChatMessage
-from localai.engine import protocol
+from localai.engine import client, protocol, settings
 from localai.engine.client import Engine
-from localai.errors import EngineError, LoadError, WorkerDied, WorkerHung
-
-PRELUDE = """
-import os, signal, sys, time
-from localai import processes, frames
-from localai.engine import protocol as p
-reader, writer = processes.claim_stdio()
-def send(event): writer.write(p.encode(event))
-def receive(): return p.decode_request(frames.read(reader))
-def load():
-    receive()
-    form = ("CPU", "deepseek-r1", True, False, p.Sampling(), 0.1)
-    send(p.Loaded("d", "qwen2", "n", "Q8_0", 1, 1, 2048, 2048, 1, 0, *form))
-def done(id): send(p.Done(id, "stop", p.Usage(1, 0, 1, 0), p.Timings(0, 0, 0, 0)))
-"""
-
-
-def scripted(script: str, **limits: Any) -> Engine:
-    return Engine([sys.executable, "-P", "-c", PRELUDE + script], **limits)
-
-
-async def ask(engine: Engine) -> list[protocol.GenerationEvent]:
-    return [event async for event in engine.generate([ChatMessage("user", "Hi")])]
-
-
-async def loaded(script: str, **limits: Any) -> Engine:
-    engine = scripted(script, **limits)
-    await engine.load(Path("model.gguf"))
-    return engine
+from localai.errors import ContextOverflow, EngineError, LoadError, WorkerDied, WorkerHung
+from tests.localai.scripted_worker import HI, ask, loaded, scripted, text, until
 
 
 async def test_a_silent_worker_is_stopped() -> None:
@@ -54,6 +26,13 @@ async def test_a_stopped_process_is_noticed() -> None:
     engine = await loaded("load(); receive(); os.kill(os.getpid(), signal.SIGSTOP)", silence_s=0.3)
     with pytest.raises(WorkerHung):
         await ask(engine)
+
+
+async def test_a_worker_that_does_not_read_is_stopped() -> None:
+    """What is sent is more than the pipe holds."""
+    engine = await loaded("load(); time.sleep(1000)", silence_s=0.3)
+    with pytest.raises(WorkerHung):
+        await engine.count([ChatMessage("user", "x" * 20_000_000)])
 
 
 async def test_a_worker_that_is_alive_but_gets_nowhere_is_stopped() -> None:
@@ -72,6 +51,37 @@ async def test_a_slow_worker_that_gets_somewhere_is_left_alone() -> None:
     await engine.close()
 
 
+async def test_heartbeats_of_an_idle_worker_do_not_count() -> None:
+    """It may read a draft, which nobody waits for."""
+    script = """
+load()
+for n in range(50): send(p.Alive(5))
+print("sent", file=sys.stderr)
+done(receive(p.Generate).id); receive()
+"""
+    engine = await loaded(script, stall_beats=30)
+    worker = engine._worker
+    assert worker is not None
+    await until(lambda: worker._stderr)  # the heartbeats were sent, and so are read, before that
+    assert isinstance((await ask(engine))[-1], protocol.Done)
+    await engine.close()
+
+
+async def test_silence_does_not_count_while_nobody_waits() -> None:
+    """The user of a stream may take its time: the worker has said everything already."""
+    engine = await loaded("load(); r = receive(); answer(r.id, 'A'); done(r.id); receive()", silence_s=0.05)
+    stream = engine.generate(HI)
+    await anext(stream)
+    worker = engine._worker
+    assert worker is not None
+    for _ in range(10):
+        tick = worker._timer
+        await until(lambda tick=tick: worker._timer is not tick)  # type: ignore[misc]
+    assert isinstance(await anext(stream), protocol.Done)
+    await stream.aclose()
+    await engine.close()
+
+
 async def test_abort_is_told_with_the_last_words_of_the_worker() -> None:
     script = "load(); receive(); print('ggml.c:42: GGML_ASSERT(a) failed', file=sys.stderr); os.abort()"
     engine = await loaded(script)
@@ -83,6 +93,15 @@ async def test_an_early_end_is_told_with_its_exit_code() -> None:
     engine = await loaded("load(); receive(); sys.exit(7)")
     with pytest.raises(WorkerDied, match="exit code 7"):
         await ask(engine)
+
+
+async def test_what_a_worker_said_before_it_died_arrives() -> None:
+    engine = await loaded("load(); r = receive(); answer(r.id, 'partial'); sys.exit(7)")
+    events: list[protocol.GenerationEvent] = []
+    with pytest.raises(WorkerDied):
+        async for event in engine.generate(HI):
+            events.append(event)
+    assert text(events) == "partial"
 
 
 async def test_death_while_loading_names_the_model() -> None:
@@ -113,6 +132,19 @@ async def test_garbage_is_one_error(garbage: str) -> None:
     assert engine.model is None
 
 
+async def test_garbage_of_an_idle_worker_costs_only_a_new_one(tmp_path: Path) -> None:
+    script = f"""
+load()
+if first_time({str(tmp_path / "first")!r}): writer.write(b'\\xff\\xff\\xff\\xff')
+else: done(receive(p.Generate).id)
+receive()
+"""
+    engine = await loaded(script)
+    await until(lambda: engine.model is None)
+    assert isinstance((await ask(engine))[-1], protocol.Done)
+    await engine.close()
+
+
 async def test_what_a_library_prints_does_not_get_between_the_frames() -> None:
     engine = await loaded("load(); r = receive(); print('noise'); os.write(1, b'more noise'); done(r.id)")
     assert isinstance((await ask(engine))[-1], protocol.Done)
@@ -126,60 +158,145 @@ async def test_an_error_name_from_outside_the_tree_stays_inside() -> None:
     await engine.close()
 
 
+async def test_an_error_ends_only_its_request() -> None:
+    """Nothing has to be cancelled after it."""
+    script = """
+load(); r = receive(); send(p.Failed('ContextOverflow', 'too long', '', r.id))
+r = receive(p.Generate); answer(r.id, "fine"); done(r.id); receive()
+"""
+    engine = await loaded(script)
+    with pytest.raises(ContextOverflow, match="too long"):
+        await ask(engine)
+    assert text(await ask(engine)) == "fine"
+    await engine.close()
+
+
 async def test_events_of_an_earlier_reply_are_dropped() -> None:
     script = """
 load(); r = receive()
-send(p.Answer(r.id, "old", 1))
-c = receive(); assert isinstance(c, p.Cancel) and c.id == r.id
-send(p.Answer(r.id, "older", 1)); done(r.id)
-r = receive()
-send(p.Answer(r.id, "new", 1)); done(r.id); receive()
+answer(r.id, "old")
+c = receive(p.Cancel); assert c.id == r.id
+answer(r.id, "older"); done(r.id)
+r = receive(p.Generate)
+answer(r.id, "new"); done(r.id); receive()
 """
     engine = await loaded(script)
-    stream = engine.generate([ChatMessage("user", "Hi")])
+    stream = engine.generate(HI)
     async for _ in stream:
         break
-    await stream.aclose()  # type: ignore[attr-defined]
-    assert [event.text for event in await ask(engine) if isinstance(event, protocol.Answer)] == ["new"]
+    await stream.aclose()
+    assert text(await ask(engine)) == "new"
     await engine.close()
 
 
 async def test_a_cancelled_task_loses_no_bytes_of_the_stream() -> None:
-    """The head of a frame is there, its body not yet, when the reader is cancelled."""
+    """The head of a frame is there, its body not yet, when its reader is cancelled."""
     script = """
 load(); r = receive()
 frame = p.encode(p.Answer(r.id, "half", 1))
 writer.write(frame[:7])
-c = receive(); assert isinstance(c, p.Cancel)
+receive(p.Cancel)
 writer.write(frame[7:]); done(r.id)
-r = receive()
-send(p.Answer(r.id, "whole", 1)); done(r.id); receive()
+r = receive(p.Generate)
+answer(r.id, "whole"); done(r.id); receive()
 """
     engine = await loaded(script)
     task = asyncio.create_task(ask(engine))
     assert engine._worker is not None
-    async with asyncio.timeout(20):
-        while engine._worker._body_length is None:
-            await asyncio.sleep(0.01)
+    await until(lambda: engine._worker is not None and engine._worker._received.partial)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert [event.text for event in await ask(engine) if isinstance(event, protocol.Answer)] == ["whole"]
+    assert text(await ask(engine)) == "whole"
     await engine.close()
+
+
+async def test_cancellation_at_any_point_leaves_the_engine_usable() -> None:
+    """After n turns of the loop: while the worker starts, loads, or replies; the next reply is complete."""
+    script = """
+load()
+while True:
+    r = receive()
+    if isinstance(r, p.Generate):
+        answer(r.id, "one "); answer(r.id, "two"); done(r.id)
+    if isinstance(r, p.Shutdown):
+        break
+"""
+    engine = scripted(script)
+    task: asyncio.Task[object]
+    for turns in (0, 1, 2, 3, 5, 8, 50):
+        task = asyncio.create_task(engine.load(Path("model.gguf")))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+    await engine.load(Path("model.gguf"))
+    for turns in range(12):
+        task = asyncio.create_task(ask(engine))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+        assert text(await ask(engine)) == "one two"
+    await engine.close()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_a_worker_does_not_survive_a_cancelled_close() -> None:
     """Someone who has no more patience than the engine leaves no process behind."""
     engine = await loaded("load(); os.kill(os.getpid(), signal.SIGSTOP)")
-    process = engine._worker._process  # type: ignore[union-attr]
+    worker = engine._worker
+    assert worker is not None
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(engine.close(), 0.2)
-    assert await process.wait() == -9
+    await until(lambda: worker.returncode is not None)
+    assert worker.returncode == -9
 
 
 async def test_a_worker_that_ignores_the_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("localai.engine.client.SHUTDOWN_S", 0.3)
+    monkeypatch.setattr(client, "SHUTDOWN_S", 0.3)
     engine = await loaded("signal.signal(signal.SIGTERM, signal.SIG_IGN); load(); time.sleep(1000)")
-    process = engine._worker._process  # type: ignore[union-attr]
+    worker = engine._worker
+    assert worker is not None
     await engine.close()
-    assert process.returncode == -9
+    assert worker.returncode == -9
+
+
+async def test_a_worker_that_was_being_started_does_not_survive_a_close() -> None:
+    engine = scripted("load(); receive()")
+    loading = asyncio.create_task(engine.load(Path("model.gguf")))
+    await asyncio.sleep(0)
+    await engine.close()
+    with pytest.raises(EngineError, match="was closed"):
+        await loading
+    assert engine._worker is None
+
+
+async def test_load_tells_the_worker_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    engine = scripted(
+        "r = load(); send(p.Failed('EngineError', repr(r), '', receive(p.Generate).id)); receive()"
+    )
+    options = client.LoadOptions(context=512, draft="small.gguf")
+    await engine.load(Path("model.gguf"), options, sha256="ab" * 32)
+    request = protocol.Load(
+        str(tmp_path / "model.gguf"),
+        settings.LoadOptions(context=512, draft=str(tmp_path / "small.gguf")),
+        "ab" * 32,
+    )
+    with pytest.raises(EngineError) as error:
+        await ask(engine)
+    assert error.value.message == repr(request)
+    await engine.close()
+
+
+async def test_nothing_is_started_without_a_model() -> None:
+    engine = Engine(["/nonexistent/python"])
+    stream: AsyncGenerator[protocol.GenerationEvent, None] = engine.generate(HI)
+    with pytest.raises(EngineError, match="no model is loaded"):
+        await anext(stream)
+    await engine.prefill(HI)
+    await engine.cancel()
+    await engine.answer_now()
+    assert await engine.save(HI) is None
+    await engine.close()

@@ -1,9 +1,10 @@
-"""The context that a model is given by default, and the memory that it needs with one."""
+"""The context that a model is given by default, the memory that it needs with one, and what is refused."""
 
 from __future__ import annotations
 
 import re
 import sys
+import typing
 from pathlib import Path
 
 import msgspec
@@ -11,23 +12,30 @@ import psutil
 import pytest
 
 from localai.chat.messages import ChatMessage
-from localai.engine import llama
+from localai.engine import context as contexts
+from localai.engine import llama, settings
 from localai.engine.bindings import captured_log
-from localai.engine.client import Engine, LoadOptions
-from localai.errors import UsageError
+from localai.engine.client import Engine
+from localai.errors import LoadError, UsageError
 from models.fit import (
-    BATCH,
     LEAST,
-    MOST,
+    OUTPUTS,
+    KvType,
     Shape,
     check_context,
+    check_memory,
+    context_bytes,
     default_context,
     graph_bytes,
+    kv_bytes_per_token,
     kv_cache_bytes,
+    largest_context,
+    layer_weights,
     memory_needed,
     usable_memory,
 )
 from models.gguf import Header, read_header
+from models.header import TensorInfo
 
 GB = 1 << 30
 MB = 1 << 20
@@ -56,26 +64,56 @@ def test_the_cache_of_a_token() -> None:
     assert header(131072).kv_bytes_per_token == 28 * 2 * 2 * 128 * 2
 
 
+CACHE = 28672
+
+
 @pytest.mark.parametrize(
     ("trained", "available", "context"),
     [
-        (131072, 16 * GB, 16384),
-        (131072, 4 * 28672 * 16384, 16384),
-        (131072, 4 * 28672 * 16384 - 4, 8192),
-        (131072, GB, 8192),
-        (131072, 4 * 28672 * 4096, 4096),
+        (131072, 16 * GB, 131072),
+        (131072, 4 * CACHE * 131072, 131072),
+        (131072, 4 * CACHE * 131072 - 4, 130048),
+        (131072, 4 * CACHE * 20000, 19456),
+        (131072, 4 * CACHE * 4096, 4096),
         (131072, 0, 2048),
         (131072, -1, 2048),
         (8192, 16 * GB, 8192),
-        (10000, 4 * 28672 * 5000, 5000),
+        (10000, 4 * CACHE * 10000, 10000),
+        (10000, 4 * CACHE * 9999, 9216),
         (3000, 0, 2048),
         (2048, 0, 2048),
         (512, 0, 512),
-        (0, 16 * GB, 16384),
+        (0, 16 * GB, 2048),
     ],
 )
 def test_default_context(trained: int, available: int, context: int) -> None:
     assert default_context(header(trained), available) == context
+
+
+@pytest.mark.parametrize(("kv_type", "factor"), [("f16", 64), ("q8_0", 34), ("q4_0", 18)])
+def test_smaller_keys_and_values_give_more_context(kv_type: KvType, factor: int) -> None:
+    each = CACHE * factor // 64
+    assert kv_bytes_per_token(header(131072), kv_type) == each
+    assert default_context(header(131072), 4 * each * 50_000, kv_type) == 49_152
+    assert kv_cache_bytes(Shape.of(header(131072)), 1024, kv_type) == 1024 * each
+
+
+def test_the_types_of_keys_and_values_are_the_engines() -> None:
+    assert typing.get_args(KvType) == typing.get_args(settings.KvType)
+
+
+@pytest.mark.parametrize("available", [0, 10 * MB, 100 * MB, GB, 3 * GB, 5 * GB])
+@pytest.mark.parametrize("flash", [True, False])
+def test_the_largest_context_is_the_largest(available: int, flash: bool) -> None:
+    model = header(131072)
+    found = largest_context(model, available, batch=256, flash=flash)
+
+    def needed(context: int) -> int:
+        return context_bytes(Shape.of(model), context, batch=256, flash=flash)
+
+    assert found == 0 or needed(found) <= available
+    assert found == 131072 or needed(found + 1024) > available
+    assert largest_context(header(1500), 5 * GB) == 1500
 
 
 def test_separate_key_and_value_lengths_count() -> None:
@@ -84,11 +122,10 @@ def test_separate_key_and_value_lengths_count() -> None:
     assert msgspec.structs.replace(plain, metadata=metadata).kv_bytes_per_token == 28 * 2 * (64 + 32) * 2
 
 
-def test_a_model_that_says_nothing_gets_the_most() -> None:
+def test_a_model_that_says_nothing_gets_the_least() -> None:
     empty = msgspec.structs.replace(header(0), metadata={})
     assert empty.kv_bytes_per_token == 0
-    assert default_context(empty, 0) == MOST
-    assert LEAST < MOST
+    assert default_context(empty, 0) == LEAST
 
 
 @pytest.mark.parametrize(("trained", "wanted"), [(2048, None), (2048, 256), (2048, 2048), (0, 999_999)])
@@ -174,18 +211,38 @@ def test_what_a_process_was_seen_to_need(
     assert measured <= needed / MB <= 1.15 * measured
 
 
-@pytest.mark.parametrize("context", [100, 512, 2100, 8192])
-def test_the_buffers_that_llama_cpp_reports(nano: Path, context: int) -> None:
+@pytest.mark.parametrize("size", [100, 512, 2048])
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
+def test_the_buffers_that_llama_cpp_reports(nano: Path, size: int, kv_type: settings.KvType) -> None:
     small = Shape.of(read_header(nano))
+    log = log_of(nano, size=size, kv_type=kv_type, batch=512)
+    assert kv_cache_bytes(small, size, kv_type) / MB == pytest.approx(logged_mb(log, "KV"), abs=0.01)
+    # Smaller keys and values are turned in place: a little less than is reckoned with.
+    assert graph_bytes(small, size) / MB == pytest.approx(logged_mb(log, "compute"), rel=0.12, abs=0.4)
+
+
+@pytest.mark.parametrize("batch", [512, 2048])
+@pytest.mark.parametrize("flash", ["on", "off"])
+def test_the_compute_buffer_of_other_batches_and_attentions(
+    nano: Path, batch: int, flash: settings.FlashAttention
+) -> None:
+    small = Shape.of(read_header(nano))
+    log = log_of(nano, size=2048, batch=batch, flash_attention=flash)
+    found = graph_bytes(small, 2048, batch, flash=flash == "on")
+    assert found / MB == pytest.approx(logged_mb(log, "compute"), rel=0.02)
+
+
+def test_the_outputs_are_the_engines() -> None:
+    assert contexts.MOST_OUTPUTS == OUTPUTS
+
+
+def log_of(path: Path, **changes: typing.Any) -> str:
     with (
         captured_log() as pieces,
-        llama.Model(nano, 0, lambda _: True) as model,
-        llama.Context(model, context, 1, llama.AbortFlag()),
+        llama.Model(path, 0, lambda _: True) as model,
+        contexts.Context(model, contexts.ContextSettings(threads=1, **changes), contexts.AbortFlag()),
     ):
-        log = b"".join(pieces).decode()
-    assert kv_cache_bytes(small, context) / MB == pytest.approx(logged_mb(log, "KV"), abs=0.01)
-    assert graph_bytes(small, context) / MB == pytest.approx(logged_mb(log, "compute"), rel=0.02)
-    assert BATCH == llama.PREFILL_BATCH
+        return b"".join(pieces).decode()
 
 
 def logged_mb(log: str, kind: str) -> float:
@@ -202,7 +259,7 @@ async def test_the_worker_stays_within_it(nano: Path, context: int) -> None:
     others = set(psutil.Process().children())
     engine = Engine()
     try:
-        loaded = await engine.load(nano, LoadOptions(context=context, threads=2))
+        loaded = await engine.load(nano, settings.LoadOptions(context=context, threads=2))
         if loaded.backend != "CPU":
             pytest.skip("a GPU's driver takes memory of its own")
         async for _ in engine.generate([ChatMessage("user", "What is 47 + 85?")]):
@@ -227,3 +284,75 @@ def test_whole_models() -> None:
 )
 def test_usable_memory(total: int, usable: int) -> None:
     assert usable_memory(total) == usable
+
+
+# ------------------------------------------------------------------------------------- what cannot work
+
+WEIGHTS = 30 * MB
+
+
+def weighty(trained: int = 131072, *, shared: bool = False) -> Header:
+    """`header` with 28 layers of 1 MiB each, and a vocabulary and an output (if not shared) of 1 MiB."""
+    names = [f"blk.{layer}.{part}.weight" for layer in range(28) for part in ("attn_q", "ffn_up")]
+    sizes = dict.fromkeys(names, MB // 2) | {"token_embd.weight": MB}
+    sizes |= {} if shared else {"output.weight": MB - 64, "output_norm.weight": 64}
+    tensors = [TensorInfo(name, (1,), 0, "F32", 0, size) for name, size in sizes.items()]
+    return msgspec.structs.replace(header(trained), tensors=tensors)
+
+
+def test_the_weights_of_layers() -> None:
+    assert layer_weights(weighty()) == [MB] * 29
+    assert layer_weights(weighty(shared=True)) == [MB] * 29
+    assert weighty().tensor_bytes == WEIGHTS
+
+
+def test_what_fits_is_not_remarked() -> None:
+    assert check_memory(weighty(), 4096, "f16", GB, GB) == []
+
+
+def test_a_context_that_memory_cannot_hold_is_refused() -> None:
+    model, free = weighty(), GB
+    with pytest.raises(LoadError) as caught:
+        check_memory(model, 131072, "f16", free, 64 * GB)
+    assert "131,072 tokens of context need 3.9 GB of memory, and 1.1 GB is free" in caught.value.message
+    assert caught.value.hint == f"Try --context {largest_context(model, free)}"
+    check_memory(model, largest_context(model, free), "f16", free, 64 * GB)
+
+
+def test_smaller_keys_are_proposed_where_only_they_help() -> None:
+    model = weighty()
+    free = context_bytes(Shape.of(model), 1024, "q8_0") + MB
+    with pytest.raises(LoadError, match=r"Try --context 1024 --kv-type q8_0"):
+        check_memory(model, 4096, "f16", free, GB)
+    with pytest.raises(LoadError, match="Close other programs"):
+        check_memory(model, 4096, "f16", free, GB, flash=False)
+    with pytest.raises(LoadError, match=r"and 0\.0 MB is free\. Close other programs"):
+        check_memory(model, 4096, "f16", -5, GB)
+
+
+def test_weights_that_exceed_the_memory_are_a_note_if_they_are_mapped() -> None:
+    model = weighty()
+    free = context_bytes(Shape.of(model), 1024) + WEIGHTS // 2
+    assert check_memory(model, 1024, "f16", free, GB) == [
+        "the weights need 31.5 MB and 15.7 MB of memory is free: it will be slow"
+    ]
+    (note,) = check_memory(model, 1024, "f16", free, free)
+    assert "very slow" in note
+    with pytest.raises(LoadError, match="--no-mmap"):
+        check_memory(model, 1024, "f16", free, GB, mapped=False)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("gpu_layers", [1, 15, 29, 99])
+def test_what_is_on_a_gpu_needs_no_memory(gpu_layers: int, shared: bool) -> None:
+    model = weighty(shared=shared)
+    whole = Shape.of(model)
+    left = 29 - min(gpu_layers, 29)
+    cache = kv_cache_bytes(whole, 4096) * left // 28
+    compute = context_bytes(whole, 4096) - kv_cache_bytes(whole, 4096)
+    weights = (left + 1) * MB
+    free = cache + compute + weights
+    assert check_memory(model, 4096, "f16", free, GB, gpu_layers=gpu_layers) == []
+    assert check_memory(model, 4096, "f16", free - 1, GB, gpu_layers=gpu_layers) != []
+    with pytest.raises(LoadError):
+        check_memory(model, 4096, "f16", cache + compute - 1, GB, gpu_layers=gpu_layers)

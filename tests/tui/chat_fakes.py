@@ -3,7 +3,8 @@
     engine = FakeEngine()
     engine.script(Thinking("hm"), gate, Answer("4"), Done("stop"))   # one reply; a gate is an asyncio.Event
 
-Without a script, the engine answers "OK".
+Without a script, the engine answers "OK". `engine.calls` has the names of all calls but `generate`'s own
+events, in their order; `engine.answer_wanted` is a gate that `answer_now` opens.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import msgspec
 
+from localai.chat.budget import Offer
 from localai.chat.messages import ChatMessage
 from localai.engine import protocol
-from localai.engine.client import LoadOptions
+from localai.engine.settings import Limits, LoadOptions, Sampling
+from localai.engine.states import State
 from localai.errors import LocalAIError, ModelNotFound
 from tui.shelf import ModelEntry, ResolvedModel
 
@@ -50,8 +53,25 @@ def prefill(done: int, total: int) -> protocol.PrefillProgress:
     return protocol.PrefillProgress(id=1, done=done, total=total)
 
 
+def looping(
+    text: str, times: int = 5, part: str = "thinking", proposal: str = "answer-now"
+) -> protocol.Looping:
+    return protocol.Looping(id=1, part=part, text=text, times=times, proposal=proposal)
+
+
+def overflow(*offers: Offer, prompt: int = 9000, context: int = 8192, over: int = 1832) -> protocol.Overflow:
+    return protocol.Overflow(id=1, prompt_tokens=prompt, context=context, over=over, offers=offers)
+
+
 def done(
-    reason: str = "stop", *, prompt: int = 20, completion: int = 5, thought: int = 0, rate: float = 12.5
+    reason: str = "stop",
+    *,
+    prompt: int = 20,
+    completion: int = 5,
+    thought: int = 0,
+    rate: float = 12.5,
+    answer: str = "text",
+    think_closed: bool = False,
 ) -> protocol.Done:
     return protocol.Done(
         id=1,
@@ -65,6 +85,8 @@ def done(
         timings=protocol.Timings(
             prompt_s=0.1, generation_s=1.0, tokens_per_s=rate, prompt_tokens_per_s=200.0
         ),
+        answer=answer,
+        think_closed=think_closed,
     )
 
 
@@ -84,8 +106,14 @@ def loaded(**changes: object) -> protocol.Loaded:
         prompt_format="deepseek-r1",
         reasoning=True,
         system_role=False,
-        sampling=protocol.Sampling(temperature=0.6, top_p=0.95, top_k=0, min_p=0.0),
+        sampling=Sampling(temperature=0.6, top_p=0.95, top_k=0, min_p=0.0),
         load_s=0.5,
+        vocabulary=152_064,
+        parallel=1,
+        kv_type="f16",
+        kv_bytes_per_token=57_344,
+        weights_read=4_131_000_000,
+        fingerprint="r1-7b",
     )
     return msgspec.structs.replace(model, **changes)
 
@@ -104,11 +132,21 @@ class FakeEngine:
         self.load_gate: asyncio.Event | None = None
         self.load_steps: list[float] = []
         self.loads: list[Path] = []
+        self.digests: list[str] = []
         self.options: list[LoadOptions] = []
         self.scripts: list[list[Step]] = []
         self.prompts: list[list[ChatMessage]] = []
-        self.samplings: list[protocol.Sampling] = []
-        self.max_tokens: list[int | None] = []
+        self.samplings: list[Sampling] = []
+        self.limits: list[Limits] = []
+        self.calls: list[str] = []
+        self.prefills: list[list[ChatMessage]] = []
+        self.saves: list[list[ChatMessage]] = []
+        self.restores: list[State] = []
+        self.will_save: list[State | LocalAIError] = []
+        """What the next saves give; when used up, nothing."""
+        self.restore_gate: asyncio.Event | None = None
+        self.restore_error: LocalAIError | None = None
+        self.answer_wanted = asyncio.Event()
         self.cancels = 0
         self.closed = 0
         self.deaf = False
@@ -124,7 +162,11 @@ class FakeEngine:
         path: Path,
         options: LoadOptions = LoadOptions(),
         on_progress: Callable[[float], None] | None = None,
+        *,
+        sha256: str = "",
     ) -> protocol.Loaded:
+        self.calls.append("load")
+        self.digests.append(sha256)
         self.loads.append(path)
         self.options.append(options)
         for fraction in self.load_steps:
@@ -141,23 +183,24 @@ class FakeEngine:
     async def generate(
         self,
         messages: Sequence[ChatMessage],
-        sampling: protocol.Sampling = protocol.Sampling(),
-        max_tokens: int | None = None,
+        sampling: Sampling = Sampling(),
+        limits: Limits = Limits(),
     ) -> AsyncIterator[protocol.GenerationEvent]:
+        self.calls.append("generate")
         self.prompts.append(list(messages))
         self.samplings.append(sampling)
-        self.max_tokens.append(max_tokens)
+        self.limits.append(limits)
         self._cancel.clear()
+        self.answer_wanted.clear()
         for step in self.scripts.pop(0) if self.scripts else [answer("OK"), done()]:
             if isinstance(step, asyncio.Event):
                 await self._wait(step)
             elif isinstance(step, LocalAIError):
                 raise step
-            elif isinstance(step, protocol.PrefillProgress | protocol.Thinking | protocol.Answer):
+            elif isinstance(step, protocol.GenerationEvent):
                 yield step
-            elif isinstance(step, protocol.Done):
-                yield step
-                return
+                if isinstance(step, protocol.Done | protocol.Overflow):
+                    return
             else:
                 step()
             if self._cancel.is_set() and not self.deaf:
@@ -178,6 +221,31 @@ class FakeEngine:
         self.cancels += 1
         self._cancel.set()
 
+    async def answer_now(self) -> None:
+        self.calls.append("answer_now")
+        self.answer_wanted.set()
+
+    async def prefill(self, messages: Sequence[ChatMessage]) -> None:
+        self.calls.append("prefill")
+        self.prefills.append(list(messages))
+
+    async def save(self, messages: Sequence[ChatMessage], *, limit: int | None = None) -> State | None:
+        self.calls.append("save")
+        self.saves.append(list(messages))
+        state = self.will_save.pop(0) if self.will_save else None
+        if isinstance(state, LocalAIError):
+            raise state
+        return state
+
+    async def restore(self, state: State) -> int:
+        self.calls.append("restore")
+        if self.restore_gate is not None:
+            await self.restore_gate.wait()
+        if self.restore_error is not None:
+            raise self.restore_error
+        self.restores.append(state)
+        return 1
+
     async def close(self) -> None:
         self.closed += 1
         if self.deaf:
@@ -196,8 +264,9 @@ class FakeShelf:
     def resolve(self, name: str) -> ResolvedModel:
         for entry in self._entries:
             if entry.name == name:
-                sampling = protocol.Sampling(temperature=0.6, top_p=0.95)
-                return ResolvedModel(entry=entry, path=Path(f"/models/{name}"), sampling=sampling)
+                sampling = Sampling(temperature=0.6, top_p=0.95)
+                path = Path(f"/models/{name}")
+                return ResolvedModel(entry=entry, path=path, sha256="d" * 64, sampling=sampling)
         raise ModelNotFound(f"No model called {name!r} is installed", "See: localai models list")
 
 

@@ -6,10 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from chat_fakes import NANO, R1, Clock, FakeEngine, FakeShelf, answer, done, loaded
+from chat_fakes import NANO, R1, Clock, FakeEngine, FakeShelf, answer, done, loaded, overflow
 
-from localai.engine.client import LoadOptions
-from localai.engine.protocol import Sampling
+from localai.chat.budget import DropOldest, Enlarge, Offer, StartAnew
+from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.errors import HistoryError, LoadError, ModelNotFound
 from localai.history import History
 from tui import session as session_module
@@ -24,6 +24,7 @@ async def session(engine: FakeEngine, history: History, shelf: FakeShelf, clock:
         shelf,
         load_options=LoadOptions(context=4096),
         sampling=Sampling(temperature=0.1),
+        limits=Limits(max_tokens=77, think_budget=50),
         clock=clock,
         now=clock,
     )
@@ -54,7 +55,9 @@ async def test_sampling_is_the_models_with_the_users_changes(session: Session, e
     await finish(session)
     assert engine.samplings == [Sampling(temperature=0.1, top_p=0.95)]
     assert engine.options == [LoadOptions(context=4096)]
+    assert engine.limits == [Limits(max_tokens=77, think_budget=50)]
     assert engine.loads == [Path("/models/deepseek-r1:7b")]
+    assert engine.digests == ["d" * 64]
 
 
 async def test_a_question_that_cannot_be_stored_has_not_been_asked(session: Session, history: History):
@@ -83,6 +86,71 @@ async def test_retry_is_a_sibling(session: Session, engine: FakeEngine, history:
     assert [m.content for m in history.load(session.conversation.id).branch()] == ["hello", "two"]
     assert len(session.conversation.messages) == 3
     assert [[m.content for m in p] for p in engine.prompts] == [["hello"], ["hello"]]
+
+
+async def no_room(session: Session, engine: FakeEngine, *offers: Offer) -> None:
+    """Two questions with replies, and one that there is no room for."""
+    session.choose(R1.name)
+    for text in ("one", "two"):
+        session.ask(text)
+        await finish(session)
+    engine.script(overflow(*offers))
+    session.ask("three")
+    await finish(session)
+    assert session.turn.message.state == "failed"
+
+
+async def test_without_room_the_oldest_messages_are_left_out_when_the_user_agrees(
+    session: Session, engine: FakeEngine, history: History
+):
+    await no_room(session, engine, StartAnew(), DropOldest((0, 1), 2000))
+    session.retry()
+    await finish(session)
+    assert [m.content for m in engine.prompts[-1]] == ["two", "OK", "three"]
+    assert session.turn.message.finish_reason == "stop left_out=2"
+    stored = history.load(session.conversation.id)
+    assert [m.content for m in stored.branch()] == ["one", "OK", "two", "OK", "three", "OK"]
+    session.draft("and so on")
+    while not engine.prefills:
+        await asyncio.sleep(0)
+    assert [m.content for m in engine.prefills[-1]] == ["two", "OK", "three", "OK", "and so on"]
+
+
+async def test_what_is_left_out_stays_left_out_and_can_become_more(session: Session, engine: FakeEngine):
+    await no_room(session, engine, DropOldest((0, 1), 2000))
+    session.retry()
+    await finish(session)
+    engine.script(overflow(DropOldest((0, 1), 2000)))
+    session.ask("four")
+    await finish(session)
+    assert [m.content for m in engine.prompts[-1]] == ["two", "OK", "three", "OK", "four"]
+    session.retry()
+    await finish(session)
+    assert [m.content for m in engine.prompts[-1]] == ["three", "OK", "four"]
+    await session.open(session.conversation.id)
+    session.ask("five")
+    await finish(session)
+    assert [m.content for m in engine.prompts[-1]][:2] == ["one", "OK"]
+
+
+async def test_without_room_the_model_is_loaded_with_more_context(session: Session, engine: FakeEngine):
+    await no_room(session, engine, Enlarge(16_384), DropOldest((0, 1), 2000))
+    session.retry()
+    await finish(session)
+    assert [o.context for o in engine.options] == [4096, 16_384]
+    assert [m.content for m in engine.prompts[-1]] == ["one", "OK", "two", "OK", "three"]
+    assert session.turn.message.content == "OK"
+    session.choose(NANO.name)
+    await session.loader.ready()
+    assert engine.options[-1].context == 4096
+
+
+async def test_another_model_is_offered_all_of_the_conversation(session: Session, engine: FakeEngine):
+    await no_room(session, engine, DropOldest((0, 1), 2000))
+    session.choose(NANO.name)
+    session.retry()
+    await finish(session)
+    assert [m.content for m in engine.prompts[-1]] == ["one", "OK", "two", "OK", "three"]
 
 
 async def test_a_message_sent_while_loading_waits(session: Session, engine: FakeEngine):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from localai.engine.protocol import Sampling
+from localai.engine.settings import Sampling
 from localai.errors import ModelNotFound
 from models.manifest import Manifest
 from models.origins import Sampling as Recommended
@@ -66,14 +66,14 @@ def test_entries() -> None:
 
 def test_a_name() -> None:
     assert StoreShelf(FakeStore()).resolve("r1:7b") == ResolvedModel(
-        entry=ENTRY, path=Path("/blob"), sampling=Sampling(temperature=0.6, top_p=0.95)
+        entry=ENTRY, path=Path("/blob"), sha256="a" * 64, sampling=Sampling(temperature=0.6, top_p=0.95)
     )
 
 
 def test_a_path() -> None:
     found = StoreShelf(FakeStore()).resolve("./x.gguf")
     assert found.entry == ModelEntry(name="x.gguf", title="x.gguf", file_type="F16", size=9, reasoning=False)
-    assert (found.path, found.sampling) == (Path("/x.gguf"), Sampling())
+    assert (found.path, found.sha256, found.sampling) == (Path("/x.gguf"), "", Sampling())
 
 
 def test_nothing() -> None:

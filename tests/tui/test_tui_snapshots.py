@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from chat_fakes import R1, STARTER, Clock, FakeEngine, answer, done, prefill, thinking
+from chat_fakes import R1, STARTER, Clock, FakeEngine, answer, done, looping, overflow, prefill, thinking
 from conftest import NOON, wait_until
 from textual.pilot import Pilot
 from textual.widgets import OptionList
 
+from localai.chat.budget import DropOldest, StartAnew
 from localai.chat.conversation import Conversation, Message
 from localai.errors import LoadError, WorkerDied
 from localai.history import History
@@ -135,6 +136,70 @@ def test_thinking(snap, size, engine: FakeEngine, clock: Clock):
         engine.script(prefill(24, 24), thinking(THOUGHT, 150), clock.forward(4), asyncio.Event())
         await ask(pilot)
         await wait_until(pilot, lambda: "Thinking… 4 s" in str(pilot.app.query_one(ThinkingHeader).visual))
+
+    assert snap(script, size)
+
+
+@pytest.mark.parametrize("size", [SMALL, NARROW], ids=["80x24", "60x20"])
+def test_loop(snap, size, engine: FakeEngine, clock: Clock):
+    async def script(pilot: Pilot[None]) -> None:
+        engine.script(
+            prefill(24, 24),
+            thinking(THOUGHT + "Wait, let me check that again. " * 12, 250),
+            clock.forward(9),
+            looping("Wait, let me check that again. Wait, let me check"),
+            asyncio.Event(),
+        )
+        await ask(pilot)
+        await wait_until(pilot, lambda: "Thinking… 9 s" in str(pilot.app.query_one(ThinkingHeader).visual))
+        await wait_until(pilot, lambda: pilot.app._notifications)
+
+    assert snap(script, size)
+
+
+def test_thinking_never_ended(snap, engine: FakeEngine, clock: Clock):
+    engine.script(
+        thinking(THOUGHT, 340),
+        clock.forward(12),
+        done("length", prompt=24, completion=340, thought=340, answer="none"),
+    )
+
+    async def script(pilot: Pilot[None]) -> None:
+        await ask(pilot)
+        await over(pilot)
+
+    assert snap(script, SMALL)
+
+
+def test_answered_now(snap, engine: FakeEngine, clock: Clock):
+    engine.script(
+        thinking(THOUGHT, 340),
+        clock.forward(12),
+        engine.answer_wanted,
+        answer(SHORT_ANSWER, 40),
+        done(prompt=24, completion=380, thought=340, think_closed=True),
+    )
+
+    async def script(pilot: Pilot[None]) -> None:
+        await ask(pilot)
+        await wait_until(pilot, lambda: pilot.app.session.turn.phase == "thinking")
+        await pilot.press("ctrl+g")
+        await over(pilot)
+
+    assert snap(script, SMALL)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x60"])
+def test_no_room(snap, size, engine: FakeEngine):
+    async def script(pilot: Pilot[None]) -> None:
+        engine.script(answer(SHORT_ANSWER), done(prompt=24, completion=40))
+        engine.script(overflow(DropOldest((0, 1), 4000), StartAnew()))
+        await ask(pilot)
+        await over(pilot)
+        pilot.app.query_one(Composer).put("And below 100?")
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: len(pilot.app.query(AssistantMessage)) == 2)
+        await over(pilot)
 
     assert snap(script, size)
 

@@ -7,12 +7,14 @@ import itertools
 from pathlib import Path
 
 import pytest
-from chat_fakes import R1, Clock, FakeEngine, answer, done, prefill, thinking
+from chat_fakes import R1, Clock, FakeEngine, answer, done, looping, overflow, prefill, thinking
 
+from localai.chat.budget import DropOldest, describe
 from localai.chat.conversation import Conversation, Message
-from localai.engine.protocol import Sampling
+from localai.engine.settings import Limits, Sampling
 from localai.errors import HistoryError, LoadError, WorkerDied
 from localai.history import History
+from tui.outcome import Outcome, outcome_of
 from tui.shelf import ResolvedModel
 from tui.turn import Turn
 
@@ -78,11 +80,11 @@ async def test_events_become_the_message(turn: Turn, engine: FakeEngine, clock: 
 
 
 async def test_the_prompt_is_the_branch_without_the_reply(turn: Turn, engine: FakeEngine):
-    turn.start(ready, 77)
+    turn.start(ready, Limits(max_tokens=77))
     await turn.ended()
     assert [(m.role, m.content) for m in engine.prompts[0]] == [("system", "be brief"), ("user", "2+2?")]
     assert engine.samplings == [Sampling(temperature=0.6)]
-    assert engine.max_tokens == [77]
+    assert engine.limits == [Limits(max_tokens=77)]
 
 
 async def test_stored_at_the_begin_once_a_second_and_at_the_end(
@@ -139,6 +141,94 @@ async def test_stop_while_the_model_loads_does_not_ask_the_engine(turn: Turn, en
     await turn.stop()
     await turn.ended()
     assert (turn.message.state, engine.cancels, engine.prompts) == ("stopped", 0, [])
+
+
+async def test_answer_now_asks_the_engine_only_while_the_model_thinks(turn: Turn, engine: FakeEngine):
+    reading, says = asyncio.Event(), asyncio.Event()
+    engine.script(prefill(1, 9), reading, thinking("hm"), engine.answer_wanted, answer("4"), says)
+    engine.scripts[0] += [done(think_closed=True)]
+    await turn.answer_now()
+    turn.start(ready)
+    while turn.phase != "reading":
+        await asyncio.sleep(0)
+    await turn.answer_now()
+    assert "answer_now" not in engine.calls
+    reading.set()
+    while turn.phase != "thinking":
+        await asyncio.sleep(0)
+    await turn.answer_now()
+    while turn.phase != "answering":
+        await asyncio.sleep(0)
+    await turn.answer_now()
+    says.set()
+    await turn.ended()
+    assert engine.calls.count("answer_now") == 1
+    assert outcome_of(turn.message) == Outcome("stop", closed="user")
+
+
+@pytest.mark.parametrize("closed", [True, False])
+async def test_a_budget_closes_the_thinking_too(turn: Turn, engine: FakeEngine, closed: bool):
+    engine.script(thinking("hm"), answer("4"), done("length", think_closed=closed))
+    turn.start(ready)
+    await turn.ended()
+    assert outcome_of(turn.message) == Outcome("length", closed="budget" if closed else "")
+
+
+async def test_a_model_that_was_quicker_than_the_user_has_closed_the_thinking_itself(
+    turn: Turn, engine: FakeEngine
+):
+    engine.script(thinking("hm"), engine.answer_wanted, answer("4"), done())
+    turn.start(ready)
+    while turn.phase != "thinking":
+        await asyncio.sleep(0)
+    await turn.answer_now()
+    await turn.ended()
+    assert outcome_of(turn.message) == Outcome("stop")
+
+
+@pytest.mark.parametrize("kind", ["none", "empty"])
+async def test_no_answer_and_an_empty_one_are_told_apart(turn: Turn, engine: FakeEngine, kind: str):
+    engine.script(thinking("hm"), done(answer=kind))
+    turn.start(ready)
+    await turn.ended()
+    assert outcome_of(turn.message).answer == kind
+
+
+async def test_a_loop_counts_as_long_as_its_part(turn: Turn, engine: FakeEngine):
+    thinks, says = asyncio.Event(), asyncio.Event()
+    loop = looping("hm")
+    engine.script(thinking("hm"), loop, thinks, answer("4"), says, looping("4", part="answer"), done())
+    turn.start(ready)
+    while turn.looping is None:
+        await asyncio.sleep(0)
+    assert turn.looping == loop
+    thinks.set()
+    while turn.phase != "answering":
+        await asyncio.sleep(0)
+    assert turn.looping is None
+    says.set()
+    await turn.ended()
+    assert turn.looping is None
+
+
+async def test_no_room_is_a_failed_reply_that_says_by_how_much(turn: Turn, engine: FakeEngine):
+    event = overflow(DropOldest((0,), 500), prompt=9000, over=432)
+    engine.script(event)
+    turn.start(ready)
+    await turn.ended()
+    assert (turn.message.state, turn.message.content, turn.overflow) == ("failed", "", event)
+    assert "432" in turn.message.finish_reason
+    assert describe(event.offers[0], engine.prompts[0]) in turn.message.finish_reason
+
+
+async def test_what_is_left_out_is_not_sent_and_noted(
+    engine: FakeEngine, history: History, clock: Clock, turn: Turn
+):
+    shorter = Turn(turn.conversation, turn.message, engine, history, left_out=[0], clock=clock)
+    shorter.start(ready)
+    await shorter.ended()
+    assert [m.role for m in engine.prompts[0]] == ["user"]
+    assert outcome_of(turn.message).left_out == 1
 
 
 async def test_stop_before_the_first_step(turn: Turn, history: History):

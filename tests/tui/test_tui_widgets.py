@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
+import msgspec
 import pytest
 from conftest import wait_until
 from textual import events
@@ -16,7 +17,7 @@ from localai.chat.conversation import Message
 from tui.shelf import ModelEntry
 from tui.widgets.answer import Answer
 from tui.widgets.assistant_message import AssistantMessage, note_of, pause_after
-from tui.widgets.composer import Composer
+from tui.widgets.composer import DRAFT_LEAST, Composer
 from tui.widgets.status_line import Status, status_content
 from tui.widgets.thinking import TAIL_CHARACTERS, TAIL_LINES, Tail, ThinkingBlock, ThinkingHeader
 from tui.widgets.welcome import Welcome
@@ -57,12 +58,16 @@ class Host(App[None]):
         super().__init__()
         self.widget = widget
         self.submitted: list[str] = []
+        self.drafted: list[str] = []
 
     def compose(self) -> ComposeResult:
         yield self.widget
 
     def on_composer_submitted(self, event: Composer.Submitted) -> None:
         self.submitted.append(event.text)
+
+    def on_composer_drafted(self, event: Composer.Drafted) -> None:
+        self.drafted.append(event.text)
 
     def shown(self) -> str:
         lines = [strip.text.rstrip() for strip in self.screen._compositor.render_strips()]
@@ -198,6 +203,46 @@ async def test_composer_recalls_only_when_empty():
         assert composer.text == ""
 
 
+async def test_composer_tells_the_draft_when_the_user_pauses(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tui.widgets.composer.PAUSE_S", 0.05)
+    composer = Composer()
+    host = Host(composer)
+    async with host.run_test() as pilot:
+        composer.focus()
+        composer.insert("x" * (DRAFT_LEAST - 1))
+        await pilot.pause()
+        assert composer._pause is None
+        await pilot.press("y")
+        await wait_until(pilot, lambda: host.drafted)
+        assert host.drafted == ["x" * (DRAFT_LEAST - 1) + "y"]
+
+
+async def test_composer_waits_for_the_end_of_the_typing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tui.widgets.composer.PAUSE_S", 600)
+    composer = Composer()
+    host = Host(composer)
+    async with host.run_test() as pilot:
+        composer.focus()
+        composer.insert("x" * DRAFT_LEAST)
+        await pilot.pause()
+        first = composer._pause
+        await pilot.press("y")
+        assert first._task is None
+        assert composer._pause._task is not None
+        assert host.drafted == []
+
+
+async def test_composer_tells_a_paste_at_once():
+    composer = Composer()
+    host = Host(composer)
+    async with host.run_test() as pilot:
+        composer.focus()
+        await pilot.press(*"see ")
+        pilot.app.post_message(events.Paste("a\x1bb "))
+        await wait_until(pilot, lambda: host.drafted)
+        assert (host.drafted, composer._pause) == (["see ab"], None)
+
+
 async def test_composer_cleans_what_is_pasted():
     composer = Composer()
     async with Host(composer).run_test() as pilot:
@@ -212,7 +257,7 @@ async def test_composer_cleans_what_is_pasted():
 async def test_thinking_shows_its_last_lines():
     block = ThinkingBlock(elapsed=lambda: 4.2)
     host = Host(block)
-    async with host.run_test(size=(40, 24)) as pilot:
+    async with host.run_test(size=(60, 24)) as pilot:
         assert not block.display
         block.feed("\n\n", 1)
         await pilot.pause()
@@ -220,13 +265,13 @@ async def test_thinking_shows_its_last_lines():
         for i in range(30):
             block.feed(f"thought number {i}\n", i + 2)
         await pilot.pause()
-        assert host.shown().splitlines()[0] == "▾ Thinking… 4 s"
+        assert host.shown().splitlines()[0] == "▾ Thinking… 4 s · Ctrl+G answer now"
         assert [line.strip(" ▌") for line in host.shown().splitlines()[1:]] == [
             f"thought number {i}" for i in range(25, 30)
         ]
         block.toggle()
         await pilot.pause()
-        assert host.shown() == "▸ Thinking… 4 s"
+        assert host.shown() == "▸ Thinking… 4 s · Ctrl+G answer now"
 
 
 async def test_thinking_that_was_empty_stays_hidden():
@@ -338,6 +383,13 @@ async def test_odd_markdown_is_no_problem(text: str):
         ("stopped", "", "■ Stopped", "-quiet"),
         ("failed", "It broke", "✗ It broke · press Ctrl+R to try again", "-error"),
         ("complete", "length", "▲ Cut at the limit of 1,000 tokens.", "-warning"),
+        ("complete", "stop left_out=2", "▲ 2 of the oldest messages were left out.", "-quiet"),
+        (
+            "complete",
+            "length left_out=2",
+            "▲ Cut at the limit of 1,000 tokens. 2 of the oldest messages were left out.",
+            "-warning",
+        ),
     ],
 )
 def test_notes(state, reason, text, kind):
@@ -352,12 +404,24 @@ def test_notes(state, reason, text, kind):
     assert note_of(message) == (text, kind)
 
 
-async def test_thoughts_without_an_answer_are_shown_and_said_to_be_all():
-    message = Message(parent=None, role="assistant", thinking="why", finish_reason="stop")
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("stop answer=empty", "The answer is empty"),
+        ("stop", "The answer is empty"),
+        ("stop answer=none", "never ended its thinking and gave no answer"),
+        ("length answer=none", "Cut at the limit of 9 tokens, in the thinking: no answer"),
+        ("context answer=none", "the model was still thinking: there is no answer"),
+    ],
+)
+async def test_thoughts_without_an_answer_are_shown_and_said_to_be_all(reason: str, said: str):
+    message = Message(
+        parent=None, role="assistant", thinking="why", finish_reason=reason, completion_tokens=9
+    )
     host = Host(AssistantMessage(message))
-    async with host.run_test(size=(70, 12)) as pilot:
+    async with host.run_test(size=(200, 12)) as pilot:
         await wait_until(pilot, lambda: "why" in host.shown())
-        assert "The model ended without an answer" in host.shown()
+        assert said in host.shown()
 
 
 async def test_a_model_brings_its_own_examples():
@@ -418,6 +482,12 @@ FULL = Status(
 )
 def test_status_line_leaves_out_what_has_no_room(width: int, line: str):
     assert status_content(FULL, width).plain == line
+
+
+def test_status_line_offers_to_end_the_thinking_only_while_there_is_some():
+    thinking = msgspec.structs.replace(FULL, state="thinking", thinking=True)
+    assert "Esc stop  ^G answer now  F1 help" in status_content(thinking, 140).plain
+    assert "answer now" not in status_content(FULL, 140).plain
 
 
 def test_status_line_never_interprets_a_model_name():

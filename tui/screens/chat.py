@@ -13,6 +13,7 @@ from textual.screen import Screen
 
 from localai.chat.clean import clean
 from localai.errors import LocalAIError
+from tui.outcome import loop_keys
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.help import HelpScreen
 from tui.screens.model_picker import ModelPicker
@@ -47,6 +48,7 @@ class ChatScreen(Screen[None]):
         Binding("ctrl+o", "choose_model", "Choose a model"),
         Binding("ctrl+b", "toggle_sidebar", "Conversations"),
         Binding("ctrl+t", "toggle_thinking", "Open or fold the last thoughts"),
+        Binding("ctrl+g", "answer_now", "Answer now"),
         Binding("ctrl+r", "regenerate", "Try again"),
         Binding("f1,question_mark", "help", "Keys"),
     ]
@@ -125,11 +127,18 @@ class ChatScreen(Screen[None]):
         try:
             if before is not None:
                 await before.wait()
-            await self._view.reply(turn, self._refresh_status)
+            await self._view.reply(turn, lambda: self._painted(turn))
             self._refresh_status()
             self._warn_if_full(turn)
+            self._composer.tell_draft()  # it may have been written while the reply came
         finally:
             shown.set()
+
+    def _painted(self, turn: Turn) -> None:
+        self._refresh_status()
+        if turn.looping is not None:
+            text = f"The reply repeats itself. {loop_keys(turn.looping)}"
+            self._notice(f"loop {turn.message.id} {turn.looping.part}", text)
 
     async def _settle(self) -> None:
         """Stop the reply and wait until the screen shows its end."""
@@ -147,9 +156,13 @@ class ChatScreen(Screen[None]):
             return
         await self.session.stop()
 
+    async def action_answer_now(self) -> None:
+        """Ctrl+G: while the model thinks, close its thinking and let the answer come."""
+        await self.session.answer_now()
+
     @work(group="navigate", exclusive=True)
     async def action_regenerate(self) -> None:
-        """Another reply to the last question."""
+        """Another reply to the last question; if there was no room for one, with room made."""
         await self._settle()
         if (turn := self.session.retry()) is None:
             return
@@ -216,6 +229,10 @@ class ChatScreen(Screen[None]):
         self._composer.prompts = [clean(m.content) for m in branch if m.role == "user"]
         await self._view.show(branch, Welcome(self.session.loader.entry))
 
+    @on(Composer.Drafted)
+    def _hand_over_draft(self, event: Composer.Drafted) -> None:
+        self.session.draft(event.text)
+
     @on(Welcome.Picked)
     def _use_example(self, event: Welcome.Picked) -> None:
         self._composer.put(event.text)
@@ -277,8 +294,14 @@ class ChatScreen(Screen[None]):
         for welcome in self.query(Welcome):
             welcome.show(loader.entry)
         self._failure.show(loader.error)
-        if loader.loaded and self.session.system and not loader.loaded.system_role:
+        if loader.loaded is None:
+            return
+        for note in loader.loaded.notes:
+            self._notice(f"note {note}", clean(note))
+        if self.session.system and not loader.loaded.system_role:
             self._notice("system", SYSTEM_ROLE_NOTICE)
+        if loader.state == "ready":
+            self._composer.tell_draft()  # it may have been written while the model was loaded
 
     # -------------------------------------------------------------------------------------- small things
 

@@ -25,6 +25,7 @@ KEYS: Final = (
         "Reply",
         (
             ("Esc", "stop it; what has come is kept"),
+            ("Ctrl+G", "while it thinks: answer now"),
             ("Ctrl+R", "try again, with another reply"),
             ("Ctrl+T", "open or fold the last thoughts"),
         ),

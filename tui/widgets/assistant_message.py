@@ -15,7 +15,8 @@ from textual.widgets import Static
 from localai.chat.clean import clean
 from localai.chat.conversation import Message
 from tui.format import count
-from tui.turn import NO_ROOM, Turn
+from tui.outcome import Outcome, loop_words, outcome_of, remedy_words
+from tui.turn import Turn
 from tui.widgets.answer import Answer
 from tui.widgets.thinking import ThinkingBlock
 
@@ -34,22 +35,46 @@ def pause_after(processor_s: float) -> float:
     return min(max(processor_s / PAINT_SHARE, PAINT_EVERY_S), PAINT_EVERY_S_AT_MOST)
 
 
-def note_of(message: Message) -> tuple[str, str]:
-    """The line below a reply and its class; both empty where there is nothing to say."""
-    match message.state, message.finish_reason:
-        case "failed", reason if reason.endswith(NO_ROOM):
-            return f"✗ {reason}", "-error"
-        case "failed", reason:
-            return f"✗ {reason} · press Ctrl+R to try again", "-error"
-        case "stopped", _:
-            return "■ Stopped", "-quiet"
-        case "complete", "context":
-            return "▲ The context is full: the reply ends here. Ctrl+N begins a new conversation.", "-warning"
-        case "complete", "length":
-            return f"▲ Cut at the limit of {count(message.completion_tokens)} tokens.", "-warning"
-        case "complete", _ if not message.content.strip():
-            return "▲ The model ended without an answer. Ctrl+R tries again.", "-warning"
-    return "", ""
+CLOSED: Final = {"": "", "user": "closed by you", "budget": "closed by the budget"}
+"""How the reader is told who closed the thinking."""
+ANSWER_ADVICE: Final = "Ctrl+R tries again; Ctrl+G while it thinks, or --think-budget, makes it answer."
+
+
+def note_of(message: Message, remedy: str = "") -> tuple[str, str]:
+    """The line below a reply and its class; both empty where there is nothing to say.
+
+    `remedy` says what the reader can do at once about a reply that failed, if it is not to try again.
+    """
+    if message.state == "failed":
+        return f"✗ {message.finish_reason} · {remedy or 'press Ctrl+R to try again'}", "-error"
+    if message.state == "stopped":
+        return "■ Stopped", "-quiet"
+    outcome = outcome_of(message)
+    end = _end_of(message, outcome)
+    without = f"{count(outcome.left_out)} of the oldest messages were left out." if outcome.left_out else ""
+    if message.state != "complete" or not (end or without):
+        return "", ""
+    return (f"▲ {end} {without}".rstrip(), "-warning") if end else (f"▲ {without}", "-quiet")
+
+
+def _end_of(message: Message, outcome: Outcome) -> str:
+    """What a reader must know about how a reply ended that is complete."""
+    tokens = count(message.completion_tokens)
+    match outcome.answer, outcome.reason:
+        case "none", "context":
+            return (
+                "The context is full, and the model was still thinking: there is no answer. "
+                "Ctrl+G while it thinks makes it answer; Ctrl+N begins a new conversation."
+            )
+        case "none", "length":
+            return f"Cut at the limit of {tokens} tokens, in the thinking: no answer. {ANSWER_ADVICE}"
+        case "none", _:
+            return f"The model never ended its thinking and gave no answer. {ANSWER_ADVICE}"
+        case _, "context":
+            return "The context is full: the reply ends here. Ctrl+N begins a new conversation."
+        case _, "length":
+            return f"Cut at the limit of {tokens} tokens."
+    return "" if message.content.strip() else "The answer is empty. Ctrl+R tries again."
 
 
 class AssistantMessage(Vertical):
@@ -84,6 +109,7 @@ class AssistantMessage(Vertical):
             "" if turn else clean(message.thinking),
             seconds=message.thinking_s,
             tokens=message.thinking_tokens,
+            closed=CLOSED[outcome_of(message).closed],
             elapsed=(lambda: turn.thinking_s) if turn else None,
         )
 
@@ -114,7 +140,7 @@ class AssistantMessage(Vertical):
         self._show_end()
 
     async def _paint(self, turn: Turn) -> None:
-        self._show_note(*_waiting(turn))
+        self._show_note(*_meanwhile(turn))
         pieces = turn.take()
         if pieces.thinking:
             self.thinking.feed(clean(pieces.thinking), turn.message.thinking_tokens)
@@ -129,7 +155,9 @@ class AssistantMessage(Vertical):
         self.set_class(bool(clean(self.message.content).strip()), "-answered")
         if not self.message.content.strip() and self.thinking.folded:
             self.thinking.toggle()  # the thoughts are all there is
-        text, kind = note_of(self.message)
+        self.thinking.say_closed(CLOSED[outcome_of(self.message).closed])
+        overflow = self._turn.overflow if self._turn else None
+        text, kind = note_of(self.message, remedy_words(overflow) if overflow else "")
         self._show_note(clean(text), kind)
 
     def _show_note(self, text: str, kind: str) -> None:
@@ -140,8 +168,10 @@ class AssistantMessage(Vertical):
             self._note.set_classes(f"note {kind}")
 
 
-def _waiting(turn: Turn) -> tuple[str, str]:
-    """What stands where the reply will be."""
+def _meanwhile(turn: Turn) -> tuple[str, str]:
+    """What stands below the reply, or where it will be, while it is in the making."""
+    if turn.looping is not None:
+        return f"▲ {clean(loop_words(turn.looping))}", "-warning"
     match turn.phase:
         case "waiting":
             return "Waiting for the model…", "-quiet"

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
-from textual import events
+from textual import events, on
 from textual.binding import Binding, BindingType
 from textual.message import Message
+from textual.timer import Timer
 from textual.widgets import TextArea
 
 from localai.chat.clean import clean
 
+PAUSE_S: Final = 0.7
+"""Who types nothing for so long may be about to send."""
+DRAFT_LEAST: Final = 40
+"""Characters of a draft that are worth reading beforehand."""
+
 
 class Composer(TextArea):
-    """Enter sends, Ctrl+J or Shift+Enter begin a line, Up in an empty composer recalls prompts."""
+    """Enter sends, Ctrl+J or Shift+Enter begin a line, Up in an empty composer recalls prompts.
+
+    What is being written is told as `Drafted`, when the user pauses or has pasted.
+    """
 
     DEFAULT_CSS = """
     Composer {
@@ -46,6 +55,13 @@ class Composer(TextArea):
             super().__init__()
             self.text = text
 
+    class Drafted(Message):
+        """The user may send `text` next."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
     def __init__(self) -> None:
         super().__init__(
             placeholder="Ask anything. Enter sends, Ctrl+J begins a new line.",
@@ -57,6 +73,8 @@ class Composer(TextArea):
         self._recalled: int | None = None
         self._submitted: str | None = None
         """What Enter took out and nobody has answered for yet."""
+        self._pasted = False
+        self._pause: Timer | None = None
 
     def sent(self) -> None:
         """What was submitted has been taken over: remember it as a prompt."""
@@ -114,6 +132,25 @@ class Composer(TextArea):
 
     async def _on_paste(self, event: events.Paste) -> None:
         event.text = clean(event.text)
+        self._pasted = True
+
+    @on(TextArea.Changed)
+    def _await_pause(self) -> None:
+        """Tell the draft when nothing more is typed, a paste at once."""
+        if self._pause is not None:
+            self._pause.stop()
+            self._pause = None
+        if self._pasted:
+            self._pasted = False
+            self.tell_draft(least=1)
+        elif len(self.text) >= DRAFT_LEAST:
+            self._pause = self.set_timer(PAUSE_S, self.tell_draft)
+
+    def tell_draft(self, least: int = DRAFT_LEAST) -> None:
+        """Post what is written so far as a draft, if it has `least` characters."""
+        text = clean(self.text).strip()
+        if len(text) >= least:
+            self.post_message(self.Drafted(text))
 
     def action_newline(self) -> None:
         self.insert("\n")

@@ -25,6 +25,7 @@ HINTS: Final = (
     ("^B", "conversations", "screen.toggle_sidebar"),
 )
 STOP_HINT: Final = ("Esc", "stop", "screen.stop")
+ANSWER_HINT: Final = ("^G", "answer now", "screen.answer_now")
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +42,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     tone: Tone = "quiet"
     busy: bool = False
     """Whether there is a reply to stop."""
+    thinking: bool = False
+    """Whether there is thinking to close."""
 
 
 class StatusLine(Widget):
@@ -65,7 +68,8 @@ class StatusLine(Widget):
 def status_content(status: Status, width: int) -> Content:
     """The line for that width in cells."""
     left = _fitting(status, width)
-    hints = [STOP_HINT, *HINTS] if status.busy else list(HINTS)
+    now = [STOP_HINT] * status.busy + [ANSWER_HINT] * status.thinking
+    hints = [*now, *HINTS]
     while hints:
         right = Content("  ").join([_hint(*hint) for hint in hints])
         if left.cell_length + 3 + right.cell_length <= width:

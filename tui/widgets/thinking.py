@@ -16,6 +16,7 @@ from textual.widgets import Static
 
 from tui.format import count, duration
 
+ANSWER_NOW: Final = ("Ctrl+G", "answer now")
 TAIL_LINES: Final = 5
 TAIL_CHARACTERS: Final = 2000
 """More than `TAIL_LINES` lines hold: the cost of painting does not grow with the thought."""
@@ -96,13 +97,16 @@ class ThinkingBlock(Vertical):
         *,
         seconds: float = 0.0,
         tokens: int = 0,
+        closed: str = "",
         elapsed: Callable[[], float] | None = None,
     ) -> None:
+        """`closed`: how the thinking was closed if not by the model, such as "closed by you"."""
         super().__init__()
         self._text = text
         self._pieces: list[str] = []
         self._seconds = seconds
         self._tokens = tokens
+        self._end = closed
         self._elapsed = elapsed
         self._ticker: Timer | None = None
         self._line = ""
@@ -156,6 +160,11 @@ class ThinkingBlock(Vertical):
         self.remove_class("-live", "-open", "-folded")
         self._update_header()
 
+    def say_closed(self, closed: str) -> None:
+        """Say how the thinking was closed; the engine tells only when the reply has ended."""
+        self._end = closed
+        self._update_header()
+
     def toggle(self) -> None:
         """Fold or unfold. While the model thinks, what unfolds is its last lines."""
         if self.live:
@@ -169,10 +178,13 @@ class ThinkingBlock(Vertical):
     def _update_header(self) -> None:
         sign = "▸" if self.folded else "▾"
         if self._elapsed is not None:
-            line = f"{sign} Thinking… {int(self._elapsed())} s"
+            key, word = ANSWER_NOW
+            line = Content(f"{sign} Thinking… {int(self._elapsed())} s · ") + Content.styled(key, "$primary")
+            line += Content(f" {word}")
         else:
-            tokens = f" · {count(self._tokens)} tokens" if self._tokens else ""
-            line = f"{sign} Thought for {duration(self._seconds)}{tokens}"
-        if line != self._line:
-            self._line = line
-            self._header.update(Content(line))
+            parts = [f"{sign} Thought for {duration(self._seconds)}"]
+            parts += [f"{count(self._tokens)} tokens"] if self._tokens else []
+            line = Content(" · ".join([*parts, self._end] if self._end else parts))
+        if line.plain != self._line:
+            self._line = line.plain
+            self._header.update(line)

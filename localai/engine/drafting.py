@@ -1,0 +1,132 @@
+"""A small model that drafts for a large one of the same tokenizer, such as R1's 1.5B for its 14B or 32B."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from localai.engine.cache import CachedSequence
+from localai.engine.context import Aborted, AbortFlag, Context, ContextSettings, NoRoom
+from localai.engine.llama import Model
+from localai.engine.sampler import Sampler
+from localai.engine.settings import LoadOptions, Sampling
+from localai.errors import UsageError
+from models import gguf
+
+EXTRA_TOKENS = 128
+"""So many more tokens one of two vocabularies may have: R1's distills differ in the padding behind theirs."""
+_COMPARED = 997
+"""Each so-manieth token is compared."""
+
+
+class ModelDrafter:
+    """Drafts what a small model finds likeliest. It reads along with the reply, in a context of its own."""
+
+    def __init__(self, model: Model, context: Context, vocabulary: int) -> None:
+        self._context = context
+        self._sequence = CachedSequence(context, 0)
+        self._sampler = Sampler(Sampling(temperature=0), model, context.size)
+        self._vocabulary = vocabulary
+        self._tokens: list[int] = []
+        self._token_s = 0.0
+
+    @classmethod
+    def load(
+        cls,
+        options: LoadOptions,
+        target: Model,
+        settings: ContextSettings,
+        abort: AbortFlag,
+        resources: ExitStack,
+    ) -> Self | None:
+        """The drafter that `options` name for `target`; UsageError if its tokens are not the same."""
+        if options.draft is None or not options.speculate:
+            return None
+        path = Path(options.draft)
+        gguf.check_supported(gguf.read_header(path), path)
+        model = resources.enter_context(Model(path, -1, lambda share: True, mmap=options.mmap))
+        check_same_tokens(target, model, path)
+        alone = msgspec.structs.replace(settings, sequences=1)
+        context = resources.enter_context(Context(model, alone, abort))
+        return cls(model, context, min(target.vocabulary, model.vocabulary))
+
+    def begin(self, tokens: Sequence[int]) -> Self:
+        """A reply to a prompt of `tokens` begins."""
+        self._tokens = list(tokens)
+        return self
+
+    @property
+    def match(self) -> int:
+        """As good as an n-gram of so many tokens, to begin with; what comes true is learned."""
+        return 16
+
+    @property
+    def foretold(self) -> int | None:
+        """Each guess of a model costs time: none is made just to see whether it comes true."""
+        return None
+
+    def append(self, token: int) -> None:
+        """The next token of the reply is final."""
+        self._tokens.append(token)
+
+    def cost(self, count: int) -> float:
+        """Seconds that guessing `count` tokens takes, as far as is known."""
+        return self._token_s * count
+
+    def propose(self, most: int) -> list[int]:
+        """What the small model would write next, at most `most` tokens."""
+        if len(self._tokens) + most > self._context.size:
+            return []
+        drafts: list[int] = []
+        try:
+            index = self._read()
+            started = time.perf_counter()
+            while len(drafts) < most:
+                token = self._sampler.sample(self._context, index)
+                if token >= self._vocabulary:
+                    break
+                drafts.append(token)
+                if len(drafts) < most:
+                    index = self._evaluate([token])
+            self._measured(len(drafts), time.perf_counter() - started)
+        except (Aborted, NoRoom):
+            self._sequence.failed()
+        return drafts
+
+    def _read(self) -> int:
+        """Evaluate what it has not seen yet; where the last logits are."""
+        self._sequence.keep_common(self._tokens[:-1])
+        index = 0
+        while len(self._sequence) < len(self._tokens):
+            piece = self._tokens[len(self._sequence) :][: self._context.batch]
+            index = self._evaluate(piece) + len(piece) - 1
+        return index
+
+    def _evaluate(self, tokens: list[int]) -> int:
+        index = self._sequence.add(tokens, 1)
+        self._context.evaluate()
+        self._sequence.evaluated(tokens)
+        return index
+
+    def _measured(self, count: int, seconds: float) -> None:
+        if count:
+            token_s = seconds / count
+            self._token_s = token_s if not self._token_s else 0.8 * self._token_s + 0.2 * token_s
+
+
+def check_same_tokens(target: Model, draft: Model, path: Path) -> None:
+    """Raises UsageError unless both vocabularies have the same tokens, but for some at their ends."""
+    shared = min(target.vocabulary, draft.vocabulary)
+    same = (target.bos, target.eos) == (draft.bos, draft.eos) and all(
+        target.text(token) == draft.text(token) for token in (*range(0, shared, _COMPARED), shared - 1)
+    )
+    if not same or abs(target.vocabulary - draft.vocabulary) > EXTRA_TOKENS:
+        raise UsageError(
+            f"{path} cannot draft for this model: its tokens are not the same",
+            "A draft model must be of the same family, such as R1's Qwen 1.5B for its Qwen 14B",
+        )

@@ -1,0 +1,120 @@
+"""From conversations to tokens.
+
+Markers become the model's special tokens, and nothing that a user typed ever does. A reply that the model
+wrote keeps the tokens that were drawn: to tokenize its text again may give others, and then the KV cache no
+longer matches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from localai.chat.messages import ChatMessage
+from localai.chat.prompt import PromptFormat, Segment
+from localai.engine.llama import Model
+
+REMEMBERED_CHARACTERS = 4_000_000
+"""Texts whose tokens are kept, counted in characters: a long conversation is not tokenized anew each turn."""
+
+
+class Prompter:
+    """Tokenizes prompts in `form` for `model`."""
+
+    def __init__(self, model: Model, form: PromptFormat) -> None:
+        self.form = form
+        self._model = model
+        self._texts = _Recent()
+        self._replies = _Recent()
+
+    def prompt(self, messages: Sequence[ChatMessage]) -> tuple[list[int], list[Segment]]:
+        """The tokens, and what they were made of, of the prompt that asks for the next reply."""
+        segments = self.form.render(messages)
+        return self.tokens(segments), segments
+
+    def opening(self, messages: Sequence[ChatMessage]) -> list[int]:
+        """The tokens that are certain while the last user message is still being written."""
+        return self.tokens(self.form.opening(messages))
+
+    def next_opening(self, messages: Sequence[ChatMessage], reply: str) -> list[int]:
+        """How the prompt after this reply will begin."""
+        return self.opening([*messages, ChatMessage("assistant", reply), ChatMessage("user", "")])
+
+    def count(self, messages: Sequence[ChatMessage]) -> tuple[int, tuple[int, ...]]:
+        """(tokens of the whole prompt, tokens of each message); markers are shared out among the messages."""
+        total = len(self.prompt(messages)[0])
+        own = [len(self.plain(message.content)) for message in messages]
+        rest = total - sum(own)
+        for index in range(len(own)):
+            own[index] += rest // len(own) + (index < rest % len(own))
+        return total, tuple(own)
+
+    def tokens(self, segments: Sequence[Segment]) -> list[int]:
+        """The tokens of a prompt; plain text never becomes a marker."""
+        tokens: list[int] = []
+        for segment in segments:
+            if segment.special:
+                tokens += self._model.tokenize(segment.text, special=True)
+            else:
+                drawn = self._replies.get(segment.text) if segment.reply else None
+                tokens += drawn or self.plain(segment.text)
+        return tokens
+
+    def remember(self, reply: str, tokens: Sequence[int]) -> None:
+        """The model wrote `reply` with these tokens."""
+        if reply:
+            self._replies.put(reply, tuple(tokens))
+
+    def drawn(self, messages: Sequence[ChatMessage]) -> dict[str, list[int]]:
+        """The replies among `messages` whose tokens are known."""
+        found = ((m.content, self._replies.get(m.content)) for m in messages if m.role == "assistant")
+        return {text: list(tokens) for text, tokens in found if tokens}
+
+    def plain(self, text: str) -> tuple[int, ...]:
+        """The tokens of plain text."""
+        tokens = self._texts.get(text)
+        if tokens is None:
+            tokens = tuple(self._tokenize_plain(text))
+            self._texts.put(text, tokens)
+        return tokens
+
+    def _tokenize_plain(self, text: str) -> list[int]:
+        """llama.cpp finds user-defined tokens such as <think> in plain text too: take them apart."""
+        tokens = self._model.tokenize(text, special=False)
+        markers = {
+            name
+            for name in (self._model.text(token) for token in set(tokens) if self._model.attributes(token))
+            if len(name) > 1 and name.startswith("<") and name.endswith(">")
+        }
+        if not markers:
+            return tokens
+        marker = max(markers, key=len)
+        parts = text.split(marker)
+        if len(parts) == 1:
+            return tokens
+        pieces = [parts[0] + marker[0], *(marker[1:] + part + marker[0] for part in parts[1:-1])]
+        return [t for piece in [*pieces, marker[1:] + parts[-1]] for t in self._tokenize_plain(piece)]
+
+
+class _Recent:
+    """The tokens of texts, as many as `REMEMBERED_CHARACTERS` allow; the least recently used go first."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[int, ...]] = {}
+        self._characters = 0
+
+    def get(self, text: str) -> tuple[int, ...] | None:
+        tokens = self._found.pop(text, None)
+        if tokens is not None:
+            self._found[text] = tokens
+        return tokens
+
+    def put(self, text: str, tokens: tuple[int, ...]) -> None:
+        if text in self._found:
+            self._characters -= len(text)
+            del self._found[text]
+        self._found[text] = tokens
+        self._characters += len(text)
+        while self._characters > REMEMBERED_CHARACTERS:
+            oldest = next(iter(self._found))
+            self._characters -= len(oldest)
+            del self._found[oldest]

@@ -1,0 +1,312 @@
+"""A loaded model and all that can be asked of it; the worker's requests, one method each.
+
+`Served` knows nothing of pipes: it takes requests and yields events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from localai.chat import budget
+from localai.chat.messages import ChatMessage
+from localai.chat.splitter import Splitter
+from localai.engine import loading, protocol
+from localai.engine.cache import KVCache, Parked
+from localai.engine.context import AbortFlag, Context, ContextSettings
+from localai.engine.drafting import ModelDrafter
+from localai.engine.generate import Generation, Voice
+from localai.engine.llama import Model
+from localai.engine.prompts import Prompter
+from localai.engine.reply import Reply
+from localai.engine.scheduler import PromptPieces, Scheduler
+from localai.engine.settings import LoadOptions
+from localai.engine.speculation import Drafter, DraftPolicy, NgramDrafter, Speculation
+from localai.engine.threads import ThreadGovernor
+from localai.errors import EngineError
+
+STATE_PART = 8 << 20
+"""Bytes of a saved state in one frame."""
+CAREFUL_ABOVE = 2_000_000_000
+"""Parameters from which on the first piece of a prompt is small, until its speed is known."""
+
+
+class _State(msgspec.Struct, frozen=True):
+    """What precedes the keys and values in a saved state."""
+
+    fingerprint: str
+    tokens: list[int]
+    on_grid: int
+    replies: dict[str, list[int]]
+    """The tokens that the replies in it were drawn as."""
+
+
+_states = msgspec.msgpack.Decoder(_State)
+_LENGTH_BYTES = 4
+
+
+class Served:
+    """The model at `path`, ready to answer. Raises from the error tree.
+
+    What it opens is closed with `resources`; `abort` stops its computations.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        options: LoadOptions,
+        abort: AbortFlag,
+        resources: ExitStack,
+        on_progress: Callable[[float], bool],
+    ) -> None:
+        started = time.perf_counter()
+        self._plan = plan = loading.Plan(path, options)
+        self._options = options
+        self._model = resources.enter_context(
+            Model(path, plan.gpu_layers, on_progress, mmap=options.mmap, mlock=options.mlock)
+        )
+        settings = ContextSettings(
+            size=plan.context,
+            threads=plan.threads,
+            batch=plan.batch,
+            sequences=options.parallel,
+            kv_type=plan.kv_type,
+            flash_attention=options.flash_attention,
+        )
+        self._context = resources.enter_context(Context(self._model, settings, abort))
+        self._voice = Voice(self._model, loading.prompt_format(self._model, plan.header))
+        self._drafter = ModelDrafter.load(options, self._model, settings, abort, resources)
+        self._policy = DraftPolicy()
+        pinned = options.threads is not None or not plan.on_cpu
+        self.governor = ThreadGovernor(plan.threads, self._context.set_threads, fixed=pinned)
+        self._pinned = pinned
+        self.scheduler = Scheduler(
+            self._context,
+            KVCache(self._context, options.parallel, self._context.size * plan.kv_bytes_per_token),
+            PromptPieces(plan.batch, plan.largest_matrix, careful=plan.header.parameters > CAREFUL_ABOVE),
+            self.governor,
+            abort,
+        )
+        self._sampling = loading.recommended(plan.header, self._voice.prompter.form)
+        self._fingerprint = ""
+        self._incoming = bytearray()
+        self._conversations: dict[int, protocol.Generate] = {}
+        self._load_s = time.perf_counter() - started
+
+    @property
+    def _prompter(self) -> Prompter:
+        return self._voice.prompter
+
+    def describe(self, sha256: str) -> protocol.Loaded:
+        """What the model is, and how it was loaded."""
+        plan, form = self._plan, self._prompter.form
+        self._fingerprint = plan.fingerprint(sha256)
+        return protocol.Loaded(
+            description=self._model.description,
+            architecture=plan.header.architecture,
+            name=plan.header.name,
+            file_type=plan.header.file_type,
+            parameters=plan.header.parameters,
+            size=self._model.size,
+            context=self._context.size,
+            context_trained=plan.header.context_trained,
+            threads=plan.threads,
+            gpu_layers=plan.gpu_layers,
+            backend=plan.backend,
+            prompt_format=form.name,
+            reasoning=form.reasoning,
+            system_role=form.system_role,
+            sampling=self._sampling,
+            load_s=self._load_s,
+            vocabulary=self._model.vocabulary,
+            parallel=self._options.parallel,
+            kv_type=plan.kv_type,
+            kv_bytes_per_token=plan.kv_bytes_per_token,
+            weights_read=plan.weights_read(),
+            fingerprint=self._fingerprint,
+            notes=tuple(plan.notes),
+        )
+
+    # ------------------------------------------------------------------------------------------- requests
+
+    def serve(self, request: protocol.Request) -> Iterator[protocol.Event]:
+        """Answer at once what can be, and begin the rest."""
+        match request:
+            case protocol.Generate():
+                yield from self._generate(request)
+            case protocol.Continue():
+                yield from self._continue(request)
+            case protocol.Prefill():
+                self.scheduler.read_ahead(self._prompter.opening(request.messages))
+            case protocol.Count():
+                yield self._count(request)
+            case protocol.Save():
+                yield from self._save(request)
+            case protocol.Restore():
+                yield from self._restore(request)
+            case protocol.Status():
+                yield self._status(request)
+            case protocol.AnswerNow():
+                if generation := self.scheduler.find(request.id):
+                    generation.answer_now()
+            case protocol.Cancel():
+                if generation := self.scheduler.find(request.id):
+                    generation.cancel()
+                yield from self._reap()
+
+    def step(self) -> Iterator[protocol.Event]:
+        """Compute one batch for the requests under way."""
+        yield from self.scheduler.step()
+        yield from self._reap()
+
+    def drop(self) -> list[int]:
+        """Give up all requests under way, after an error; their numbers."""
+        self._conversations.clear()
+        return self.scheduler.drop()
+
+    def _generate(self, request: protocol.Generate) -> Iterator[protocol.Event]:
+        tokens, segments = self._prompter.prompt(request.messages)
+        room = self._context.size
+        if len(tokens) >= room:
+            yield self._overflow(request, len(tokens))
+            return
+        self._conversations[request.id] = request
+        splitter = self._voice.splitter(segments)
+        reply = Reply(request.id, splitter, len(tokens), request.limits)
+        sampling = request.sampling.completed_by(self._sampling)
+        self._submit(Generation(self._voice, reply, tokens, sampling, request.limits, self._context))
+
+    def _continue(self, request: protocol.Continue) -> Iterator[protocol.Event]:
+        if not request.tokens or not all(0 <= token < self._model.vocabulary for token in request.tokens):
+            raise EngineError("the tokens to continue are not tokens of this model")
+        if len(request.tokens) >= self._context.size:
+            yield protocol.Overflow(
+                request.id,
+                len(request.tokens),
+                self._context.size,
+                len(request.tokens) - self._context.size + 1,
+                (),
+            )
+            return
+        splitter = Splitter(opened=False, tag_tokens=len(self._voice.tags) == 2)
+        reply = Reply(request.id, splitter, len(request.tokens), request.limits)
+        sampling = request.sampling.completed_by(self._sampling)
+        generation = Generation(
+            self._voice,
+            reply,
+            request.tokens,
+            sampling,
+            request.limits,
+            self._context,
+            ignore_end=request.ignore_end,
+        )
+        self._submit(generation, speculate=not request.ignore_end)
+
+    def _submit(self, generation: Generation, *, speculate: bool = True) -> None:
+        if speculate and self._options.speculate and not generation.reproducible:
+            drafter: Drafter = (
+                NgramDrafter(generation.tokens)
+                if self._drafter is None
+                else self._drafter.begin(generation.tokens)
+            )
+            generation.speculate(drafter, Speculation(drafter, self._policy))
+        self.governor.fixed = self._pinned or generation.reproducible
+        self.scheduler.submit(generation)
+
+    def _reap(self) -> Iterator[protocol.Event]:
+        for generation in self.scheduler.reap():
+            yield from generation.finish()
+            request = self._conversations.pop(generation.id, None)
+            if request is not None:
+                self._prepare_next(request, generation)
+
+    def _prepare_next(self, request: protocol.Generate, generation: Generation) -> None:
+        """Bring the cache to what the next prompt begins with: the bare answer instead of the thinking."""
+        answer, tokens = generation.drawn()
+        if tokens:
+            self._prompter.remember(answer, tokens)
+        if answer:
+            ahead = self._prompter.next_opening(request.messages, answer)
+        else:
+            ahead = self._prompter.opening(request.messages)
+        if generation.started:
+            generation.sequence.keep_common(ahead)
+        if len(ahead) < self._context.size:
+            self.scheduler.read_ahead(ahead)
+
+    # ------------------------------------------------------------------------------------- what it costs
+
+    def _count(self, request: protocol.Count) -> protocol.Counted:
+        tokens, _ = self._prompter.prompt(request.messages)
+        total, each = self._prompter.count(request.messages)
+        cached = self.scheduler.cache.common(tokens)
+        token_s = self.scheduler.pieces.token_s
+        return protocol.Counted(
+            request.id,
+            total,
+            each,
+            cached,
+            self._context.size,
+            None if token_s is None else (total - cached) * token_s,
+        )
+
+    def _overflow(self, request: protocol.Generate, total: int) -> protocol.Overflow:
+        _, each = self._prompter.count(request.messages)
+        size = self._context.size
+        enlarged = self._plan.most_context()
+        offers = budget.offers(each, request.messages, total, size, enlarged if enlarged > size else None)
+        return protocol.Overflow(request.id, total, size, budget.over(total, size), offers)
+
+    def _status(self, request: protocol.Status) -> protocol.StatusReport:
+        cache = self.scheduler.cache
+        return protocol.StatusReport(
+            request.id,
+            memory=int(psutil.Process().memory_info().rss),
+            context=self._context.size,
+            live=tuple(len(sequence) for sequence in cache.sequences),
+            parked=tuple(len(parked.tokens) for parked in cache.parked),
+            parked_bytes=cache.parked_bytes,
+            threads=self.governor.threads,
+        )
+
+    # --------------------------------------------------------------------------------------- saved states
+
+    def _save(self, request: protocol.Save) -> Iterator[protocol.Event]:
+        opening = self._prompter.opening([*request.messages, ChatMessage("user", "")])
+        held = self.scheduler.cache.export(opening)
+        if held is None:
+            yield protocol.StatePart(request.id, b"", last=True)
+            return
+        replies = self._prompter.drawn(request.messages)
+        head = msgspec.msgpack.encode(_State(self._fingerprint, held.tokens, held.on_grid, replies))
+        yield protocol.StatePart(request.id, len(head).to_bytes(_LENGTH_BYTES, "little") + head, last=False)
+        with memoryview(held.data) as view:
+            for start in range(0, len(view), STATE_PART):
+                part = bytes(view[start : start + STATE_PART])
+                yield protocol.StatePart(request.id, part, last=start + STATE_PART >= len(view))
+
+    def _restore(self, request: protocol.Restore) -> Iterator[protocol.Event]:
+        self._incoming += request.data
+        if request.last:
+            data, self._incoming = self._incoming, bytearray()
+            yield protocol.Restored(request.id, self._adopt(data))
+
+    def _adopt(self, data: bytearray) -> int:
+        """Take in a state; the number of its tokens, 0 if it is not one of this model."""
+        end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
+        try:
+            state = _states.decode(data[_LENGTH_BYTES:end])
+        except msgspec.DecodeError:
+            return 0
+        if state.fingerprint != self._fingerprint or len(state.tokens) >= self._context.size:
+            return 0
+        del data[:end]
+        for reply, tokens in state.replies.items():
+            self._prompter.remember(reply, tokens)
+        adopted = self.scheduler.cache.adopt(Parked(state.tokens, state.on_grid, data))
+        return len(state.tokens) if adopted else 0

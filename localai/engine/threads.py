@@ -1,0 +1,443 @@
+"""How many threads compute while other programs want the cores too: a policy that knows nothing of llama.cpp.
+
+llama.cpp's threads wait for each other by spinning, hundreds of times a token. One that has to share its core
+makes all others wait, and two that have landed on one core wait through whole slices of the scheduler: a busy
+loop on one of two cores can cost 99 % of the speed, where one thread alone would lose nothing.
+
+What shows competition is the processor time that the threads should have had during a computation and had not.
+Divided by the time that the computation took it is called the loss: the cores that were missing, on average.
+It depends neither on the model nor on the length of the context. What decides is speed alone: the time for a
+unit of work as measured with one count of threads and with another.
+
+- Loss beyond the normal adds up (a one-sided CUSUM test: Page, Biometrika 41, 1954). When enough has gathered,
+  the governor descends: it tries fewer threads, count by count, and keeps the fastest.
+- Below the most threads it climbs from time to time: it tries more, and keeps them if they are faster. The more
+  an attempt has cost and the more have failed, the later comes the next. One comes at once when loss ends.
+- The pieces of a prompt cost other than the tokens of a reply; the speeds of the two are not compared.
+
+All times are in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Literal
+
+MEMORY_S, MEMORY_KEPT = 0.2, 0.75
+"""How far back a measured speed reaches; so much of it stays at least with each computation."""
+NORMAL_LOSS = 0.2
+"""Cores that may be missing without anything being done."""
+NO_LOSS = 0.05
+"""Cores that are missing at most when nothing competes."""
+TICK_S = 0.004
+"""Linux books the time of threads on other cores so late, with 250 ticks a second."""
+ALARM_S = 0.012
+"""Processor time that must be missing before fewer threads are tried; a tick for each thread comes on top."""
+HICCUP = 0.45
+"""The most that one short computation adds to that, as a part of it."""
+LONG_S = 0.1
+"""A computation that took so long is evidence enough."""
+TRIAL_S, TRIAL_UNITS = 0.02, 3
+"""Another count of threads is tried for so long and so many computations."""
+FASTER = 0.96
+"""It is taken if it needs at most so much of the time."""
+CLIMB_S, CLIMB_MOST_S = 0.06, 12.0
+"""How soon more threads are tried; the wait doubles with each failure."""
+CLIMB_SHARE = 25.0
+"""More threads are tried no sooner than after so many times what the last attempt cost."""
+STEADY_S = 1.5
+"""Trouble after so long a peace is taken as lasting; if it comes and goes, the average decides."""
+QUIET_S, QUIET_MOST_S = 1.0, 30.0
+"""Where fewer threads are no faster, only a worse loss counts for so long; doubled each time."""
+IDLE_S = 1.0
+"""In a pause of so long, other programs may have come or gone."""
+READING = 16.0
+"""Work from which a computation is a piece of a prompt."""
+SUSPENDED_S, SUSPENDED_SHARE = 0.1, 0.05
+"""A process that had less than this share of one core for so long was stopped, or waited for the disk."""
+LATE_LOSS = 0.4
+"""Cores that must be missing for a token to be given up, or for more threads to be no success."""
+LATE_S, LATE_READING_S = 0.05, 0.15
+"""The least time before a token or a piece of a prompt is given up."""
+LATE_FACTOR = 3.0
+"""A token must also take so many times what it took before."""
+LATE_CLIMB_S, LATE_CLIMB_SHARE = 0.025, 0.25
+"""With more threads than usual: the least time, and the least part of the time that it usually takes."""
+
+
+class _Speed:
+    """What computations with one count of threads took; the latest count most."""
+
+    __slots__ = ("lost", "units", "wall", "work")
+
+    def __init__(self) -> None:
+        self.wall = self.work = self.lost = 0.0
+        self.units = 0
+
+    def add(self, wall: float, work: float, lost: float) -> None:
+        keep = max(MEMORY_S / (MEMORY_S + wall), MEMORY_KEPT)
+        self.wall = self.wall * keep + wall
+        self.work = self.work * keep + work
+        self.lost = self.lost * keep + lost
+        self.units += 1
+
+    @property
+    def pace(self) -> float:
+        """Seconds for a unit of work."""
+        return self.wall / self.work
+
+    @property
+    def loss(self) -> float:
+        """Cores that were missing."""
+        return self.lost / self.wall
+
+
+class _Alarm:
+    """Rings when more processor time is missing than is normal."""
+
+    def __init__(self, threads: int) -> None:
+        self.tolerated = self._normal = NORMAL_LOSS
+        self._limit = ALARM_S + TICK_S * threads
+        self._quiet, self._quiet_until = QUIET_S, math.inf
+        self._excess = 0.0
+        self.since = _Speed()
+        """The computations since the trouble began."""
+
+    def add(self, wall: float, work: float, lost: float) -> bool:
+        """Whether it rings after a computation."""
+        excess = lost - self.tolerated * wall
+        if wall < LONG_S and excess > (most := HICCUP * self._limit):
+            excess = most
+        self._excess += excess
+        if self._excess <= 0:
+            if self.since.units:
+                self.reset()
+            self._excess = 0.0
+            return False
+        self.since.add(wall, work, lost)
+        return self._excess > self._limit
+
+    def reset(self) -> None:
+        """Forget what has gathered."""
+        self._excess = 0.0
+        self.since = _Speed()
+
+    def change(self, normal: float) -> None:
+        """From now on this loss is normal."""
+        self.tolerated, self._normal, self._quiet_until = normal, normal, math.inf
+        self.reset()
+
+    def tolerate(self, loss: float, now: float) -> None:
+        """Nothing can be done about that much: be quiet about it for a while."""
+        self.tolerated = max(self._normal, loss * 1.25 + 0.05)
+        self._quiet_until = now + self._quiet
+        self._quiet = min(2 * self._quiet, QUIET_MOST_S)
+
+    def look(self, now: float) -> None:
+        """End a quiet that is over."""
+        if now > self._quiet_until:
+            self.tolerated, self._quiet_until = self._normal, math.inf
+
+    def refresh(self) -> None:
+        """Something could be done after all."""
+        self.tolerated, self._quiet_until, self._quiet = self._normal, math.inf, QUIET_S
+
+
+class ThreadGovernor:
+    """Chooses the threads for the computations between `begin` and `end`, and calls `set_threads` with their number.
+
+    `most` is what suits a calm machine. One thread computes and calls everything but `overdue`, which is for a
+    second one. `cpu` is the processor time of the whole process. While `fixed`, there are always `most` threads.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        set_threads: Callable[[int], None],
+        *,
+        fixed: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
+        cpu: Callable[[], float] = time.process_time,
+    ) -> None:
+        self.most = self.threads = self._home = most
+        """`threads` compute at present; `_home` when nothing is tried."""
+        self._set_threads, self._clock, self._cpu = set_threads, clock, cpu
+        self._fixed = fixed
+        self._running = self._late = False
+        self._asked_at = (0.0, 0.0)
+        """When `overdue` was asked last, and the processor time then."""
+        self._work = self._asked = 1.0
+        self._began = self._cpu_began = self._wall = 0.0
+        self._ended = self._now = clock()
+        self._reading = False
+        self._speed = _Speed()
+        self._before: dict[bool, float] = {}
+        """The last pace of pieces of prompts (True) and of tokens (False)."""
+        self._costs: dict[int, float] = {}
+        """What works above 1 cost in plain tokens, as measured."""
+        self._proven = False
+        """Whether anything was computed without loss yet; before, weights may be on their way from the disk."""
+        self._alarm = _Alarm(most)
+        self._troubled_at = self._climbed_at = self._now - STEADY_S
+        self._trying: Literal["", "more", "fewer"] = ""
+        self._best, self._best_speed, self._worse = most, _Speed(), 0
+        self._floors: dict[int, float] = {}
+        """The pace of counts that were tried in vain, with nothing missing: they cannot be faster than that."""
+        self._climb_at, self._climb_wait = 0.0, CLIMB_S
+        self._climb_far = False
+        self._starved = False
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the number of threads is `most`, come what may. To be set between computations."""
+        return self._fixed
+
+    @fixed.setter
+    def fixed(self, fixed: bool) -> None:
+        if fixed is not self._fixed:
+            self._fixed, self._running = fixed, False
+            self._settle(self._home, _Speed())
+            if fixed:
+                self._use(self.most)
+
+    # -------------------------------------------------------------------------------------- a computation
+
+    def begin(self, work: float = 1.0) -> None:
+        """A computation begins. `work`: what it costs, compared with one token; the number of tokens will do."""
+        if self._fixed:
+            return
+        self._late = False
+        self._began = now = self._clock()
+        pause, self._ended = now - self._ended, now
+        if (work >= READING) is not self._reading or pause > IDLE_S:
+            self._now = now
+            self._change(work >= READING, now, pause)
+        self._asked = work
+        self._work = work if work == 1.0 or self._reading else self._costs.get(round(work), work)
+        if pause * self.threads > 0.05 * self._wall:  # else what was used since the last is none to speak of
+            self._cpu_began = self._cpu()
+        self._running = True
+
+    def end(self) -> None:
+        """The computation has succeeded."""
+        if self._fixed or not self._running:
+            return
+        self._running = False
+        self._ended = self._now = now = self._clock()
+        cpu = self._cpu()
+        used, self._cpu_began = cpu - self._cpu_began, cpu
+        self._wall = wall = now - self._began
+        if wall > SUSPENDED_S and used < SUSPENDED_SHARE * wall:
+            self._alarm.reset()
+            return
+        lost = self.threads * wall - used
+        if self._asked != 1.0 and not self._learned(wall, lost):
+            return
+        self._speed.add(wall, self._work, lost)
+        if lost < NORMAL_LOSS * wall:
+            self._proven = True
+        if self._trying:
+            self._judge()
+        elif self._alarm.add(wall, self._work, lost) and self.threads > 1:
+            self._descend()
+        elif self.threads < self.most:
+            self._look_up()
+        else:
+            self._alarm.look(now)
+
+    def rescued(self) -> None:
+        """The computation was aborted. If because it was overdue, there are fewer threads from now on."""
+        if self._fixed or not self._running:
+            return
+        self._running = False
+        self._now = self._clock()
+        spent = self._now - self._began
+        if not self._late:
+            return
+        if self._trying == "more":
+            self._climb_failed(spent)
+        elif self._trying == "fewer":
+            self._worse += 1
+            self._descend_further()
+        else:
+            self._descend(gave_up=True)
+
+    def overdue(self) -> bool:
+        """Whether the running computation takes so long that it should be aborted and done with fewer threads.
+
+        For a second thread, to be asked about every 25 ms.
+        """
+        if self._fixed or not self._running or self.threads == 1:
+            return False
+        began = self._began
+        last, last_cpu = max(self._asked_at, (began, self._cpu_began))
+        self._asked_at = now, cpu = self._clock(), self._cpu()
+        if now - last > SUSPENDED_S and cpu - last_cpu < SUSPENDED_SHARE * (now - last):
+            self._began = began + now - last  # nothing ran in between: the process was stopped
+            return False
+        elapsed, used = now - began, cpu - self._cpu_began
+        if elapsed < self._patience():
+            return False
+        missing = self.threads * elapsed - used - TICK_S * (self.threads - 1)
+        self._late = self._running and self._began == began and missing > self._hopeless() * elapsed
+        return self._late
+
+    def _hopeless(self) -> float:
+        """The loss with which the running computation is better given up.
+
+        With fewer threads a piece of a prompt takes longer in proportion, a token does not.
+        """
+        return 0.3 + 0.8 / self.threads if self._reading else LATE_LOSS
+
+    def _patience(self) -> float:
+        """Before this time the running computation is not overdue."""
+        if self._trying == "more":
+            usual = 0.0 if self._best_speed is None else self._best_speed.pace * self._work
+            return max(LATE_CLIMB_S, LATE_CLIMB_SHARE * usual)
+        if not self._proven:
+            return math.inf
+        if self._reading:
+            return LATE_READING_S
+        pace = self._speed.pace if self._speed.units else self._before.get(False, math.inf)
+        return max(LATE_S, LATE_FACTOR * pace * self._work)
+
+    def _learned(self, wall: float, lost: float) -> bool:
+        """Whether the cost of work above 1 is known; if nothing disturbs, learn it from this computation."""
+        if self._reading:
+            return True
+        key, speed = round(self._asked), self._speed
+        known = key in self._costs
+        if not self._trying and speed.units >= TRIAL_UNITS and lost < NORMAL_LOSS * wall:
+            cost = min(max(wall / speed.pace, 1.0), 2 * self._asked)
+            self._costs[key] = self._costs[key] * 0.8 + cost * 0.2 if known else cost
+        return known
+
+    def _change(self, reading: bool, now: float, pause: float) -> None:
+        """The kind of work changes, or a pause was long: what was measured does not hold for what comes."""
+        if self._speed.units:
+            self._before[self._reading] = self._speed.pace
+        if self._trying:  # not finished: time will tell
+            unseen = self._trying == "more" and not self._speed.units
+            self._settle(self._home if unseen else self.threads, _Speed())
+            self._climb_at = now + CLIMB_S
+        self._reading, self._speed = reading, _Speed()
+        self._floors.clear()
+        self._alarm.change(self._hopeless() if reading else NORMAL_LOSS)
+        if pause > IDLE_S and self._home < self.most:
+            self._climb(self.most, None)
+
+    # ------------------------------------------------------------------------------- other counts of threads
+
+    def _use(self, count: int) -> None:
+        if count != self.threads:
+            self.threads = count
+            self._set_threads(count)
+
+    def _settle(self, count: int, speed: _Speed) -> None:
+        """Stop trying; use `count`, of which `speed` is known."""
+        self._trying, self._home, self._speed = "", count, speed
+        self._alarm.reset()
+        self._starved = False
+        self._use(count)
+
+    def _try(self, count: int) -> None:
+        self._speed = _Speed()
+        self._use(count)
+
+    def _judge(self) -> None:
+        """Compare what is tried with the best, as soon as it is clear enough."""
+        speed, best = self._speed, self._best_speed
+        long_enough = speed.wall >= TRIAL_S and (self._reading or speed.units >= TRIAL_UNITS)
+        if best is None:
+            behind = speed.lost if self._trying == "more" else 0.0
+        else:
+            behind = speed.wall - speed.work * best.pace
+        if not (long_enough or speed.wall > LONG_S or behind > TRIAL_S):
+            return
+        if best is None:
+            better = self._trying == "fewer" or speed.loss < self._hopeless()
+        else:
+            better = speed.pace < FASTER * best.pace
+        if self._trying == "fewer":
+            self._compared(better)
+        elif better:
+            self._climbed()
+        else:
+            self._climb_failed(max(behind, 0.0))
+
+    def _descend(self, *, gave_up: bool = False) -> None:
+        """Begin to try fewer threads."""
+        lasting = self._now - self._troubled_at > STEADY_S
+        self._troubled_at = self._now
+        speed = self._alarm.since if lasting and self._alarm.since.units else self._speed
+        if not gave_up and FASTER * speed.pace < self._floors.get(_fewer(self._home, self.most), 0.0):
+            self._alarm.reset()
+            return
+        self._trying, self._best, self._best_speed = "fewer", self._home, None if gave_up else speed
+        self._worse = 0
+        self._try(_fewer(self._home, self.most))
+
+    def _compared(self, better: bool) -> None:
+        """One count of the descent is measured."""
+        if better:
+            self._best, self._best_speed, self._worse = self.threads, self._speed, 0
+        else:
+            self._worse += 1
+        if self._speed.loss < NORMAL_LOSS:  # they have what they need: fewer cannot be faster
+            if not better:
+                self._floors[self.threads] = self._speed.pace
+            self._descended()
+        else:
+            self._descend_further()
+
+    def _descend_further(self) -> None:
+        if self.threads > 1 and (self._worse < 2 or self._best_speed is None):
+            self._try(_fewer(self.threads, self.most))
+        else:
+            self._descended()
+
+    def _descended(self) -> None:
+        speed = self._best_speed or _Speed()
+        if self._best == self._home:
+            self._alarm.tolerate(speed.loss, self._now)
+        elif self._now - self._climbed_at > STEADY_S:
+            self._climb_wait = CLIMB_S
+        self._climb_at = self._now + self._climb_wait
+        self._settle(self._best, speed)
+
+    def _look_up(self) -> None:
+        """Try more threads, if it is time."""
+        speed = self._speed
+        ended = False
+        if speed.loss > NORMAL_LOSS:
+            self._starved = True
+        elif self._starved and speed.loss < NO_LOSS:
+            self._starved, ended = False, True
+        known = speed.wall >= TRIAL_S and (self._reading or speed.units >= TRIAL_UNITS)
+        if known and (ended or self._now > self._climb_at):
+            self._climb_far = ended or not self._climb_far
+            self._climb(self.most if self._climb_far else (self._home + self.most + 1) // 2, speed)
+
+    def _climb(self, count: int, speed: _Speed | None) -> None:
+        self._trying, self._best_speed = "more", speed
+        self._try(count)
+
+    def _climbed(self) -> None:
+        if self._now - self._troubled_at > STEADY_S:
+            self._alarm.refresh()
+        self._troubled_at = self._climbed_at = self._now
+        self._climb_at = self._now + CLIMB_S
+        self._climb_far = False
+        self._settle(self.threads, self._speed)
+
+    def _climb_failed(self, cost: float) -> None:
+        self._climb_wait = min(2 * self._climb_wait, CLIMB_MOST_S)
+        self._climb_at = self._now + max(self._climb_wait, CLIMB_SHARE * cost)
+        self._settle(self._home, self._best_speed or _Speed())
+
+
+def _fewer(threads: int, most: int) -> int:
+    """The next lower count: one less than the most, then about halves."""
+    return most - 1 if threads == most else (threads + 1) // 2

@@ -1,0 +1,122 @@
+"""Options become settings in one place, and what cannot be is refused in one line."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from pathlib import Path
+
+import pytest
+
+from localai.cli import options
+from localai.engine.settings import Limits, LoadOptions, LogitBias, Sampling
+from localai.errors import ModelNotFound, UsageError
+from models.store import Store
+
+
+def test_nothing_given_leaves_everything_to_the_engine() -> None:
+    assert options.Loading().options(speculate=True) == LoadOptions()
+    assert options.Drawing().sampling() == Sampling()
+    assert options.Ending().limits() == Limits()
+
+
+def test_everything_given_arrives() -> None:
+    loading = options.Loading(
+        context=4096,
+        threads=2,
+        gpu_layers=3,
+        kv_type="q8_0",
+        flash_attention="on",
+        mmap=False,
+        mlock=True,
+        batch=64,
+    )
+    assert loading.options(draft="/small.gguf") == LoadOptions(
+        context=4096,
+        threads=2,
+        gpu_layers=3,
+        kv_type="q8_0",
+        flash_attention="on",
+        mmap=False,
+        mlock=True,
+        batch=64,
+        speculate=False,
+        draft="/small.gguf",
+    )
+    drawing = options.Drawing(1, 0.5, 0.9, 40, 0.05, 1.1, 0.2, 0.3, 64, ["yes=1.5", "7=-inf"])
+    assert drawing.sampling() == Sampling(
+        temperature=0.5,
+        top_p=0.9,
+        top_k=40,
+        min_p=0.05,
+        seed=1,
+        repeat_penalty=1.1,
+        frequency_penalty=0.2,
+        presence_penalty=0.3,
+        penalty_last_n=64,
+        logit_bias=(LogitBias("yes", 1.5), LogitBias(7, -math.inf)),
+    )
+    assert options.Ending(10, 5, ["\n", "END"]).limits() == Limits(10, 5, ("\n", "END"))
+
+
+@pytest.mark.parametrize(
+    ("text", "token", "bias"),
+    [
+        ("perhaps=-5", "perhaps", -5.0),
+        (" perhaps=0.5", " perhaps", 0.5),
+        ("a=b=2", "a=b", 2.0),
+        ("151646=-inf", 151646, -math.inf),
+        ('"42"=1', "42", 1.0),
+        ('"=1', '"', 1.0),
+        ('""=1', '""', 1.0),
+        ("²=1", "²", 1.0),
+        ("1" * 30 + "=1", "1" * 30, 1.0),
+    ],
+)
+def test_biases(text: str, token: int | str, bias: float) -> None:
+    assert options.parse_bias(text) == LogitBias(token, bias)
+
+
+@pytest.mark.parametrize("text", ["", "perhaps", "perhaps=", "=5", "perhaps=much", "x=nan", "x=inf"])
+def test_biases_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="is not TOKEN=BIAS"):
+        options.parse_bias(text)
+
+
+def test_what_does_not_go_together_is_refused(nano: Path) -> None:
+    with pytest.raises(UsageError, match="needs flash attention"):
+        options.Loading(kv_type="q4_0", flash_attention="off").options()
+    options.Loading(kv_type="f16", flash_attention="off").options()
+    with pytest.raises(UsageError, match="--no-speculate"):
+        options.Speculation(str(nano), speculate=False).draft(Store())
+    with pytest.raises(UsageError, match="--stop"):
+        options.Ending(stop=["x", ""]).limits()
+
+
+def test_the_draft_model_is_found_as_any_model(nano: Path) -> None:
+    assert options.Speculation().draft(Store()) is None
+    assert options.Speculation(str(nano)).draft(Store()) == str(nano)
+    with pytest.raises(ModelNotFound):
+        options.Speculation("nowhere:1b").draft(Store())
+
+
+def test_groups_are_spread_into_options() -> None:
+    seen: list[object] = []
+
+    @options.spread
+    def command(
+        word: str = "x", json: options.Json = False, *, ending: options.Ending, loading: options.Loading
+    ) -> None:
+        seen.extend((word, json, ending, loading))
+
+    parameters = inspect.signature(command, eval_str=True).parameters
+    assert list(parameters) == [
+        *("word", "json", "max_tokens", "think_budget", "stop"),
+        *("context", "threads", "gpu_layers", "kv_type", "flash_attention", "mmap", "mlock", "batch"),
+    ]
+    given = {name: parameter.default for name, parameter in parameters.items()} | {
+        "threads": 3,
+        "stop": ["a"],
+    }
+    command(**given)
+    assert seen == ["x", False, options.Ending(stop=["a"]), options.Loading(threads=3)]
