@@ -17,9 +17,11 @@ def worker_command(module: str) -> list[str]:
 def worker_environment() -> dict[str, str]:
     """The environment of a worker.
 
-    Without GGML_NO_BACKTRACE, ggml starts a debugger found on PATH when it aborts.
+    Without GGML_NO_BACKTRACE, ggml starts a debugger found on PATH when it aborts. NumPy is not used for
+    algebra: threads for it would only take memory.
     """
-    return {**os.environ, "GGML_NO_BACKTRACE": "1", "PYTHONUNBUFFERED": "1"}
+    ours = {"GGML_NO_BACKTRACE": "1", "PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return {**os.environ, **ours}
 
 
 def claim_stdio() -> tuple[BinaryIO, BinaryIO]:

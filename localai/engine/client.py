@@ -94,7 +94,8 @@ class Engine:
             self._require_open(closes)
             if self._last_load is not None:
                 await self._stop()
-            return await self._load(request, on_progress)
+            _, model = await self._load(request, on_progress)
+            return model
 
     async def close(self) -> None:
         """End the worker, also in the middle of requests. The engine can be used again afterwards."""
@@ -144,7 +145,6 @@ class Engine:
             async with self._using(closes) as worker:
                 waits = self._slots.locked()
                 async with self._slots:
-                    self._require_open(closes)
                     if waits and not worker.alive:
                         continue  # it died of an earlier reply
                     async with aclosing(self._stream(worker, request)) as events:
@@ -274,11 +274,10 @@ class Engine:
     async def _ready(self) -> WorkerPipe:
         if self._last_load is None:
             raise EngineError("no model is loaded")
-        if self.model is None:
-            await self._load(self._last_load, None)
-        if self._worker is None:
-            raise EngineError("the engine was closed")
-        return self._worker
+        worker = self._worker
+        if worker is None or self.model is None:
+            worker, _ = await self._load(self._last_load, None)
+        return worker
 
     async def _ensure_worker(self) -> WorkerPipe:
         if self._worker is None or not self._worker.alive:
@@ -293,7 +292,7 @@ class Engine:
 
     async def _load(
         self, request: protocol.Load, on_progress: Callable[[float], None] | None
-    ) -> protocol.Loaded:
+    ) -> tuple[WorkerPipe, protocol.Loaded]:
         worker = await self._ensure_worker()
         self._last_load, self._model = request, None
         try:
@@ -306,7 +305,7 @@ class Engine:
             if self._model is None:
                 await self._stop()  # half a model may be in memory
         self._slots = asyncio.Semaphore(max(1, self._model.parallel))
-        return self._model
+        return worker, self._model
 
     async def _stop(self) -> None:
         if (worker := self._worker) is not None:

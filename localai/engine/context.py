@@ -135,7 +135,7 @@ class Context(Handle):
             raise EngineError(f"llama.cpp failed to evaluate a batch (code {code}){because()}")
 
     def logits(self, index: int) -> int:
-        """The address of the logits kept for position `index` of the last batch: one float32 for each token."""
+        """The address of the logits kept for position `index` of the last batch: a float32 for each token."""
         pointer = self._api.llama_get_logits_ith(self.handle, index)
         address = ctypes.cast(pointer, ctypes.c_void_p).value
         if address is None:

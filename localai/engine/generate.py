@@ -19,7 +19,7 @@ from localai.engine.prompts import Prompter
 from localai.engine.reply import Reply
 from localai.engine.sampler import Sampler
 from localai.engine.settings import Limits, Sampling
-from localai.engine.speculation import Drafter, Speculation
+from localai.engine.speculation import Drafter, DraftPolicy, Speculation
 
 
 class Voice:
@@ -68,6 +68,7 @@ class Generation:
         self._sequence: CachedSequence | None = None
         self._started = time.perf_counter()
         self._drafter: Drafter | None = None
+        self._policy: DraftPolicy | None = None
         self._speculation: Speculation | None = None
         self._index = 0
         self._alone = True
@@ -80,9 +81,9 @@ class Generation:
         if limits.think_budget == 0:
             self.answer_now()
 
-    def speculate(self, drafter: Drafter, speculation: Speculation) -> None:
-        """Let `drafter` guess what comes next, as far as `speculation` finds that it pays."""
-        self._drafter, self._speculation = drafter, speculation
+    def speculate(self, drafter: Drafter, policy: DraftPolicy) -> None:
+        """Let `drafter` guess what comes next, as far as `policy` finds that it pays."""
+        self._drafter, self._policy = drafter, policy
 
     # ---------------------------------------------------------------------------------------- the course
 
@@ -113,6 +114,8 @@ class Generation:
         self._sequence = sequence
         self._started = time.perf_counter()
         self._reply.cached_tokens = len(sequence)
+        if self._drafter is not None and self._policy is not None:
+            self._speculation = Speculation(self._drafter, self._policy)
 
     def plan(self, most: int, *, alone: bool) -> int:
         """Put what comes next into the batch, at most `most` tokens; how many. `alone`: no other decodes."""
@@ -158,7 +161,7 @@ class Generation:
         started = time.perf_counter()
         tokens: list[int] = []
         index = self._index + len(self._planned) - len(self._drafts) - 1
-        while not self.ended:
+        while not self.ended and not self._forced:
             token = self._sampler.sample(self._context, index + len(tokens))
             tokens.append(token)
             yield from self._take(token)

@@ -173,14 +173,14 @@ class WorkerPipe(asyncio.SubprocessProtocol):
         return Inbox(self, request_id)
 
     def post(self, request: protocol.Request) -> None:
-        """Send `request` without waiting; nothing happens if the worker is gone."""
+        """Send `request` without waiting; nothing happens if the worker is gone: inboxes tell about that."""
+        if not self.alive:
+            return
         try:
-            data = protocol.encode(request)
+            self._stdin.write(protocol.encode(request))
         except frames.FrameTooLong as error:
             limit = frames.MAX_FRAME // (1024 * 1024)
             raise EngineError(f"the message is longer than {limit} MB", "Shorten it") from error
-        if self.alive and not self._stdin.is_closing():
-            self._stdin.write(data)
 
     @property
     def congested(self) -> bool:
@@ -188,15 +188,13 @@ class WorkerPipe(asyncio.SubprocessProtocol):
         return not self._writable.is_set()
 
     async def send(self, request: protocol.Request) -> None:
-        """Send `request`, and wait while the worker is slow to take it, as long as an inbox is open."""
+        """As `post`, and wait while the worker is slow to take it; not for ever, if an inbox is open."""
         self.post(request)
         self._senders += 1
         try:
             await self._writable.wait()
         finally:
             self._senders -= 1
-        if not self.alive:
-            raise await self.failure()
 
     def register(self, inbox: Inbox) -> None:
         """For `Inbox`."""
@@ -264,8 +262,8 @@ class WorkerPipe(asyncio.SubprocessProtocol):
         self._stdin.set_write_buffer_limits(BUFFER_BYTES)
         for number in (_STDIN, _STDOUT):
             pipe = self._process.get_pipe_transport(number)
-            assert pipe is not None
-            processes.enlarge_pipe(pipe.get_extra_info("pipe").fileno(), BUFFER_BYTES)
+            if pipe is not None and not pipe.is_closing():  # it is, if the worker ended at once
+                processes.enlarge_pipe(pipe.get_extra_info("pipe").fileno(), BUFFER_BYTES)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Bytes of standard output or standard error."""
@@ -288,7 +286,6 @@ class WorkerPipe(asyncio.SubprocessProtocol):
     def process_exited(self) -> None:
         """The process has ended; what it sent before may still be on its way."""
         self._exited.set()
-        self._writable.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The process has ended and all its pipes are empty."""
@@ -297,8 +294,7 @@ class WorkerPipe(asyncio.SubprocessProtocol):
 
     def pause_writing(self) -> None:
         """More than `BUFFER_BYTES` wait to be sent."""
-        if self.alive:
-            self._writable.clear()
+        self._writable.clear()
 
     def resume_writing(self) -> None:
         """The worker took some of it."""

@@ -91,6 +91,7 @@ class Reply:
         yield from self._collect([*self._splitter.text(rest), *self._splitter.finish()])
         if self._stops is not None and not self.stop:
             self._say(self._stops.finish())
+            self._stop_at(self._stops.found)
         yield from self._flush()
         yield protocol.Done(
             self.id,
@@ -142,8 +143,11 @@ class Reply:
             elif not self.stop:
                 safe, found = self._stops.feed(text)
                 self._say(safe)
-                if found is not None:
-                    self.stop, self.reason = found, "stop"
+                self._stop_at(found)
+
+    def _stop_at(self, found: str | None) -> None:
+        if found is not None:
+            self.stop, self.reason = found, "stop"
 
     def _say(self, text: str) -> None:
         if text:

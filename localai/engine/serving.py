@@ -26,7 +26,7 @@ from localai.engine.prompts import Prompter
 from localai.engine.reply import Reply
 from localai.engine.scheduler import PromptPieces, Scheduler
 from localai.engine.settings import LoadOptions
-from localai.engine.speculation import Drafter, DraftPolicy, NgramDrafter, Speculation
+from localai.engine.speculation import Drafter, DraftPolicy, NgramDrafter
 from localai.engine.threads import ThreadGovernor
 from localai.errors import EngineError
 
@@ -214,7 +214,7 @@ class Served:
                 if self._drafter is None
                 else self._drafter.begin(generation.tokens)
             )
-            generation.speculate(drafter, Speculation(drafter, self._policy))
+            generation.speculate(drafter, self._policy)
         self.governor.fixed = self._pinned or generation.reproducible
         self.scheduler.submit(generation)
 

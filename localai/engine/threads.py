@@ -4,16 +4,16 @@ llama.cpp's threads wait for each other by spinning, hundreds of times a token. 
 makes all others wait, and two that have landed on one core wait through whole slices of the scheduler: a busy
 loop on one of two cores can cost 99 % of the speed, where one thread alone would lose nothing.
 
-What shows competition is the processor time that the threads should have had during a computation and had not.
-Divided by the time that the computation took it is called the loss: the cores that were missing, on average.
-It depends neither on the model nor on the length of the context. What decides is speed alone: the time for a
-unit of work as measured with one count of threads and with another.
+What shows competition is processor time that the threads should have had during a computation and had not.
+Divided by the time of the computation it is called the loss: the cores that were missing, on average. It
+depends neither on the model nor on the length of the context. What decides is speed alone: the time for a unit
+of work as measured with one count of threads and with another.
 
-- Loss beyond the normal adds up (a one-sided CUSUM test: Page, Biometrika 41, 1954). When enough has gathered,
+- Loss beyond the normal adds up (a one-sided CUSUM test: Page, Biometrika 41, 1954). When enough has gathered
   the governor descends: it tries fewer threads, count by count, and keeps the fastest.
-- Below the most threads it climbs from time to time: it tries more, and keeps them if they are faster. The more
-  an attempt has cost and the more have failed, the later comes the next. One comes at once when loss ends.
-- The pieces of a prompt cost other than the tokens of a reply; the speeds of the two are not compared.
+- Below the most threads it climbs from time to time: it tries more, and keeps them if they are faster. The
+  more an attempt has cost and the more have failed, the later comes the next. One comes when the loss ends.
+- Pieces of a prompt cost other than the tokens of a reply; the speeds of the two are not compared.
 
 All times are in seconds.
 """
@@ -27,10 +27,8 @@ from typing import Literal
 
 MEMORY_S, MEMORY_KEPT = 0.2, 0.75
 """How far back a measured speed reaches; so much of it stays at least with each computation."""
-NORMAL_LOSS = 0.2
-"""Cores that may be missing without anything being done."""
-NO_LOSS = 0.05
-"""Cores that are missing at most when nothing competes."""
+NORMAL_LOSS, NO_LOSS = 0.2, 0.05
+"""Cores that may be missing without anything being done, and where certainly nothing competes."""
 TICK_S = 0.004
 """Linux books the time of threads on other cores so late, with 250 ticks a second."""
 ALARM_S = 0.012
@@ -45,8 +43,10 @@ FASTER = 0.96
 """It is taken if it needs at most so much of the time."""
 CLIMB_S, CLIMB_MOST_S = 0.06, 12.0
 """How soon more threads are tried; the wait doubles with each failure."""
-CLIMB_SHARE = 25.0
+CLIMB_COST = 25.0
 """More threads are tried no sooner than after so many times what the last attempt cost."""
+STARVED_S = 3.0
+"""They are tried so much later while even the present ones lack cores."""
 STEADY_S = 1.5
 """Trouble after so long a peace is taken as lasting; if it comes and goes, the average decides."""
 QUIET_S, QUIET_MOST_S = 1.0, 30.0
@@ -77,7 +77,9 @@ class _Speed:
         self.units = 0
 
     def add(self, wall: float, work: float, lost: float) -> None:
-        keep = max(MEMORY_S / (MEMORY_S + wall), MEMORY_KEPT)
+        keep = MEMORY_S / (MEMORY_S + wall)
+        if keep < MEMORY_KEPT:
+            keep = MEMORY_KEPT
         self.wall = self.wall * keep + wall
         self.work = self.work * keep + work
         self.lost = self.lost * keep + lost
@@ -99,57 +101,51 @@ class _Alarm:
 
     def __init__(self, threads: int) -> None:
         self.tolerated = self._normal = NORMAL_LOSS
-        self._limit = ALARM_S + TICK_S * threads
-        self._quiet, self._quiet_until = QUIET_S, math.inf
-        self._excess = 0.0
+        self.quiet_until = math.inf
+        """When what is tolerated is to become normal again."""
+        self.excess = 0.0
         self.since = _Speed()
         """The computations since the trouble began."""
+        self._quiet = QUIET_S
+        self._limit = ALARM_S + TICK_S * threads
 
     def add(self, wall: float, work: float, lost: float) -> bool:
-        """Whether it rings after a computation."""
+        """Whether it rings after a computation. Need not be told of one without loss while `excess` is 0."""
         excess = lost - self.tolerated * wall
-        if wall < LONG_S and excess > (most := HICCUP * self._limit):
-            excess = most
-        self._excess += excess
-        if self._excess <= 0:
-            if self.since.units:
-                self.reset()
-            self._excess = 0.0
+        if wall < LONG_S:
+            excess = min(excess, HICCUP * self._limit)
+        self.excess += excess
+        if self.excess <= 0:
+            self.reset()
             return False
         self.since.add(wall, work, lost)
-        return self._excess > self._limit
+        return self.excess > self._limit
 
     def reset(self) -> None:
         """Forget what has gathered."""
-        self._excess = 0.0
-        self.since = _Speed()
-
-    def change(self, normal: float) -> None:
-        """From now on this loss is normal."""
-        self.tolerated, self._normal, self._quiet_until = normal, normal, math.inf
-        self.reset()
+        self.excess, self.since = 0.0, _Speed()
 
     def tolerate(self, loss: float, now: float) -> None:
         """Nothing can be done about that much: be quiet about it for a while."""
         self.tolerated = max(self._normal, loss * 1.25 + 0.05)
-        self._quiet_until = now + self._quiet
+        self.quiet_until = now + self._quiet
         self._quiet = min(2 * self._quiet, QUIET_MOST_S)
 
-    def look(self, now: float) -> None:
-        """End a quiet that is over."""
-        if now > self._quiet_until:
-            self.tolerated, self._quiet_until = self._normal, math.inf
+    def listen(self, normal: float | None = None) -> None:
+        """Be quiet no more; from now on `normal` is the loss that is normal."""
+        self._normal = normal or self._normal
+        self.tolerated, self.quiet_until = self._normal, math.inf
 
     def refresh(self) -> None:
-        """Something could be done after all."""
-        self.tolerated, self._quiet_until, self._quiet = self._normal, math.inf, QUIET_S
+        """Something could be done after all: the next quiet is a short one."""
+        self._quiet = QUIET_S
 
 
 class ThreadGovernor:
-    """Chooses the threads for the computations between `begin` and `end`, and calls `set_threads` with their number.
+    """Chooses the threads for the computations between `begin` and `end`; calls `set_threads` to change them.
 
-    `most` is what suits a calm machine. One thread computes and calls everything but `overdue`, which is for a
-    second one. `cpu` is the processor time of the whole process. While `fixed`, there are always `most` threads.
+    `most` is what suits a calm machine. One thread computes and calls everything but `overdue`, which is for
+    a second one. `cpu` is the processor time of the process. While `fixed`, there are always `most` threads.
     """
 
     def __init__(
@@ -166,11 +162,11 @@ class ThreadGovernor:
         self._set_threads, self._clock, self._cpu = set_threads, clock, cpu
         self._fixed = fixed
         self._running = self._late = False
-        self._asked_at = (0.0, 0.0)
-        """When `overdue` was asked last, and the processor time then."""
-        self._work = self._asked = 1.0
         self._began = self._cpu_began = self._wall = 0.0
+        self._work = self._asked = 1.0
         self._ended = self._now = clock()
+        self._watched = (0.0, 0.0)
+        """When `overdue` was called last, and the processor time then."""
         self._reading = False
         self._speed = _Speed()
         self._before: dict[bool, float] = {}
@@ -178,16 +174,18 @@ class ThreadGovernor:
         self._costs: dict[int, float] = {}
         """What works above 1 cost in plain tokens, as measured."""
         self._proven = False
-        """Whether anything was computed without loss yet; before, weights may be on their way from the disk."""
+        """Whether anything was computed without loss; before, weights may be on their way from the disk."""
         self._alarm = _Alarm(most)
         self._troubled_at = self._climbed_at = self._now - STEADY_S
         self._trying: Literal["", "more", "fewer"] = ""
-        self._best, self._best_speed, self._worse = most, _Speed(), 0
+        self._best, self._worse = most, 0
+        """The fastest count of those tried, and how many in a row were slower."""
+        self._best_speed: _Speed | None = None
+        """None: not known, or so slow that it was given up."""
         self._floors: dict[int, float] = {}
-        """The pace of counts that were tried in vain, with nothing missing: they cannot be faster than that."""
+        """The pace of counts that were slower although nothing was missing: better they cannot be."""
         self._climb_at, self._climb_wait = 0.0, CLIMB_S
-        self._climb_far = False
-        self._starved = False
+        self._climb_far = self._starved = False
 
     @property
     def fixed(self) -> bool:
@@ -205,59 +203,62 @@ class ThreadGovernor:
     # -------------------------------------------------------------------------------------- a computation
 
     def begin(self, work: float = 1.0) -> None:
-        """A computation begins. `work`: what it costs, compared with one token; the number of tokens will do."""
+        """A computation begins. `work`: what it costs beside one token; the number of tokens will do."""
         if self._fixed:
             return
         self._late = False
-        self._began = now = self._clock()
+        self._began = self._now = now = self._clock()
         pause, self._ended = now - self._ended, now
         if (work >= READING) is not self._reading or pause > IDLE_S:
-            self._now = now
-            self._change(work >= READING, now, pause)
-        self._asked = work
-        self._work = work if work == 1.0 or self._reading else self._costs.get(round(work), work)
+            self._change(work >= READING, pause)
+        self._asked = self._work = work
+        if work != 1.0 and not self._reading:
+            self._work = self._costs.get(round(work), work)
         if pause * self.threads > 0.05 * self._wall:  # else what was used since the last is none to speak of
             self._cpu_began = self._cpu()
         self._running = True
 
     def end(self) -> None:
         """The computation has succeeded."""
-        if self._fixed or not self._running:
+        if not self._running:
             return
         self._running = False
         self._ended = self._now = now = self._clock()
         cpu = self._cpu()
         used, self._cpu_began = cpu - self._cpu_began, cpu
-        self._wall = wall = now - self._began
+        self._wall = wall = now - self._began or 1e-9
+        lost = self.threads * wall - used
         if wall > SUSPENDED_S and used < SUSPENDED_SHARE * wall:
             self._alarm.reset()
             return
-        lost = self.threads * wall - used
-        if self._asked != 1.0 and not self._learned(wall, lost):
+        if self._asked != 1.0 and not self._learn(wall, lost):
             return
         self._speed.add(wall, self._work, lost)
-        if lost < NORMAL_LOSS * wall:
-            self._proven = True
         if self._trying:
             self._judge()
-        elif self._alarm.add(wall, self._work, lost) and self.threads > 1:
-            self._descend()
-        elif self.threads < self.most:
-            self._look_up()
+            return
+        alarm = self._alarm
+        if alarm.excess or lost > alarm.tolerated * wall:
+            if alarm.add(wall, self._work, lost) and self.threads > 1:
+                self._descend()
+                return
         else:
-            self._alarm.look(now)
+            self._proven = True
+        if self.threads < self.most:
+            self._look_up()
+        elif now > alarm.quiet_until:
+            alarm.listen()
 
     def rescued(self) -> None:
         """The computation was aborted. If because it was overdue, there are fewer threads from now on."""
-        if self._fixed or not self._running:
+        if not self._running:
             return
         self._running = False
         self._now = self._clock()
-        spent = self._now - self._began
         if not self._late:
             return
         if self._trying == "more":
-            self._climb_failed(spent)
+            self._climb_failed(self._now - self._began)
         elif self._trying == "fewer":
             self._worse += 1
             self._descend_further()
@@ -265,46 +266,46 @@ class ThreadGovernor:
             self._descend(gave_up=True)
 
     def overdue(self) -> bool:
-        """Whether the running computation takes so long that it should be aborted and done with fewer threads.
+        """Whether the running computation should be aborted, to be done again with fewer threads.
 
-        For a second thread, to be asked about every 25 ms.
+        For a second thread, to be called about every 25 ms.
         """
-        if self._fixed or not self._running or self.threads == 1:
+        if not self._running or self.threads == 1:
             return False
         began = self._began
-        last, last_cpu = max(self._asked_at, (began, self._cpu_began))
-        self._asked_at = now, cpu = self._clock(), self._cpu()
+        last, last_cpu = max(self._watched, (began, self._cpu_began))
+        self._watched = now, cpu = self._clock(), self._cpu()
         if now - last > SUSPENDED_S and cpu - last_cpu < SUSPENDED_SHARE * (now - last):
             self._began = began + now - last  # nothing ran in between: the process was stopped
             return False
-        elapsed, used = now - began, cpu - self._cpu_began
+        elapsed = now - began
         if elapsed < self._patience():
             return False
-        missing = self.threads * elapsed - used - TICK_S * (self.threads - 1)
+        missing = self.threads * elapsed - (cpu - self._cpu_began) - TICK_S * (self.threads - 1)
         self._late = self._running and self._began == began and missing > self._hopeless() * elapsed
         return self._late
 
     def _hopeless(self) -> float:
-        """The loss with which the running computation is better given up.
+        """The loss with which fewer threads are surely better.
 
-        With fewer threads a piece of a prompt takes longer in proportion, a token does not.
+        A piece of a prompt takes longer in proportion to their number; a token, which waits for memory, does not.
         """
         return 0.3 + 0.8 / self.threads if self._reading else LATE_LOSS
 
     def _patience(self) -> float:
         """Before this time the running computation is not overdue."""
+        speed, best = self._speed, self._best_speed  # the other thread may replace them
         if self._trying == "more":
-            usual = 0.0 if self._best_speed is None else self._best_speed.pace * self._work
-            return max(LATE_CLIMB_S, LATE_CLIMB_SHARE * usual)
+            return max(LATE_CLIMB_S, LATE_CLIMB_SHARE * best.pace * self._work if best else 0.0)
         if not self._proven:
             return math.inf
         if self._reading:
             return LATE_READING_S
-        pace = self._speed.pace if self._speed.units else self._before.get(False, math.inf)
+        pace = speed.pace if speed.units else self._before.get(False, math.inf)
         return max(LATE_S, LATE_FACTOR * pace * self._work)
 
-    def _learned(self, wall: float, lost: float) -> bool:
-        """Whether the cost of work above 1 is known; if nothing disturbs, learn it from this computation."""
+    def _learn(self, wall: float, lost: float) -> bool:
+        """Learn the cost of work above 1 if nothing disturbs; whether it was known for this computation."""
         if self._reading:
             return True
         key, speed = round(self._asked), self._speed
@@ -314,21 +315,22 @@ class ThreadGovernor:
             self._costs[key] = self._costs[key] * 0.8 + cost * 0.2 if known else cost
         return known
 
-    def _change(self, reading: bool, now: float, pause: float) -> None:
+    def _change(self, reading: bool, pause: float) -> None:
         """The kind of work changes, or a pause was long: what was measured does not hold for what comes."""
         if self._speed.units:
             self._before[self._reading] = self._speed.pace
         if self._trying:  # not finished: time will tell
             unseen = self._trying == "more" and not self._speed.units
             self._settle(self._home if unseen else self.threads, _Speed())
-            self._climb_at = now + CLIMB_S
+            self._climb_at = self._now + CLIMB_S
         self._reading, self._speed = reading, _Speed()
         self._floors.clear()
-        self._alarm.change(self._hopeless() if reading else NORMAL_LOSS)
+        self._alarm.reset()
+        self._alarm.listen(self._hopeless() if reading else NORMAL_LOSS)
         if pause > IDLE_S and self._home < self.most:
             self._climb(self.most, None)
 
-    # ------------------------------------------------------------------------------- other counts of threads
+    # ------------------------------------------------------------------------------ other counts of threads
 
     def _use(self, count: int) -> None:
         if count != self.threads:
@@ -338,8 +340,8 @@ class ThreadGovernor:
     def _settle(self, count: int, speed: _Speed) -> None:
         """Stop trying; use `count`, of which `speed` is known."""
         self._trying, self._home, self._speed = "", count, speed
-        self._alarm.reset()
         self._starved = False
+        self._alarm.reset()
         self._use(count)
 
     def _try(self, count: int) -> None:
@@ -347,20 +349,18 @@ class ThreadGovernor:
         self._use(count)
 
     def _judge(self) -> None:
-        """Compare what is tried with the best, as soon as it is clear enough."""
-        speed, best = self._speed, self._best_speed
-        long_enough = speed.wall >= TRIAL_S and (self._reading or speed.units >= TRIAL_UNITS)
-        if best is None:
-            behind = speed.lost if self._trying == "more" else 0.0
-        else:
+        """Compare what is tried with the best, as soon as the result is clear enough."""
+        speed, best, more = self._speed, self._best_speed, self._trying == "more"
+        if best is not None:
             behind = speed.wall - speed.work * best.pace
-        if not (long_enough or speed.wall > LONG_S or behind > TRIAL_S):
-            return
-        if best is None:
-            better = self._trying == "fewer" or speed.loss < self._hopeless()
-        else:
             better = speed.pace < FASTER * best.pace
-        if self._trying == "fewer":
+        else:
+            behind = speed.lost if more else 0.0
+            better = not more or speed.loss < self._hopeless()
+        enough = speed.wall >= TRIAL_S and (self._reading or speed.units >= TRIAL_UNITS)
+        if not (enough or speed.wall > LONG_S or behind > TRIAL_S):
+            return
+        if not more:
             self._compared(better)
         elif better:
             self._climbed()
@@ -372,25 +372,26 @@ class ThreadGovernor:
         lasting = self._now - self._troubled_at > STEADY_S
         self._troubled_at = self._now
         speed = self._alarm.since if lasting and self._alarm.since.units else self._speed
-        if not gave_up and FASTER * speed.pace < self._floors.get(_fewer(self._home, self.most), 0.0):
+        below = _fewer(self._home, self.most)
+        if not gave_up and FASTER * speed.pace < self._floors.get(below, 0.0):
             self._alarm.reset()
             return
-        self._trying, self._best, self._best_speed = "fewer", self._home, None if gave_up else speed
-        self._worse = 0
-        self._try(_fewer(self._home, self.most))
+        self._trying, self._worse = "fewer", 0
+        self._best, self._best_speed = self._home, None if gave_up else speed
+        self._try(below)
 
     def _compared(self, better: bool) -> None:
-        """One count of the descent is measured."""
+        """A count of the descent is measured."""
         if better:
             self._best, self._best_speed, self._worse = self.threads, self._speed, 0
         else:
             self._worse += 1
-        if self._speed.loss < NORMAL_LOSS:  # they have what they need: fewer cannot be faster
-            if not better:
-                self._floors[self.threads] = self._speed.pace
-            self._descended()
-        else:
+        if self._speed.loss > NORMAL_LOSS:
             self._descend_further()
+            return
+        if not better:
+            self._floors[self.threads] = self._speed.pace
+        self._descended()  # they have what they need: fewer cannot be faster
 
     def _descend_further(self) -> None:
         if self.threads > 1 and (self._worse < 2 or self._best_speed is None):
@@ -409,14 +410,14 @@ class ThreadGovernor:
 
     def _look_up(self) -> None:
         """Try more threads, if it is time."""
-        speed = self._speed
-        ended = False
-        if speed.loss > NORMAL_LOSS:
+        speed, ended = self._speed, False
+        starving = speed.loss > NORMAL_LOSS
+        if starving:
             self._starved = True
         elif self._starved and speed.loss < NO_LOSS:
             self._starved, ended = False, True
         known = speed.wall >= TRIAL_S and (self._reading or speed.units >= TRIAL_UNITS)
-        if known and (ended or self._now > self._climb_at):
+        if known and (ended or self._now > self._climb_at + (STARVED_S if starving else 0.0)):
             self._climb_far = ended or not self._climb_far
             self._climb(self.most if self._climb_far else (self._home + self.most + 1) // 2, speed)
 
@@ -434,7 +435,7 @@ class ThreadGovernor:
 
     def _climb_failed(self, cost: float) -> None:
         self._climb_wait = min(2 * self._climb_wait, CLIMB_MOST_S)
-        self._climb_at = self._now + max(self._climb_wait, CLIMB_SHARE * cost)
+        self._climb_at = self._now + max(self._climb_wait, CLIMB_COST * cost)
         self._settle(self._home, self._best_speed or _Speed())
 
 

@@ -17,6 +17,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
+
 from localai import frames, processes
 from localai.engine import protocol
 from localai.engine.context import AbortFlag
@@ -135,7 +137,7 @@ class Worker:
 
     def _read(self) -> None:
         while (body := frames.read(self._reader)) is not None:
-            request = protocol.decode_request(body)
+            request = self._decoded(body)
             self._requests.put(request)  # before the computation stops, for the main thread to see why
             if isinstance(request, protocol.Cancel | protocol.Shutdown) or (
                 self._idle_work
@@ -143,6 +145,13 @@ class Worker:
             ):
                 self._abort.set()
         os._exit(0)  # the app is gone: nobody waits for an orderly end, whatever is being computed
+
+    def _decoded(self, body: bytes) -> protocol.Request:
+        try:
+            return protocol.decode_request(body)
+        except msgspec.MsgspecError as error:
+            sys.stderr.write(f"the app sent something that is not a request: {error}\n")
+            os._exit(1)  # nobody knows what the app waits for: it is told at once
 
     def _watch(self) -> None:
         beat = 0.0

@@ -15,9 +15,9 @@ import pytest
 
 from localai.chat.messages import ChatMessage
 from localai.engine import protocol
-from localai.engine.client import Engine, LoadOptions
+from localai.engine.client import Engine
+from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.errors import (
-    ContextOverflow,
     EngineError,
     LoadError,
     ModelFileError,
@@ -30,7 +30,7 @@ from quantize.client import Wanted
 from quantize.client import run as quantize
 from quantize.protocol import Job
 
-GREEDY = protocol.Sampling(temperature=0)
+GREEDY = Sampling(temperature=0)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ async def engine() -> AsyncIterator[Engine]:
 async def ask(engine: Engine, *texts: str, max_tokens: int | None = None) -> list[protocol.GenerationEvent]:
     """The events of the reply to texts of user, assistant, user, ..."""
     messages = [ChatMessage("user" if i % 2 == 0 else "assistant", text) for i, text in enumerate(texts)]
-    return [event async for event in engine.generate(messages, GREEDY, max_tokens)]
+    return [event async for event in engine.generate(messages, GREEDY, Limits(max_tokens=max_tokens))]
 
 
 def joined(events: list[protocol.GenerationEvent], kind: type[protocol.Thinking | protocol.Answer]) -> str:
@@ -71,7 +71,7 @@ def ended(pid: int) -> bool:
 
 def worker_pid(engine: Engine) -> int:
     assert engine._worker is not None
-    return engine._worker._process.pid
+    return engine._worker.pid
 
 
 # ---------------------------------------------------------------------------------------------- it works
@@ -85,7 +85,7 @@ async def test_loading_tells_progress_and_what_the_model_is(engine: Engine, nano
     assert (loaded.architecture, loaded.file_type, loaded.parameters) == ("qwen2", "Q8_0", 4_199_680)
     assert (loaded.prompt_format, loaded.reasoning, loaded.system_role) == ("deepseek-r1", True, False)
     assert (loaded.context, loaded.context_trained, loaded.threads) == (2048, 2048, 1)
-    assert loaded.sampling == protocol.Sampling(temperature=0.6, top_p=0.95, top_k=0, min_p=0.0) or (
+    assert loaded.sampling == Sampling(temperature=0.6, top_p=0.95, top_k=0, min_p=0.0) or (
         loaded.sampling.temperature == pytest.approx(0.6) and loaded.sampling.top_p == pytest.approx(0.95)
     )
     assert engine.model == loaded
@@ -143,7 +143,7 @@ async def test_cache_never_changes_the_reply(engine: Engine, nano: Path) -> None
     await ask(engine, "What is 12 + 35?")
     assert joined(await ask(engine, "What is 12 + 34?"), protocol.Answer) == fresh
     again = await ask(engine, "What is 12 + 34?")
-    assert done(again).usage.cached_tokens == done(again).usage.prompt_tokens - 1
+    assert done(again).usage.cached_tokens >= done(again).usage.prompt_tokens - 4
     assert joined(again, protocol.Answer) == fresh
 
 
@@ -152,8 +152,8 @@ async def test_the_same_seed_gives_the_same_reply(engine: Engine, nano: Path) ->
 
     async def hot(seed: int) -> str:
         messages = [ChatMessage("user", "What is 81 + 64?")]
-        sampling = protocol.Sampling(temperature=3.0, top_p=1.0, seed=seed)
-        events = [event async for event in engine.generate(messages, sampling, 40)]
+        sampling = Sampling(temperature=3.0, top_p=1.0, seed=seed)
+        events = [event async for event in engine.generate(messages, sampling, Limits(max_tokens=40))]
         return joined(events, protocol.Thinking) + joined(events, protocol.Answer)
 
     assert await hot(1) == await hot(1)
@@ -279,8 +279,9 @@ async def test_loading_another_model_takes_a_new_worker(engine: Engine, nano: Pa
 
 async def test_prompt_longer_than_the_context(engine: Engine, nano: Path) -> None:
     await engine.load(nano, LoadOptions(context=256))
-    with pytest.raises(ContextOverflow, match=r"tokens, but the context holds 256.*--context"):
-        await ask(engine, "What is 1 + 1? " * 100)
+    (overflow,) = await ask(engine, "What is 1 + 1? " * 100)
+    assert isinstance(overflow, protocol.Overflow)
+    assert overflow.over > overflow.prompt_tokens - 256 > 0
     assert "**13**" in joined(await ask(engine, "What is 6 + 7?"), protocol.Answer)
 
 
@@ -344,7 +345,7 @@ from localai.engine.client import Engine
 async def main():
     engine = Engine()
     await engine.load(pathlib.Path(sys.argv[1]))
-    print(engine._worker._process.pid, flush=True)
+    print(engine._worker.pid, flush=True)
     while True:
         async for _ in engine.generate([ChatMessage("user", "What is 4711 + 1147?")]):
             pass
@@ -374,13 +375,13 @@ async def test_a_cancellation_is_not_lost_while_an_earlier_reply_is_still_stoppi
         await stream.aclose()
         worker = engine._worker
         assert worker is not None
-        request = protocol.Generate(engine._next_id, [ChatMessage("user", "What is 4711 + 1147?")], GREEDY)
-        engine._next_id += 1
-        await engine._send(worker, request)
-        await engine._send(worker, protocol.Cancel(request.id))
-        event = await engine._receive(worker, request.id)
-        while not isinstance(event, protocol.Done):
-            event = await engine._receive(worker, request.id)
+        with worker.open(engine._new_id()) as inbox:
+            question = [ChatMessage("user", "What is 4711 + 1147?")]
+            await worker.send(protocol.Generate(inbox.id, question, GREEDY))
+            worker.post(protocol.Cancel(inbox.id))
+            event = await inbox.get()
+            while not isinstance(event, protocol.Done):
+                event = await inbox.get()
         assert event.reason == "cancelled"
 
 
@@ -391,7 +392,7 @@ async def test_cancelling_takes_a_fraction_of_what_is_left(engine: Engine, nano:
     async def prefill_s(first_word: str, *, cancel: bool) -> float:
         prompt = [ChatMessage("user", first_word + "What is 1 + 1? " * 180)]
         started = time.monotonic()
-        async for event in engine.generate(prompt, GREEDY, 1):
+        async for event in engine.generate(prompt, GREEDY, Limits(max_tokens=1)):
             if isinstance(event, protocol.PrefillProgress) and cancel:
                 await engine.cancel()
             if isinstance(event, protocol.Done):

@@ -64,7 +64,55 @@ done(receive(p.Generate).id); receive()
     assert worker is not None
     await until(lambda: worker._stderr)  # the heartbeats were sent, and so are read, before that
     assert isinstance((await ask(engine))[-1], protocol.Done)
+    assert engine._worker is worker
     await engine.close()
+
+
+async def test_each_request_has_the_whole_patience() -> None:
+    script = """
+load()
+for _ in range(2):
+    r = receive(p.Generate)
+    for n in range(20): send(p.Alive(5))
+    done(r.id)
+receive()
+"""
+    engine = await loaded(script, stall_beats=30)
+    for _ in range(2):
+        assert isinstance((await ask(engine))[-1], protocol.Done)
+    await engine.close()
+
+
+async def test_every_sign_of_life_renews_the_patience(tmp_path: Path) -> None:
+    """That is an event, and room in the pipe. Ticks of the clock are made up, enough of them if not renewed."""
+    script = f"""
+load(); r = receive(p.Generate); receive(p.AnswerNow); answer(r.id, "A")
+wait_for({str(tmp_path / "go")!r}); receive(p.Count); time.sleep(1000)
+"""
+    engine = await loaded(script, silence_s=30)
+    worker = engine._worker
+    assert worker is not None
+
+    def time_passes() -> bool:
+        return any(worker._patience.tick(awaited=True) for _ in range(20))
+
+    stream = engine.generate(HI)
+    first = asyncio.ensure_future(anext(stream))
+    await until(lambda: engine._running)
+    assert not time_passes()
+    await engine.answer_now()
+    await first
+    assert not time_passes()
+    counting = asyncio.create_task(engine.count([ChatMessage("user", "x" * 5_000_000)]))
+    await until(lambda: worker.congested)
+    (tmp_path / "go").touch()
+    await until(lambda: not worker.congested)
+    assert not time_passes()
+    assert time_passes()
+    counting.cancel()
+    await asyncio.wait({counting})
+    await worker.end(0)
+    await stream.aclose()
 
 
 async def test_silence_does_not_count_while_nobody_waits() -> None:
@@ -77,6 +125,7 @@ async def test_silence_does_not_count_while_nobody_waits() -> None:
     for _ in range(10):
         tick = worker._timer
         await until(lambda tick=tick: worker._timer is not tick)  # type: ignore[misc]
+    assert worker.alive
     assert isinstance(await anext(stream), protocol.Done)
     await stream.aclose()
     await engine.close()
@@ -87,6 +136,17 @@ async def test_abort_is_told_with_the_last_words_of_the_worker() -> None:
     engine = await loaded(script)
     with pytest.raises(WorkerDied, match=r"SIGABRT.*GGML_ASSERT\(a\) failed"):
         await ask(engine)
+
+
+async def test_only_the_end_of_what_a_worker_prints_is_kept() -> None:
+    engine = await loaded(
+        "load(); receive(); print('x' * 1_000_000, '\\nlast words', file=sys.stderr); sys.exit(1)"
+    )
+    worker = engine._worker
+    assert worker is not None
+    with pytest.raises(WorkerDied, match="last words"):
+        await ask(engine)
+    assert len(worker._stderr) < 10_000
 
 
 async def test_an_early_end_is_told_with_its_exit_code() -> None:
@@ -108,6 +168,14 @@ async def test_death_while_loading_names_the_model() -> None:
     engine = scripted("receive(); os.abort()")
     with pytest.raises(LoadError, match=r"model\.gguf.*SIGABRT"):
         await engine.load(Path("model.gguf"))
+
+
+async def test_a_worker_that_could_not_load_does_not_stay() -> None:
+    """Half a model may be in its memory."""
+    engine = scripted("receive(); send(p.Failed('LoadError', 'no')); receive()")
+    with pytest.raises(LoadError, match="no"):
+        await engine.load(Path("model.gguf"))
+    assert engine._worker is None
 
 
 async def test_a_worker_that_cannot_be_started() -> None:
@@ -140,7 +208,9 @@ else: done(receive(p.Generate).id)
 receive()
 """
     engine = await loaded(script)
-    await until(lambda: engine.model is None)
+    worker = engine._worker
+    assert worker is not None
+    await until(lambda: worker.returncode is not None)  # it is stopped at once
     assert isinstance((await ask(engine))[-1], protocol.Done)
     await engine.close()
 
