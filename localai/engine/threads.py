@@ -6,11 +6,11 @@ loop on one of two cores can cost 99 % of the speed, where one thread alone woul
 
 What shows competition is processor time that the threads should have had during a computation and had not.
 Divided by the time of the computation it is called the loss: the cores that were missing, on average. It
-depends neither on the model nor on the length of the context. What decides is speed alone: the time for a unit
-of work as measured with one count of threads and with another.
+depends neither on the model nor on the length of the context. What decides is speed alone: the time for a
+unit of work as measured with one count of threads and with another.
 
-- Loss beyond the normal adds up (a one-sided CUSUM test: Page, Biometrika 41, 1954). When enough has gathered
-  the governor descends: it tries fewer threads, count by count, and keeps the fastest.
+- When enough loss beyond the normal has gathered, the governor descends: it tries fewer threads, count by
+  count, and keeps the fastest.
 - Below the most threads it climbs from time to time: it tries more, and keeps them if they are faster. The
   more an attempt has cost and the more have failed, the later comes the next. One comes when the loss ends.
 - Pieces of a prompt cost other than the tokens of a reply; the speeds of the two are not compared.
@@ -25,18 +25,14 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-MEMORY_S, MEMORY_KEPT = 0.2, 0.75
-"""How far back a measured speed reaches; so much of it stays at least with each computation."""
-NORMAL_LOSS, NO_LOSS = 0.2, 0.05
-"""Cores that may be missing without anything being done, and where certainly nothing competes."""
-TICK_S = 0.004
-"""Linux books the time of threads on other cores so late, with 250 ticks a second."""
-ALARM_S = 0.012
-"""Processor time that must be missing before fewer threads are tried; a tick for each thread comes on top."""
-HICCUP = 0.45
-"""The most that one short computation adds to that, as a part of it."""
-LONG_S = 0.1
-"""A computation that took so long is evidence enough."""
+from localai.engine.pace import LONG_S, NORMAL_LOSS, TICK_S, Alarm, Speed
+
+NO_LOSS = 0.05
+"""Cores that are missing at most where certainly nothing competes."""
+READING = 16.0
+"""Work from which a computation is a piece of a prompt."""
+SUSPENDED_S, SUSPENDED_SHARE = 0.1, 0.05
+"""A process that had less than this share of one core for so long was stopped, or waited for the disk."""
 TRIAL_S, TRIAL_UNITS = 0.02, 3
 """Another count of threads is tried for so long and so many computations."""
 FASTER = 0.96
@@ -44,101 +40,21 @@ FASTER = 0.96
 CLIMB_S, CLIMB_MOST_S = 0.06, 12.0
 """How soon more threads are tried; the wait doubles with each failure."""
 CLIMB_COST = 25.0
-"""More threads are tried no sooner than after so many times what the last attempt cost."""
+"""The wait is also at least so many times what the last attempt cost."""
 STARVED_S = 3.0
-"""They are tried so much later while even the present ones lack cores."""
+"""It is so much longer while even the present threads lack cores."""
 STEADY_S = 1.5
 """Trouble after so long a peace is taken as lasting; if it comes and goes, the average decides."""
-QUIET_S, QUIET_MOST_S = 1.0, 30.0
-"""Where fewer threads are no faster, only a worse loss counts for so long; doubled each time."""
 IDLE_S = 1.0
 """In a pause of so long, other programs may have come or gone."""
-READING = 16.0
-"""Work from which a computation is a piece of a prompt."""
-SUSPENDED_S, SUSPENDED_SHARE = 0.1, 0.05
-"""A process that had less than this share of one core for so long was stopped, or waited for the disk."""
 LATE_LOSS = 0.4
 """Cores that must be missing for a token to be given up, or for more threads to be no success."""
-LATE_S, LATE_READING_S = 0.05, 0.15
-"""The least time before a token or a piece of a prompt is given up."""
-LATE_FACTOR = 3.0
-"""A token must also take so many times what it took before."""
+LATE_S, LATE_FACTOR = 0.05, 3.0
+"""A token is not given up before so long, nor before so many times what others took."""
+LATE_LONG_S = 0.15
+"""The same for a piece of a prompt, and where nothing is known yet."""
 LATE_CLIMB_S, LATE_CLIMB_SHARE = 0.025, 0.25
-"""With more threads than usual: the least time, and the least part of the time that it usually takes."""
-
-
-class _Speed:
-    """What computations with one count of threads took; the latest count most."""
-
-    __slots__ = ("lost", "units", "wall", "work")
-
-    def __init__(self) -> None:
-        self.wall = self.work = self.lost = 0.0
-        self.units = 0
-
-    def add(self, wall: float, work: float, lost: float) -> None:
-        keep = MEMORY_S / (MEMORY_S + wall)
-        if keep < MEMORY_KEPT:
-            keep = MEMORY_KEPT
-        self.wall = self.wall * keep + wall
-        self.work = self.work * keep + work
-        self.lost = self.lost * keep + lost
-        self.units += 1
-
-    @property
-    def pace(self) -> float:
-        """Seconds for a unit of work."""
-        return self.wall / self.work
-
-    @property
-    def loss(self) -> float:
-        """Cores that were missing."""
-        return self.lost / self.wall
-
-
-class _Alarm:
-    """Rings when more processor time is missing than is normal."""
-
-    def __init__(self, threads: int) -> None:
-        self.tolerated = self._normal = NORMAL_LOSS
-        self.quiet_until = math.inf
-        """When what is tolerated is to become normal again."""
-        self.excess = 0.0
-        self.since = _Speed()
-        """The computations since the trouble began."""
-        self._quiet = QUIET_S
-        self._limit = ALARM_S + TICK_S * threads
-
-    def add(self, wall: float, work: float, lost: float) -> bool:
-        """Whether it rings after a computation. Need not be told of one without loss while `excess` is 0."""
-        excess = lost - self.tolerated * wall
-        if wall < LONG_S:
-            excess = min(excess, HICCUP * self._limit)
-        self.excess += excess
-        if self.excess <= 0:
-            self.reset()
-            return False
-        self.since.add(wall, work, lost)
-        return self.excess > self._limit
-
-    def reset(self) -> None:
-        """Forget what has gathered."""
-        self.excess, self.since = 0.0, _Speed()
-
-    def tolerate(self, loss: float, now: float) -> None:
-        """Nothing can be done about that much: be quiet about it for a while."""
-        self.tolerated = max(self._normal, loss * 1.25 + 0.05)
-        self.quiet_until = now + self._quiet
-        self._quiet = min(2 * self._quiet, QUIET_MOST_S)
-
-    def listen(self, normal: float | None = None) -> None:
-        """Be quiet no more; from now on `normal` is the loss that is normal."""
-        self._normal = normal or self._normal
-        self.tolerated, self.quiet_until = self._normal, math.inf
-
-    def refresh(self) -> None:
-        """Something could be done after all: the next quiet is a short one."""
-        self._quiet = QUIET_S
+"""The same for one with more threads than usual; the share is of its usual time."""
 
 
 class ThreadGovernor:
@@ -168,19 +84,17 @@ class ThreadGovernor:
         self._watched = (0.0, 0.0)
         """When `overdue` was called last, and the processor time then."""
         self._reading = False
-        self._speed = _Speed()
-        self._before: dict[bool, float] = {}
-        """The last pace of pieces of prompts (True) and of tokens (False)."""
+        self._speed = Speed()
         self._costs: dict[int, float] = {}
         """What works above 1 cost in plain tokens, as measured."""
         self._proven = False
         """Whether anything was computed without loss; before, weights may be on their way from the disk."""
-        self._alarm = _Alarm(most)
+        self._alarm = Alarm(most)
         self._troubled_at = self._climbed_at = self._now - STEADY_S
         self._trying: Literal["", "more", "fewer"] = ""
         self._best, self._worse = most, 0
         """The fastest count of those tried, and how many in a row were slower."""
-        self._best_speed: _Speed | None = None
+        self._best_speed: Speed | None = None
         """None: not known, or so slow that it was given up."""
         self._floors: dict[int, float] = {}
         """The pace of counts that were slower although nothing was missing: better they cannot be."""
@@ -196,7 +110,7 @@ class ThreadGovernor:
     def fixed(self, fixed: bool) -> None:
         if fixed is not self._fixed:
             self._fixed, self._running = fixed, False
-            self._settle(self._home, _Speed())
+            self._settle(self._home, Speed())
             if fixed:
                 self._use(self.most)
 
@@ -286,10 +200,7 @@ class ThreadGovernor:
         return self._late
 
     def _hopeless(self) -> float:
-        """The loss with which fewer threads are surely better.
-
-        A piece of a prompt takes longer in proportion to their number; a token, which waits for memory, does not.
-        """
+        """The loss from which fewer are better. Prompts need threads more: tokens wait for memory too."""
         return 0.3 + 0.8 / self.threads if self._reading else LATE_LOSS
 
     def _patience(self) -> float:
@@ -299,10 +210,9 @@ class ThreadGovernor:
             return max(LATE_CLIMB_S, LATE_CLIMB_SHARE * best.pace * self._work if best else 0.0)
         if not self._proven:
             return math.inf
-        if self._reading:
-            return LATE_READING_S
-        pace = speed.pace if speed.units else self._before.get(False, math.inf)
-        return max(LATE_S, LATE_FACTOR * pace * self._work)
+        if self._reading or not speed.units:
+            return LATE_LONG_S
+        return max(LATE_S, LATE_FACTOR * speed.pace * self._work)
 
     def _learn(self, wall: float, lost: float) -> bool:
         """Learn the cost of work above 1 if nothing disturbs; whether it was known for this computation."""
@@ -317,13 +227,11 @@ class ThreadGovernor:
 
     def _change(self, reading: bool, pause: float) -> None:
         """The kind of work changes, or a pause was long: what was measured does not hold for what comes."""
-        if self._speed.units:
-            self._before[self._reading] = self._speed.pace
         if self._trying:  # not finished: time will tell
             unseen = self._trying == "more" and not self._speed.units
-            self._settle(self._home if unseen else self.threads, _Speed())
+            self._settle(self._home if unseen else self.threads, Speed())
             self._climb_at = self._now + CLIMB_S
-        self._reading, self._speed = reading, _Speed()
+        self._reading, self._speed = reading, Speed()
         self._floors.clear()
         self._alarm.reset()
         self._alarm.listen(self._hopeless() if reading else NORMAL_LOSS)
@@ -337,7 +245,7 @@ class ThreadGovernor:
             self.threads = count
             self._set_threads(count)
 
-    def _settle(self, count: int, speed: _Speed) -> None:
+    def _settle(self, count: int, speed: Speed) -> None:
         """Stop trying; use `count`, of which `speed` is known."""
         self._trying, self._home, self._speed = "", count, speed
         self._starved = False
@@ -345,7 +253,7 @@ class ThreadGovernor:
         self._use(count)
 
     def _try(self, count: int) -> None:
-        self._speed = _Speed()
+        self._speed = Speed()
         self._use(count)
 
     def _judge(self) -> None:
@@ -400,7 +308,7 @@ class ThreadGovernor:
             self._descended()
 
     def _descended(self) -> None:
-        speed = self._best_speed or _Speed()
+        speed = self._best_speed or Speed()
         if self._best == self._home:
             self._alarm.tolerate(speed.loss, self._now)
         elif self._now - self._climbed_at > STEADY_S:
@@ -421,7 +329,7 @@ class ThreadGovernor:
             self._climb_far = ended or not self._climb_far
             self._climb(self.most if self._climb_far else (self._home + self.most + 1) // 2, speed)
 
-    def _climb(self, count: int, speed: _Speed | None) -> None:
+    def _climb(self, count: int, speed: Speed | None) -> None:
         self._trying, self._best_speed = "more", speed
         self._try(count)
 
@@ -436,7 +344,7 @@ class ThreadGovernor:
     def _climb_failed(self, cost: float) -> None:
         self._climb_wait = min(2 * self._climb_wait, CLIMB_MOST_S)
         self._climb_at = self._now + max(self._climb_wait, CLIMB_COST * cost)
-        self._settle(self._home, self._best_speed or _Speed())
+        self._settle(self._home, self._best_speed or Speed())
 
 
 def _fewer(threads: int, most: int) -> int:

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -34,9 +35,13 @@ FIRST_TO_GO = 800
 
 
 class Worker:
-    """Serves the requests that arrive on `reader` and answers on `writer`."""
+    """Serves the requests that arrive on `reader` and answers on `writer`.
 
-    def __init__(self, reader: BinaryIO, writer: BinaryIO) -> None:
+    `leave` ends the process with an exit code at once; one thread of several calls it.
+    """
+
+    def __init__(self, reader: BinaryIO, writer: BinaryIO, leave: Callable[[int], object] = os._exit) -> None:
+        self._leave = leave
         self._reader = reader
         self._writer = writer
         self._write_lock = threading.Lock()
@@ -137,25 +142,23 @@ class Worker:
 
     def _read(self) -> None:
         while (body := frames.read(self._reader)) is not None:
-            request = self._decoded(body)
+            try:
+                request = protocol.decode_request(body)
+            except msgspec.MsgspecError as error:
+                sys.stderr.write(f"the app sent something that is not a request: {error}\n")
+                self._leave(1)  # nobody knows what the app waits for: it is told at once
+                return
             self._requests.put(request)  # before the computation stops, for the main thread to see why
             if isinstance(request, protocol.Cancel | protocol.Shutdown) or (
                 self._idle_work
                 and not isinstance(request, protocol.Prefill | protocol.Count | protocol.Status)
             ):
                 self._abort.set()
-        os._exit(0)  # the app is gone: nobody waits for an orderly end, whatever is being computed
-
-    def _decoded(self, body: bytes) -> protocol.Request:
-        try:
-            return protocol.decode_request(body)
-        except msgspec.MsgspecError as error:
-            sys.stderr.write(f"the app sent something that is not a request: {error}\n")
-            os._exit(1)  # nobody knows what the app waits for: it is told at once
+        self._leave(0)  # the app is gone: nobody waits for an orderly end, whatever is being computed
 
     def _watch(self) -> None:
         beat = 0.0
-        while self._busy.wait():
+        while self._busy.wait() and not self._ended:
             now = time.monotonic()
             if now - beat >= HEARTBEAT_S:
                 beat = now
@@ -176,7 +179,7 @@ class Worker:
             try:
                 frames.write_all(self._writer, data)
             except OSError:
-                os._exit(0)  # the app is gone
+                self._leave(0)  # the app is gone
 
 
 def _unexpected(error: Exception) -> EngineError:

@@ -208,7 +208,7 @@ async def test_cancel_in_the_middle_of_a_reply(engine: Engine, nano: Path) -> No
 
 async def test_cancel_in_the_middle_of_a_long_prompt(engine: Engine, nano: Path) -> None:
     await engine.load(nano)
-    events = []
+    events: list[protocol.GenerationEvent] = []
     async for event in engine.generate([ChatMessage("user", "What is 1 + 1? " * 180)], GREEDY):
         if isinstance(event, protocol.PrefillProgress) and not events:
             await engine.cancel()
@@ -224,7 +224,7 @@ async def test_leaving_the_stream_early_cancels(engine: Engine, nano: Path) -> N
     async for event in stream:
         if isinstance(event, protocol.Thinking):
             break
-    await stream.aclose()  # type: ignore[attr-defined]
+    await stream.aclose()
     assert "**13**" in joined(await ask(engine, "What is 6 + 7?"), protocol.Answer)
 
 
