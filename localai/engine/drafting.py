@@ -20,6 +20,8 @@ from models import gguf
 
 EXTRA_TOKENS = 128
 """So many more tokens one of two vocabularies may have: R1's distills differ in the padding behind theirs."""
+CATCHING_UP = 64
+"""Tokens: who has to read more than these has not drafted for a while."""
 _COMPARED = 4096
 """About so many tokens of two vocabularies are compared."""
 
@@ -27,10 +29,11 @@ _COMPARED = 4096
 class ModelDrafter:
     """Drafts what a small model finds likeliest. It reads along with the reply, in a context of its own."""
 
-    def __init__(self, model: Model, context: Context, vocabulary: int) -> None:
+    def __init__(self, sampler: Sampler, context: Context, vocabulary: int) -> None:
+        """`sampler` is a greedy one; tokens from `vocabulary` on are never drafted."""
         self._context = context
         self._sequence = CachedSequence(context, 0)
-        self._sampler = Sampler(Sampling(temperature=0), model, context.size)
+        self._sampler = sampler
         self._vocabulary = vocabulary
         self._tokens: list[int] = []
         self._token_s = 0.0
@@ -53,7 +56,8 @@ class ModelDrafter:
         check_same_tokens(target, model, path)
         alone = msgspec.structs.replace(settings, sequences=1)
         context = resources.enter_context(Context(model, alone, abort))
-        return cls(model, context, min(target.vocabulary, model.vocabulary))
+        sampler = resources.enter_context(Sampler(Sampling(temperature=0), model, context.size))
+        return cls(sampler, context, min(target.vocabulary, model.vocabulary))
 
     def begin(self, tokens: Sequence[int]) -> Self:
         """A reply to a prompt of `tokens` begins."""
@@ -85,6 +89,10 @@ class ModelDrafter:
         drafts: list[int] = []
         try:
             started = time.perf_counter()
+            if len(self._tokens) - len(self._sequence) > CATCHING_UP:
+                self._read()  # the prompt, once: not a part of what drafts cost
+                started = time.perf_counter()
+                self._sequence.cut(len(self._tokens) - 1)
             index = self._read()
             while len(drafts) < most:
                 token = self._sampler.sample(self._context, index)

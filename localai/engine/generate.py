@@ -94,11 +94,6 @@ class Generation:
         return self._sequence
 
     @property
-    def started(self) -> bool:
-        """Whether it has a sequence to work with."""
-        return self._sequence is not None
-
-    @property
     def reading(self) -> bool:
         """Whether the prompt is not yet evaluated."""
         return self._sequence is None or len(self._sequence) < len(self.tokens)
@@ -121,16 +116,16 @@ class Generation:
         """Put what comes next into the batch, at most `most` tokens; how many. `alone`: no other decodes."""
         self._alone = alone
         if self.reading:
-            outputs = self._plan_prompt(most)
+            outputs = self._plan_prompt(most, alone=alone)
         else:
             self._plan_reply(alone=alone)
             outputs = len(self._drafts) + 1
         self._index = self.sequence.add(self._planned, outputs)
         return len(self._planned)
 
-    def _plan_prompt(self, most: int) -> int:
+    def _plan_prompt(self, most: int, *, alone: bool) -> int:
         done = len(self.sequence)
-        piece = GRID if self.reproducible else most
+        piece = min(GRID, self._context.batch) if self.reproducible and alone else most
         self._planned = self.tokens[done : done + piece]
         return int(done + piece >= len(self.tokens) and self._limits.max_tokens != 0)
 

@@ -18,6 +18,7 @@ from models.header import Header
 
 BATCH = 512
 """Prompt tokens evaluated at once: llama.cpp's own default, beyond which nothing is gained."""
+MOST_PARALLEL = 64
 DEFAULT_SAMPLING = Sampling(temperature=0.7, top_p=0.95, top_k=40, min_p=0.05)
 """For models that recommend nothing."""
 R1_SAMPLING = Sampling(temperature=R1_TEMPERATURE, top_p=R1_TOP_P, top_k=0, min_p=0.0)
@@ -36,6 +37,8 @@ class Plan:
         self.path, self.options = path, options
         self.header = gguf.read_header(path)
         gguf.check_supported(self.header, path)
+        if not 1 <= options.parallel <= MOST_PARALLEL:
+            raise UsageError(f"{options.parallel} requests at once: 1 to {MOST_PARALLEL} are possible")
         self.kv_type: KvType = options.kv_type or "f16"
         self._flash = options.flash_attention != "off"
         if self.kv_type != "f16" and not self._flash:

@@ -220,9 +220,10 @@ class Served:
 
     def _reap(self) -> Iterator[protocol.Event]:
         for generation in self.scheduler.reap():
+            read = not generation.reading
             yield from generation.finish()
             request = self._conversations.pop(generation.id, None)
-            if request is not None:
+            if request is not None and read:  # who cancels a long prompt does not want it read in idle time
                 self._prepare_next(request, generation)
 
     def _prepare_next(self, request: protocol.Generate, generation: Generation) -> None:
@@ -234,8 +235,7 @@ class Served:
             ahead = self._prompter.next_opening(request.messages, answer)
         else:
             ahead = self._prompter.opening(request.messages)
-        if generation.started:
-            generation.sequence.keep_common(ahead)
+        generation.sequence.keep_common(ahead)
         if len(ahead) < self._context.size:
             self.scheduler.read_ahead(ahead)
 

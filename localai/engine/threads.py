@@ -280,13 +280,18 @@ class ThreadGovernor:
         lasting = self._now - self._troubled_at > STEADY_S
         self._troubled_at = self._now
         speed = self._alarm.since if lasting and self._alarm.since.units else self._speed
-        below = _fewer(self._home, self.most)
+        below = self._fewer(0.0 if gave_up else speed.loss)
         if not gave_up and FASTER * speed.pace < self._floors.get(below, 0.0):
             self._alarm.reset()
             return
         self._trying, self._worse = "fewer", 0
         self._best, self._best_speed = self._home, None if gave_up else speed
         self._try(below)
+
+    def _fewer(self, loss: float) -> int:
+        """The next lower count: one less than the most, then about halves, or what cores there were."""
+        next_lower = self.most - 1 if self.threads == self.most else (self.threads + 1) // 2
+        return max(1, min(next_lower, round(self.threads - loss)))
 
     def _compared(self, better: bool) -> None:
         """A count of the descent is measured."""
@@ -295,15 +300,15 @@ class ThreadGovernor:
         else:
             self._worse += 1
         if self._speed.loss > NORMAL_LOSS:
-            self._descend_further()
+            self._descend_further(self._speed.loss)
             return
         if not better:
             self._floors[self.threads] = self._speed.pace
         self._descended()  # they have what they need: fewer cannot be faster
 
-    def _descend_further(self) -> None:
+    def _descend_further(self, loss: float = 0.0) -> None:
         if self.threads > 1 and (self._worse < 2 or self._best_speed is None):
-            self._try(_fewer(self.threads, self.most))
+            self._try(self._fewer(loss))
         else:
             self._descended()
 
@@ -345,8 +350,3 @@ class ThreadGovernor:
         self._climb_wait = min(2 * self._climb_wait, CLIMB_MOST_S)
         self._climb_at = self._now + max(self._climb_wait, CLIMB_COST * cost)
         self._settle(self._home, self._best_speed or Speed())
-
-
-def _fewer(threads: int, most: int) -> int:
-    """The next lower count: one less than the most, then about halves."""
-    return most - 1 if threads == most else (threads + 1) // 2

@@ -1,10 +1,10 @@
-"""The thread governor on a simulated machine: threads that spin at barriers, and other programs on the cores."""
+"""The thread governor on a simulated machine: threads that spin at barriers, and other programs."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from itertools import repeat
+from itertools import pairwise, repeat
 
 import pytest
 from hypothesis import given
@@ -330,7 +330,7 @@ def test_a_process_that_was_stopped_goes_on_as_before(work: int, seconds: float)
 
 
 def running(machine: Machine, seconds: float, used: float) -> ThreadGovernor:
-    """In the middle of a computation that has taken so long, and so much processor time of the first thread."""
+    """In the middle of a computation that took so long, and so much processor time of the first thread."""
     machine.governor.begin()
     machine.now += seconds
     machine._used[0] += used
@@ -434,4 +434,4 @@ def test_there_are_always_between_one_and_the_most_threads(
         now[0] += pause
         assert governor.threads == changes[-1]
     assert all(1 <= count <= most for count in changes)
-    assert all(one != other for one, other in zip(changes, changes[1:], strict=False))
+    assert all(one != other for one, other in pairwise(changes))
