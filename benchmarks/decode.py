@@ -1,149 +1,201 @@
-"""Generation speed of `localai ask` against llama.cpp's own, as a ratio.
+"""Reading and generating, as the app receives it, against llama-bench and against a bare loop, as ratios.
 
-Both sides generate the same number of tokens after the same prompt with the same file and threads, each in a
-fresh process, in turns. "bare" is a greedy loop over the low-level bindings that does nothing but decode and
-sample. `ask` runs twice: greedily, and with the sampling that the model recommends, which costs more. The
-claim: at least 0.97.
+llama-bench (`--llama-bench PATH`; llama.cpp's own measure) runs pp512 and tg128 in a process of its own, and
+so do we, through worker and pipe, as `localai bench` does; in turns, with the same file, threads and settings.
+The claims: at least 0.97 of its pp512 and 0.99 of its tg128.
 
-Usage: python benchmarks/decode.py [MODEL] [--rounds 7] [--tokens 128] [--json]
+"bare" is a greedy loop over llama.cpp's functions that does nothing but evaluate and draw. We evaluate and
+draw as many tokens after the same prompt, greedily and with the sampling that the model recommends, which
+costs more. The claim: at least 0.97.
+
+Usage: python benchmarks/decode.py [MODEL...] [--llama-bench PATH] [--rounds 5] [--json]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from localai import hardware
+from common import GREEDY, bare, compared, loaded, parser, print_json, reply, resolve, run, shown
+
+from localai import bench, hardware
 from localai.chat.messages import ChatMessage
 from localai.chat.prompt import USER, R1Format
 from localai.chat.template import EmbeddedFormat
-from localai.errors import LocalAIError
-from models.gguf import read_header
-from models.store import Store
+from localai.engine.client import Engine
+from localai.engine.settings import Limits, LoadOptions, Sampling
+from models.header import Header
+from models.store import Resolved
 
 CONTEXT = 2048
-"""Tokens of context on both sides; any R1 has more."""
+"""Tokens of context beside the bare loop; any R1 has more."""
 PROMPT = "Write a long story about a lighthouse keeper, the sea, and a letter that arrives too late."
+CLAIMS = {"pp": "at least 0.97", "tg": "at least 0.99"}
+BARE_CLAIM = "at least 0.97"
 
 
 def main() -> None:
     arguments = _arguments()
-    if arguments.bare:
-        print(json.dumps(bare(arguments.model, arguments.tokens, arguments.threads)))
-        return
-    try:
-        path = str(Store().resolve(arguments.model).path)
-    except LocalAIError as error:
-        sys.exit(str(error))
-    rates: dict[str, list[float]] = {"greedy": [], "recommended": [], "bare": []}
-    for round_number in range(arguments.rounds + 1):
-        for side in rates:
-            rate = measure(side, path, arguments)
-            if round_number:  # the first round only warms the disk cache
-                rates[side].append(rate)
-    report(rates, arguments)
-
-
-def measure(side: str, path: str, arguments: argparse.Namespace) -> float:
-    """Tokens per second of one fresh process."""
-    if side == "bare":
-        command = [sys.executable, __file__, path, "--bare", "--tokens", str(arguments.tokens)]
-        command += ["--threads", str(arguments.threads)]
-        return float(_json_of(command)["tokens_per_s"])
-    command = [sys.executable, "-m", "localai", "ask", arguments.model, PROMPT, "--json"]
-    command += ["--max-tokens", str(arguments.tokens), "--threads", str(arguments.threads), "--seed", "1"]
-    command += ["--temperature", "0"] if side == "greedy" else []
-    command += ["--context", str(CONTEXT)]
-    answer = _json_of(command)
-    if answer["usage"]["completion_tokens"] != arguments.tokens:
-        sys.exit(
-            f"the model stopped after {answer['usage']['completion_tokens']} tokens: take --tokens smaller"
-        )
-    return float(answer["timings"]["tokens_per_s"])
-
-
-def _json_of(command: list[str]) -> Any:
-    return json.loads(
-        subprocess.run(command, check=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL).stdout
-    )
-
-
-def bare(path: str, count: int, threads: int) -> dict[str, float]:
-    """The loop that nothing can beat: decode, sample, again."""
-    import llama_cpp.llama_cpp as api
-
-    log = api.llama_log_callback(lambda *_: None)
-    api.llama_log_set(log, None)
-    model = api.llama_model_load_from_file(path.encode(), api.llama_model_default_params())
-    parameters = api.llama_context_default_params()
-    parameters.n_ctx, parameters.n_threads, parameters.n_threads_batch = CONTEXT, threads, threads
-    context = api.llama_init_from_model(model, parameters)
-    text = prompt_text(Path(path)).encode()
-    tokens = (api.llama_token * 512)()
-    length = api.llama_tokenize(api.llama_model_get_vocab(model), text, len(text), tokens, 512, False, True)
-    sampler = api.llama_sampler_init_greedy()
-    api.llama_decode(context, api.llama_batch_get_one(tokens, length))
-    one = (api.llama_token * 1)()
-    one[0] = api.llama_sampler_sample(sampler, context, -1)
-    batch = api.llama_batch_get_one(one, 1)
-    started = time.perf_counter()
-    for _ in range(count - 1):
-        api.llama_decode(context, batch)
-        one[0] = api.llama_sampler_sample(sampler, context, -1)
-    seconds = time.perf_counter() - started
-    return {"tokens_per_s": (count - 1) / seconds}
-
-
-def prompt_text(path: Path) -> str:
-    """The prompt as `localai ask` makes it, so that both sides read the same tokens."""
-    template = read_header(path).chat_template or ""
-    chat = R1Format() if USER in template else EmbeddedFormat(template, "", "")
-    return "".join(segment.text for segment in chat.render([ChatMessage("user", PROMPT)]))
-
-
-def report(rates: dict[str, list[float]], arguments: argparse.Namespace) -> None:
-    bare = rates.pop("bare")
-    figures: dict[str, Any] = {
-        "model": arguments.model,
-        "threads": arguments.threads,
-        "tokens": arguments.tokens,
-        "bare": {"tokens_per_s": statistics.median(bare)},
-    }
-    for mode, ours in rates.items():
-        figures[mode] = {
-            "tokens_per_s": statistics.median(ours),
-            "ratio": statistics.median(ours) / statistics.median(bare),
-            "ratios": (ratios := [one / other for one, other in zip(ours, bare, strict=True)]),
-            "median_ratio": statistics.median(ratios),
-        }
+    models = [resolve(name) for name in arguments.models]
+    found = [run(measure(model, arguments)) for model in models]
     if arguments.json:
-        print(json.dumps(figures, indent=2))
+        print_json({"threads": arguments.threads, "models": found})
         return
-    print(f"bare         median {statistics.median(bare):7.1f} tokens/s")
-    for mode in rates:
-        found = figures[mode]
-        pairs = (
-            f"median {found['median_ratio']:.3f}, {min(found['ratios']):.3f} to {max(found['ratios']):.3f}"
+    for result in found:
+        _print(result)
+
+
+async def measure(model: Resolved, arguments: argparse.Namespace) -> dict[str, Any]:
+    """All figures of one model."""
+    found: dict[str, Any] = {"model": model.name}
+    if arguments.llama_bench is not None:
+        found["llama-bench"] = await against_llama_bench(model, arguments)
+    found["bare"] = await against_bare(model, arguments)
+    return found
+
+
+# -------------------------------------------------------------------------------------------- llama-bench
+
+
+async def against_llama_bench(model: Resolved, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The tests by their names, each compared."""
+    header = model.header()
+    ours: dict[str, list[float]] = {}
+    theirs: dict[str, list[float]] = {}
+    for number in range(arguments.rounds):
+        for side in ("theirs", "ours") if number % 2 == 0 else ("ours", "theirs"):
+            if side == "ours":
+                _append(ours, await _our_rates(model, header, arguments))
+            else:
+                _append(theirs, _llama_bench(model.path, arguments))
+    return {
+        test: {
+            "tokens_per_s": statistics.median(rates),
+            "llama_bench_tokens_per_s": statistics.median(theirs[test]),
+            "mean_ratio": statistics.fmean(rates) / statistics.fmean(theirs[test]),
+            **compared(rates, theirs[test], CLAIMS[test[:2]]),
+        }
+        for test, rates in ours.items()
+    }
+
+
+def _append(found: dict[str, list[float]], rates: dict[str, float]) -> None:
+    for test, rate in rates.items():
+        found.setdefault(test, []).append(rate)
+
+
+async def _our_rates(model: Resolved, header: Header, arguments: argparse.Namespace) -> dict[str, float]:
+    """Mean tokens per second of each test, in a fresh worker."""
+    plan = bench.Plan(prompt=arguments.prompt, generate=arguments.tokens, repetitions=arguments.repetitions)
+    engine = Engine()
+    try:
+        options = LoadOptions(threads=arguments.threads)
+        report = await bench.run(
+            engine, model.path, header, options, plan, lambda test, number, of: None, name=model.name
         )
-        rate = f"{found['tokens_per_s']:7.1f} tokens/s"
-        print(f"{mode:<12} median {rate}, ratio {found['ratio']:.3f} (pair by pair: {pairs})")
+    finally:
+        await engine.close()
+    return {test.test: test.tokens_per_s for test in report.tests}
+
+
+def _llama_bench(path: Path, arguments: argparse.Namespace) -> dict[str, float]:
+    """The same from llama-bench."""
+    program = Path(arguments.llama_bench)
+    command = [str(program), "-m", str(path), "-t", str(arguments.threads), "-r", str(arguments.repetitions)]
+    command += ["-p", str(arguments.prompt), "-n", str(arguments.tokens), "-o", "json"]
+    libraries = os.pathsep.join(filter(None, [str(program.parent), os.environ.get("LD_LIBRARY_PATH")]))
+    try:
+        done = subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "LD_LIBRARY_PATH": libraries},
+        )
+    except OSError as error:
+        sys.exit(f"{program} cannot be run: {error.strerror}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{program} failed: {error.stderr.decode(errors='replace').strip()[-500:]}")
+    return {_name(test): test["avg_ts"] for test in json.loads(done.stdout)}
+
+
+def _name(test: dict[str, Any]) -> str:
+    return f"pp{test['n_prompt']}" if test["n_prompt"] else f"tg{test['n_gen']}"
+
+
+# ----------------------------------------------------------------------------------------------- the loop
+
+
+async def against_bare(model: Resolved, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Both ways to draw tokens, each compared with the bare loop."""
+    given = {"path": str(model.path), "threads": arguments.threads}
+    tokens: list[int] = bare("tokens", text=prompt_text(model.header()), **given)["tokens"]
+    rates: dict[str, list[float]] = {"greedy": [], "recommended": [], "bare": []}
+    for number in range(arguments.rounds):
+        for side in list(rates) if number % 2 == 0 else list(rates)[::-1]:
+            if side == "bare":
+                rate = float(bare("rate", tokens=tokens, count=arguments.tokens, **given)["tokens_per_s"])
+            else:
+                rate = await _our_rate(model, tokens, GREEDY if side == "greedy" else Sampling(), arguments)
+            rates[side].append(rate)
+    theirs = rates.pop("bare")
+    return {
+        "tokens_per_s": statistics.median(theirs),
+        **{
+            mode: {"tokens_per_s": statistics.median(ours), **compared(ours, theirs, BARE_CLAIM)}
+            for mode, ours in rates.items()
+        },
+    }
+
+
+async def _our_rate(
+    model: Resolved, tokens: list[int], sampling: Sampling, arguments: argparse.Namespace
+) -> float:
+    """Tokens per second from request to end; the last token of the prompt is the first evaluation."""
+    options = LoadOptions(threads=arguments.threads, context=CONTEXT)
+    async with loaded(model, options) as engine:
+        warm_up = Limits(max_tokens=min(arguments.tokens, 16))
+        await reply(engine, tokens, sampling, warm_up, ignore_end=True)
+        limits = Limits(max_tokens=arguments.tokens)
+        timed = await reply(engine, tokens, sampling, limits, ignore_end=True)
+    return timed.done.usage.completion_tokens / timed.total_s
+
+
+def prompt_text(header: Header) -> str:
+    """The prompt as the engine makes it."""
+    template = header.chat_template or ""
+    form = R1Format() if USER in template else EmbeddedFormat(template, "", "")
+    return "".join(segment.text for segment in form.render([ChatMessage("user", PROMPT)]))
+
+
+# ------------------------------------------------------------------------------------------------- output
+
+
+def _print(result: dict[str, Any]) -> None:
+    print(result["model"])
+    for test, found in result.get("llama-bench", {}).items():
+        rates = f"{found['tokens_per_s']:7.1f} of {found['llama_bench_tokens_per_s']:7.1f} tokens/s"
+        print(f"  {test:<12}{rates}, {shown(found)}, by means {found['mean_ratio']:.3f}")
+    for mode in ("greedy", "recommended"):
+        found = result["bare"][mode]
+        rates = f"{found['tokens_per_s']:7.1f} of {result['bare']['tokens_per_s']:7.1f} tokens/s"
+        print(f"  {mode:<12}{rates}, {shown(found)}")
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("model", nargs="?", default="smollm2:135m")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=hardware.physical_cores())
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    found = parser(__doc__, rounds=5, models=True)
+    found.set_defaults(threads=hardware.physical_cores())
+    found.add_argument("--llama-bench", metavar="PATH", help="llama.cpp's program")
+    found.add_argument("--repetitions", type=int, default=3, help="of each test of llama-bench in a round")
+    found.add_argument("--prompt", type=int, default=512)
+    found.add_argument("--tokens", type=int, default=128)
+    return found.parse_args()
 
 
 if __name__ == "__main__":

@@ -38,7 +38,11 @@ class Message(msgspec.Struct, kw_only=True):
     model: str = ""
     """Name of the model that wrote it."""
     finish_reason: str = ""
-    """Why it ended: an engine's reason, or the one line of the error when `state` is "failed"."""
+    """Why it ended: the engine's reason, and behind it words for what else a reader must know.
+
+    Such as "stop answer=none closed=user left_out=2": see tui/outcome.py. When `state` is "failed", the one
+    line of the error.
+    """
     thinking_s: float = 0.0
     """How long the model thought, in seconds."""
     thinking_tokens: int = 0

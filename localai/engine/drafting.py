@@ -13,6 +13,7 @@ import msgspec
 from localai.engine.cache import CachedSequence
 from localai.engine.context import Aborted, AbortFlag, Context, ContextSettings, NoRoom
 from localai.engine.llama import Model
+from localai.engine.loading import Plan
 from localai.engine.sampler import Sampler
 from localai.engine.settings import LoadOptions, Sampling
 from localai.errors import UsageError
@@ -47,14 +48,21 @@ class ModelDrafter:
         abort: AbortFlag,
         resources: ExitStack,
     ) -> Self | None:
-        """The drafter that `options` name for `target`; UsageError if its tokens are not the same."""
+        """The drafter that `options` name for `target`; UsageError if its tokens are not the same.
+
+        Other errors as `Plan`: the target is in memory already.
+        """
         if options.draft is None or not options.speculate:
             return None
         path = Path(options.draft)
-        gguf.check_supported(gguf.read_header(path), path)
-        model = resources.enter_context(Model(path, -1, lambda share: True, mmap=options.mmap))
+        trained = gguf.read_header(path).context_trained
+        size = min(settings.size, trained) if trained else settings.size
+        plan = Plan(path, msgspec.structs.replace(options, context=size))
+        model = resources.enter_context(
+            Model(path, plan.gpu_layers, lambda share: True, mmap=options.mmap, mlock=options.mlock)
+        )
         check_same_tokens(target, model, path)
-        alone = msgspec.structs.replace(settings, sequences=1)
+        alone = msgspec.structs.replace(settings, sequences=1, size=size)
         context = resources.enter_context(Context(model, alone, abort))
         sampler = resources.enter_context(Sampler(Sampling(temperature=0), model, context.size))
         return cls(sampler, context, min(target.vocabulary, model.vocabulary))

@@ -82,6 +82,11 @@ class Scheduler:
         """Whether a request is under way."""
         return bool(self.active or self._waiting)
 
+    @property
+    def requests(self) -> list[Generation]:
+        """Those under way."""
+        return [*self.active, *self._waiting]
+
     def submit(self, generation: Generation) -> None:
         """Begin a request as soon as a sequence is free."""
         self._ahead = []
@@ -89,7 +94,7 @@ class Scheduler:
 
     def find(self, request_id: int) -> Generation | None:
         """The request of that number, if it is under way."""
-        return next((g for g in [*self.active, *self._waiting] if g.id == request_id), None)
+        return next((g for g in self.requests if g.id == request_id), None)
 
     def read_ahead(self, tokens: list[int]) -> None:
         """Evaluate `tokens` when there is nothing else to do. Replaces what was to be read before."""
@@ -118,14 +123,14 @@ class Scheduler:
 
     def reap(self) -> list[Generation]:
         """Take out the requests that have ended."""
-        ended = [g for g in [*self.active, *self._waiting] if g.ended]
+        ended = [g for g in self.requests if g.ended]
         self.active = [g for g in self.active if not g.ended]
         self._waiting = [g for g in self._waiting if not g.ended]
         return ended
 
     def drop(self) -> list[int]:
         """Give up all requests; their numbers."""
-        dropped = [*self.active, *self._waiting]
+        dropped = self.requests
         self.active, self._waiting, self._ahead = [], [], []
         for generation in dropped:
             generation.release()

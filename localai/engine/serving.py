@@ -215,11 +215,17 @@ class Served:
                 else self._drafter.begin(generation.tokens)
             )
             generation.speculate(drafter, self._policy)
-        self.governor.fixed = self._pinned or generation.reproducible
         self.scheduler.submit(generation)
+        self._fix_threads()
+
+    def _fix_threads(self) -> None:
+        self.governor.fixed = self._pinned or any(g.reproducible for g in self.scheduler.requests)
 
     def _reap(self) -> Iterator[protocol.Event]:
-        for generation in self.scheduler.reap():
+        ended = self.scheduler.reap()
+        if ended:
+            self._fix_threads()
+        for generation in ended:
             read = not generation.reading
             yield from generation.finish()
             request = self._conversations.pop(generation.id, None)
@@ -259,8 +265,9 @@ class Served:
         _, each = self._prompter.count(request.messages)
         size = self._context.size
         enlarged = self._plan.most_context()
-        offers = budget.offers(each, request.messages, total, size, enlarged if enlarged > size else None)
-        return protocol.Overflow(request.id, total, size, budget.over(total, size), offers)
+        larger, most = enlarged if enlarged > size else None, request.limits.max_tokens
+        offers = budget.offers(each, request.messages, total, size, larger, most)
+        return protocol.Overflow(request.id, total, size, budget.over(total, size, most), offers)
 
     def _status(self, request: protocol.Status) -> protocol.StatusReport:
         cache = self.scheduler.cache

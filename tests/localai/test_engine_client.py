@@ -84,7 +84,7 @@ receive()
 
 
 async def test_every_sign_of_life_renews_the_patience(tmp_path: Path) -> None:
-    """That is an event, and room in the pipe. Ticks of the clock are made up, enough of them if not renewed."""
+    """That is an event, and room in the pipe. Ticks of the clock are made up, enough if not renewed."""
     script = f"""
 load(); r = receive(p.Generate); receive(p.AnswerNow); answer(r.id, "A")
 wait_for({str(tmp_path / "go")!r}); receive(p.Count); time.sleep(1000)

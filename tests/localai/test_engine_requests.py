@@ -255,24 +255,26 @@ r = receive(p.Generate); answer(r.id, "third"); done(r.id); receive()
     await engine.close()
 
 
-async def test_loading_another_model_waits_for_the_reply(tmp_path: Path) -> None:
+async def test_loading_another_model_waits_for_all_replies(tmp_path: Path) -> None:
     script = f"""
-load()
+load(parallel=2)
 if first_time({str(tmp_path / "first")!r}):
-    r = receive(p.Generate); answer(r.id, "one "); receive(p.AnswerNow)
-    answer(r.id, "two"); done(r.id)
+    a = receive(p.Generate); b = receive(p.Generate)
+    receive(p.AnswerNow); receive(p.AnswerNow); done(a.id)
+    answer(b.id, "one "); receive(p.AnswerNow); answer(b.id, "two"); done(b.id)
 else:
     r = receive(p.Generate); answer(r.id, "other"); done(r.id)
 receive()
 """
     engine = await loaded(script)
-    reply = asking(engine)
-    await under_way(engine, 1)
+    short, long = asking(engine), asking(engine)
+    await under_way(engine, 2)
     loading = asyncio.create_task(engine.load(Path("other.gguf")))
     later = asking(engine)
-    await asyncio.sleep(0)
     await engine.answer_now()
-    assert text(await reply) == "one two"
+    await short
+    await engine.answer_now()
+    assert text(await long) == "one two"
     await loading
     assert text(await later) == "other"
     await engine.close()

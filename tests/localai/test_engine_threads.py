@@ -48,14 +48,14 @@ class Machine:
             fixed or cores, self.changes.append, fixed=fixed is not None, clock=lambda: self.now, cpu=self.cpu
         )
         self._random = random.Random(seed)
-        self._used = [0.0] * cores
+        self.used = [0.0] * cores
         self._ticks = [self._random.uniform(0, SLICE_S) for _ in range(cores)]
 
     def cpu(self) -> float:
         """Exact for the thread that asks, coarse for those on other cores."""
         self.clocks_read += 1
-        others = zip(self._used[1:], self._ticks[1:], strict=True)
-        return self._used[0] + sum((used + tick) // SLICE_S * SLICE_S for used, tick in others)
+        others = zip(self.used[1:], self._ticks[1:], strict=True)
+        return self.used[0] + sum((used + tick) // SLICE_S * SLICE_S for used, tick in others)
 
     def rate(self, count: int, works: Iterable[int] = repeat(1)) -> float:
         """Work per second over so many computations."""
@@ -75,7 +75,7 @@ class Machine:
             self.governor.rescued()
         self.governor.end()
         self.now += 0.0001  # sampling
-        self._used[0] += 0.0001
+        self.used[0] += 0.0001
 
     def _finishes(self, work: int) -> bool:
         count = self.governor.threads
@@ -97,7 +97,7 @@ class Machine:
             steps = [end_of_slice - self.now, watch - self.now, *(left[i] for i in on if left[i] > 1e-9)]
             step = max(min(steps), 1e-6)
             for i in on:  # those that are done spin
-                self._used[i] += step
+                self.used[i] += step
                 left[i] -= step
             self.now += step
             if max(left) <= 1e-9:
@@ -333,7 +333,7 @@ def running(machine: Machine, seconds: float, used: float) -> ThreadGovernor:
     """In the middle of a computation that took so long, and so much processor time of the first thread."""
     machine.governor.begin()
     machine.now += seconds
-    machine._used[0] += used
+    machine.used[0] += used
     return machine.governor
 
 
@@ -353,7 +353,7 @@ def test_what_is_slow_with_all_cores_is_not_given_up() -> None:
     machine.governor.begin()
     for _ in range(100):
         machine.now += WATCH_S
-        machine._used = [used + WATCH_S for used in machine._used]
+        machine.used = [used + WATCH_S for used in machine.used]
         assert not machine.governor.overdue()
 
 

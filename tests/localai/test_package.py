@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ["localai", "quantize", "tui", "models"]
 HEAVY = ["numpy", "textual", "llama_cpp", "gguf", "huggingface_hub", "requests", "ssl", "pydantic", "jinja2"]
-NOT_FOR_WORKERS = ["llama_cpp.llama", "diskcache", "numpy", "sqlite3", "asyncio", "ssl", "jinja2"]
+NOT_FOR_WORKERS = ["llama_cpp.llama", "diskcache", "sqlite3", "asyncio", "ssl", "jinja2"]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_starting_imports_neither_network_nor_engine_nor_screen() -> None:
 
 
 def test_the_worker_imports_only_the_low_level_bindings(nano: Path) -> None:
-    """No disk cache, no numpy, no network code in the process that reads untrusted files."""
+    """No disk cache and no network code in the process that reads untrusted files."""
     code = (
         "from pathlib import Path\nimport localai.engine.worker\nfrom localai.engine import llama\n"
         f"llama.Model(Path({str(nano)!r}), 0, lambda share: True).close()"
