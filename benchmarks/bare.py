@@ -12,6 +12,7 @@ A process of its own, for the app never loads llama.cpp. Reads one JSON object a
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import json
 import sys
@@ -72,11 +73,15 @@ class Bare:
         size = api.llama_vocab_n_tokens(self.vocabulary)
         return np.ctypeslib.as_array(api.llama_get_logits_ith(self.context, -1), (size,)).copy()
 
-    def piece(self, token: int) -> str:
-        """What a token stands for."""
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """What the tokens add to the text, one by one; characters may be spread over several."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return [decoder.decode(self._piece(token)) for token in tokens]
+
+    def _piece(self, token: int) -> bytes:
         text = ctypes.create_string_buffer(256)
         length = api.llama_token_to_piece(self.vocabulary, token, text, len(text), 0, True)
-        return bytes(text.raw[: max(length, 0)]).decode("utf-8", "replace")
+        return text.raw[: max(length, 0)]
 
 
 def rate(bare: Bare, tokens: list[int], count: int) -> dict[str, Any]:
@@ -103,7 +108,7 @@ def margins(bare: Bare, tokens: list[int], count: int) -> dict[str, Any]:
     drawn = bare.draw(count, seen)
     leads = _leads_at_once(bare, tokens, drawn, rows)
     return {
-        "pieces": [bare.piece(token) for token in drawn],
+        "pieces": bare.pieces(drawn),
         "margins": [lead for _, _, lead in rows],
         "noise": [abs(lead - other) for (_, _, lead), other in zip(rows, leads, strict=True)],
     }

@@ -19,10 +19,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from localai.chat.messages import ChatMessage
+from localai.chat.prompt import USER, R1Format
+from localai.chat.template import EmbeddedFormat
 from localai.engine import protocol
 from localai.engine.client import Engine
 from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.errors import ContextOverflow, EngineError, LocalAIError
+from models.header import Header
 from models.store import Resolved, Store
 
 GREEDY = Sampling(temperature=0)
@@ -99,6 +102,13 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def prompt_text(header: Header, message: str) -> str:
+    """The prompt for one message of the user, as the engine makes it."""
+    template = header.chat_template or ""
+    form = R1Format() if USER in template else EmbeddedFormat(template, "", "")
+    return "".join(segment.text for segment in form.render([ChatMessage("user", message)]))
 
 
 def bare(task: str, **given: Any) -> Any:

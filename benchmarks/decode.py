@@ -1,8 +1,8 @@
 """Reading and generating, as the app receives it, against llama-bench and against a bare loop, as ratios.
 
-llama-bench (`--llama-bench PATH`; llama.cpp's own measure) runs pp512 and tg128 in a process of its own, and
-so do we, through worker and pipe, as `localai bench` does; in turns, with the same file, threads and settings.
-The claims: at least 0.97 of its pp512 and 0.99 of its tg128.
+llama-bench (`--llama-bench PATH`; llama.cpp's own measure) runs pp512 and tg128 in a process of its own;
+so do we, through worker and pipe, as `localai bench` does; in turns, with the same file, threads and
+settings. The claims: at least 0.97 of its pp512 and 0.99 of its tg128.
 
 "bare" is a greedy loop over llama.cpp's functions that does nothing but evaluate and draw. We evaluate and
 draw as many tokens after the same prompt, greedily and with the sampling that the model recommends, which
@@ -22,12 +22,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common import GREEDY, bare, compared, loaded, parser, print_json, reply, resolve, run, shown
+from common import GREEDY, bare, compared, loaded, parser, print_json, prompt_text, reply, resolve, run, shown
 
 from localai import bench, hardware
-from localai.chat.messages import ChatMessage
-from localai.chat.prompt import USER, R1Format
-from localai.chat.template import EmbeddedFormat
 from localai.engine.client import Engine
 from localai.engine.settings import Limits, LoadOptions, Sampling
 from models.header import Header
@@ -135,7 +132,7 @@ def _name(test: dict[str, Any]) -> str:
 async def against_bare(model: Resolved, arguments: argparse.Namespace) -> dict[str, Any]:
     """Both ways to draw tokens, each compared with the bare loop."""
     given = {"path": str(model.path), "threads": arguments.threads}
-    tokens: list[int] = bare("tokens", text=prompt_text(model.header()), **given)["tokens"]
+    tokens: list[int] = bare("tokens", text=prompt_text(model.header(), PROMPT), **given)["tokens"]
     rates: dict[str, list[float]] = {"greedy": [], "recommended": [], "bare": []}
     for number in range(arguments.rounds):
         for side in list(rates) if number % 2 == 0 else list(rates)[::-1]:
@@ -165,13 +162,6 @@ async def _our_rate(
         limits = Limits(max_tokens=arguments.tokens)
         timed = await reply(engine, tokens, sampling, limits, ignore_end=True)
     return timed.done.usage.completion_tokens / timed.total_s
-
-
-def prompt_text(header: Header) -> str:
-    """The prompt as the engine makes it."""
-    template = header.chat_template or ""
-    form = R1Format() if USER in template else EmbeddedFormat(template, "", "")
-    return "".join(segment.text for segment in form.render([ChatMessage("user", PROMPT)]))
 
 
 # ------------------------------------------------------------------------------------------------- output

@@ -208,6 +208,7 @@ class WorkerPipe(asyncio.SubprocessProtocol):
         del self._inboxes[inbox.id]
         if not self._inboxes and self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     # ----------------------------------------------------------------------------------------------- end
 
@@ -302,7 +303,7 @@ class WorkerPipe(asyncio.SubprocessProtocol):
         self._writable.set()
 
     def _take(self, body: memoryview) -> None:
-        event = protocol.decode_event(cast(bytes, body))  # msgspec reads any buffer; a copy would cost time
+        event = protocol.decode_event(body)
         if isinstance(event, protocol.Alive):
             if self._inboxes and self._patience.beat(event.step):
                 self._hung()

@@ -384,6 +384,6 @@ def decode_request(body: bytes) -> Request:
     return _requests.decode(body)
 
 
-def decode_event(body: bytes) -> Event:
+def decode_event(body: bytes | memoryview) -> Event:
     """The event in `body`; msgspec.ValidationError or DecodeError if it is none."""
     return _events.decode(body)

@@ -30,7 +30,7 @@ from localai.engine.speculation import Drafter, DraftPolicy, NgramDrafter
 from localai.engine.threads import ThreadGovernor
 from localai.errors import EngineError
 
-STATE_PART = 8 << 20
+STATE_PART = 1 << 20
 """Bytes of a saved state in one frame."""
 CAREFUL_ABOVE = 2_000_000_000
 """Parameters from which on the first piece of a prompt is small, until its speed is known."""
@@ -42,6 +42,8 @@ class _State(msgspec.Struct, frozen=True):
     fingerprint: str
     tokens: list[int]
     on_grid: int
+    size: int
+    """Bytes of the keys and values that follow."""
     replies: dict[str, list[int]]
     """The tokens that the replies in it were drawn as."""
 
@@ -267,7 +269,8 @@ class Served:
         enlarged = self._plan.most_context()
         larger, most = enlarged if enlarged > size else None, request.limits.max_tokens
         offers = budget.offers(each, request.messages, total, size, larger, most)
-        return protocol.Overflow(request.id, total, size, budget.over(total, size, most), offers)
+        over = max(1, budget.over(total, size, most))
+        return protocol.Overflow(request.id, total, size, over, offers)
 
     def _status(self, request: protocol.Status) -> protocol.StatusReport:
         cache = self.scheduler.cache
@@ -286,11 +289,13 @@ class Served:
     def _save(self, request: protocol.Save) -> Iterator[protocol.Event]:
         opening = self._prompter.opening([*request.messages, ChatMessage("user", "")])
         held = self.scheduler.cache.export(opening)
-        if held is None:
+        if held is None or not held.data:
             yield protocol.StatePart(request.id, b"", last=True)
             return
         replies = self._prompter.drawn(request.messages)
-        head = msgspec.msgpack.encode(_State(self._fingerprint, held.tokens, held.on_grid, replies))
+        head = msgspec.msgpack.encode(
+            _State(self._fingerprint, held.tokens, held.on_grid, len(held.data), replies)
+        )
         yield protocol.StatePart(request.id, len(head).to_bytes(_LENGTH_BYTES, "little") + head, last=False)
         with memoryview(held.data) as view:
             for start in range(0, len(view), STATE_PART):
@@ -313,6 +318,8 @@ class Served:
         if state.fingerprint != self._fingerprint or len(state.tokens) >= self._context.size:
             return 0
         del data[:end]
+        if len(data) != state.size or not data:
+            return 0
         for reply, tokens in state.replies.items():
             self._prompter.remember(reply, tokens)
         adopted = self.scheduler.cache.adopt(Parked(state.tokens, state.on_grid, data))

@@ -78,8 +78,11 @@ for _ in range(2):
 receive()
 """
     engine = await loaded(script, stall_beats=30)
+    worker = engine._worker
+    assert worker is not None
     for _ in range(2):
         assert isinstance((await ask(engine))[-1], protocol.Done)
+        assert worker._timer is None, "nothing is left running for an idle worker"
     await engine.close()
 
 
