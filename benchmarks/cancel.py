@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import math
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from common import FIRST_TOKEN, GREEDY, conversation, loaded, parser, print_json, reply, resolve, run
@@ -31,6 +32,7 @@ LIMIT_S = 0.1
 CLAIM = "at most 1"
 WRITING_S = 0.5
 """Replies are cancelled within so long after their first text."""
+TRIES = 10
 
 
 def main() -> None:
@@ -47,17 +49,14 @@ async def measure(model: Resolved, arguments: argparse.Namespace) -> dict[str, A
     trained = model.header().context_trained or math.inf
     context = int(min(trained, arguments.tokens + 1000))
     length = min(arguments.tokens, context - 250)
-    moments = random.Random(1)
-    reading: list[float | None] = []
-    writing: list[float | None] = []
+    moments, numbers = random.Random(1), itertools.count(1)
+    reading, writing = [], []
     async with loaded(model, LoadOptions(context=context, threads=arguments.threads)) as engine:
-        assert engine.model is not None
         read_s = (await reply(engine, await conversation(engine, length, 0), GREEDY, FIRST_TOKEN)).total_s
-        for number in range(1, arguments.rounds + 1):
-            messages = await conversation(engine, length, number)
-            reading.append(await _cancelled(engine, messages, 0.7 * read_s * moments.random()))
-            tokens = [moments.randrange(engine.model.vocabulary) for _ in range(8)]
-            writing.append(await _cancelled(engine, tokens, WRITING_S * moments.random()))
+        for _ in range(arguments.rounds):
+            wait_s = 0.7 * read_s * moments.random()
+            reading.append(await _latency(engine, length, numbers, wait_s))
+            writing.append(await _latency(engine, 0, numbers, WRITING_S * moments.random()))
     return {
         "model": model.name,
         "conversation_tokens": length,
@@ -66,6 +65,25 @@ async def measure(model: Resolved, arguments: argparse.Namespace) -> dict[str, A
         "writing": _quantiles(writing),
         "claim": CLAIM,
     }
+
+
+async def _latency(engine: Engine, length: int, numbers: Iterator[int], wait_s: float) -> float:
+    """Seconds from cancelling to the end, for a conversation of that length, or while writing if it is 0.
+
+    Where the reply has gone on to its next part, or to its end, too early, the next is cancelled sooner.
+    """
+    for _ in range(TRIES):
+        number = next(numbers)
+        if length:
+            prompt: list[ChatMessage] | list[int] = await conversation(engine, length, number)
+        else:
+            assert engine.model is not None
+            prompt = [random.Random(number).randrange(engine.model.vocabulary) for _ in range(8)]
+        seconds = await _cancelled(engine, prompt, wait_s)
+        if seconds is not None:
+            return seconds
+        wait_s /= 2
+    raise EngineError("the replies are over too soon to be cancelled: take --tokens larger")
 
 
 async def _cancelled(
@@ -94,16 +112,13 @@ async def _cancelled(
     return seconds if meant else None
 
 
-def _quantiles(found: Sequence[float | None]) -> dict[str, Any]:
+def _quantiles(seconds: Sequence[float]) -> dict[str, Any]:
     """What was measured, in units of the limit."""
-    ratios = sorted(seconds / LIMIT_S for seconds in found if seconds is not None)
-    if not ratios:
-        raise EngineError("no reply was in the part that was to be cancelled: take --tokens larger")
+    ratios = sorted(one / LIMIT_S for one in seconds)
     return {
-        "count": len(ratios),
+        "ratio": ratios[-1],
         "median_ratio": statistics.median(ratios),
         "p90_ratio": ratios[math.ceil(0.9 * len(ratios)) - 1],
-        "ratio": ratios[-1],
         "ratios": ratios,
     }
 
@@ -113,7 +128,9 @@ def _print(found: dict[str, Any]) -> None:
     for part in ("reading", "writing"):
         figures = found[part]
         quantiles = f"median {figures['median_ratio']:.3f}, 90 % {figures['p90_ratio']:.3f}"
-        print(f"  while {part}  ratio {figures['ratio']:.3f} at most of {figures['count']} ({quantiles})")
+        print(
+            f"  while {part}  ratio {figures['ratio']:.3f} at most of {len(figures['ratios'])} ({quantiles})"
+        )
 
 
 def _arguments() -> argparse.Namespace:

@@ -30,8 +30,8 @@ from models.store import Resolved, Store
 
 GREEDY = Sampling(temperature=0)
 FIRST_TOKEN = Limits(max_tokens=1)
-SETTLED_POLLS, SETTLED_S = 3, 0.03
-"""The engine rests when so many looks at its cache, so far apart, show the same."""
+SETTLED_POLLS, SETTLED_S = 2, 0.02
+"""The engine rests when its cache is the same so many times after so many seconds each."""
 PATIENCE_S = 300.0
 
 _TEXT = (
@@ -169,16 +169,19 @@ async def reply(
 
 async def settled(engine: Engine) -> None:
     """Wait until the engine has read ahead all that it wants to."""
-    same, last = 0, None
     deadline = time.monotonic() + PATIENCE_S
+    held, same = await _held(engine), 0
     while same < SETTLED_POLLS:
-        status = await engine.status()
-        held = (status.live, status.parked)
-        same = same + 1 if held == last else 0
-        last = held
         if time.monotonic() > deadline:
             raise EngineError(f"the engine was still reading ahead after {PATIENCE_S:.0f} s")
         await asyncio.sleep(SETTLED_S)
+        before, held = held, await _held(engine)
+        same = same + 1 if held == before else 0
+
+
+async def _held(engine: Engine) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    status = await engine.status()
+    return status.live, status.parked
 
 
 async def conversation(engine: Engine, tokens: int, number: int) -> list[ChatMessage]:

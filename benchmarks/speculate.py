@@ -10,7 +10,7 @@ Two engines with the same model, one with `speculate` and one without, write in 
   to each other than llama.cpp's own results are when it evaluates several tokens at once ("a tie");
 - sums by r1-nano, where it is installed. The claim: all answers are the same.
 
-Usage: python benchmarks/speculate.py [MODEL] [--rounds 3] [--replies 30] [--json]
+Usage: python benchmarks/speculate.py [MODEL] [--rounds 3] [--replies 24] [--json]
 """
 
 from __future__ import annotations
@@ -125,9 +125,8 @@ class _Engines(NamedTuple):
         """The reply of each, one after the other; which comes first changes with `turn`."""
         found: list[Timed] = []
         for engine in self if turn % 2 == 0 else reversed(self):
-            for other in self:
-                await settled(other)
             found.append(await reply(engine, prompt, sampling, limits))
+            await settled(engine)  # what it reads ahead would disturb the other
         plain, drafting = found if turn % 2 == 0 else found[::-1]
         return plain, drafting
 
@@ -176,8 +175,9 @@ async def copying(engines: _Engines, model: Resolved, arguments: argparse.Namesp
     prompts: dict[str, list[ChatMessage] | list[int]] = {
         name: [ChatMessage("user", text)] for name, text in COPIES.items()
     }
-    prompts["going on"] = bare("tokens", path=str(model.path), text=begun)["tokens"]
     limits = Limits(max_tokens=arguments.tokens * 3 // 2, think_budget=0)
+    room = CONTEXT - arguments.tokens * 3 // 2
+    prompts["going on"] = bare("tokens", path=str(model.path), text=begun)["tokens"][-room:]
     texts = {**COPIES, "going on": begun}
     tasks: dict[str, list[tuple[Timed, Timed]]] = {name: [] for name in prompts}
     shares: dict[str, float] = {}
@@ -249,7 +249,7 @@ async def greedy(engines: _Engines, model: Resolved, arguments: argparse.Namespa
     """How many greedy replies have another text with drafts, and where."""
     asked = [form.format(topic) for form, topic in itertools.product(FORMS, TOPICS)]
     prompts = [*COPIES.values(), *random.Random(1).sample(asked, len(asked))][: arguments.replies]
-    limits = Limits(max_tokens=arguments.tokens)
+    limits = Limits(max_tokens=arguments.tokens * 2 // 3)
     pairs, differing = [], []
     for number, prompt in enumerate(prompts):
         pair = await engines.in_turns([ChatMessage("user", prompt)], GREEDY, limits, number)
@@ -360,8 +360,8 @@ def _place_shown(place: dict[str, Any]) -> str:
 
 def _arguments() -> argparse.Namespace:
     found = parser(__doc__, rounds=3)
-    found.add_argument("--replies", type=int, default=30, help="texts that are compared, at most 44")
-    found.add_argument("--tokens", type=int, default=200, help="most of each reply")
+    found.add_argument("--replies", type=int, default=24, help="texts that are compared, at most 44")
+    found.add_argument("--tokens", type=int, default=200, help="of each reply, about")
     found.add_argument("--sums", metavar="MODEL", default="r1-nano", help="the model that can do sums")
     return found.parse_args()
 

@@ -73,21 +73,25 @@ class EmbeddedFormat:
     def render(self, messages: Sequence[ChatMessage]) -> list[Segment]:
         """The segments of the prompt; UnsupportedModel if the template fails or drops a message."""
         turns = list(messages) if self.system_role else fold_system(messages)
-        segments = self._segments(turns)
+        segments = self._begun(self._segments(turns))
         if turns and not any(s.text == turns[-1].content for s in segments if not s.special):
             raise UnsupportedModel("the chat template in the file drops the last message")
-        if self._add_bos and not (
-            segments and segments[0].special and segments[0].text.startswith(self._bos)
-        ):
-            segments.insert(0, Segment(self._bos, special=True))
         return segments
 
     def opening(self, messages: Sequence[ChatMessage]) -> list[Segment]:
         """The beginning that is certain while the last user message is being written; errors as `render`."""
         turns = list(messages) if self.system_role else fold_system(messages)
-        segments = self._segments(turns)
+        segments = self._begun(self._segments(turns))
         texts = [index for index, segment in enumerate(segments) if not segment.special]
         return segments[: texts[-1] + 1] if texts else []
+
+    def _begun(self, segments: list[Segment]) -> list[Segment]:
+        """With `bos` at the beginning, if the model wants it there."""
+        if self._add_bos and not (
+            segments and segments[0].special and segments[0].text.startswith(self._bos)
+        ):
+            return [Segment(self._bos, special=True), *segments]
+        return segments
 
     def _segments(self, messages: Sequence[ChatMessage]) -> list[Segment]:
         marks = [f"{_OPEN}{index}{_CLOSE}" for index in range(len(messages))]

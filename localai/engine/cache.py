@@ -150,15 +150,18 @@ class KVCache:
         sequence.cut(0)
 
     def export(self, tokens: Sequence[int]) -> Parked | None:
-        """A copy of what is held of `tokens`; None if that is not worth keeping."""
+        """A copy of what is held of `tokens`, and of nothing else; None if that is not worth keeping."""
         sequence = max(self.sequences, key=lambda s: _common(tokens, s.tokens))
-        parked = max(self.parked, key=lambda p: _common(tokens, p.tokens), default=None)
+        whole = [p for p in self.parked if _common(tokens, p.tokens) == len(p.tokens)]
+        parked = max(whole, key=lambda p: len(p.tokens), default=None)
         live = _common(tokens, sequence.tokens)
-        if parked is not None and _common(tokens, parked.tokens) > live:
+        if parked is not None and len(parked.tokens) > live:
             return parked
         if live < WORTH_PARKING or sequence.busy:
             return None
-        return self._copy(sequence)
+        if live == len(sequence):
+            return self._copy(sequence)
+        return self._copy_of_beginning(sequence, live)
 
     def adopt(self, parked: Parked) -> bool:
         """Keep what `export` gave, perhaps to another process; whether there is memory for it."""
@@ -168,6 +171,19 @@ class KVCache:
         sequence.cut(len(sequence))  # what a broken-off batch left
         data = self._context.save(sequence.number)
         return Parked(list(sequence.tokens), sequence.on_grid, data, sequence.used)
+
+    def _copy_of_beginning(self, sequence: CachedSequence, length: int) -> Parked:
+        """Without what follows, which may be of another conversation."""
+        all_of_it = self._copy(sequence)
+        sequence.cut(length)
+        beginning = self._copy(sequence)
+        self._put_back(sequence, all_of_it)
+        return beginning
+
+    def _put_back(self, sequence: CachedSequence, parked: Parked) -> None:
+        sequence.cut(0)
+        if self._context.restore(sequence.number, parked.data, len(parked.tokens)):
+            sequence.tokens, sequence.on_grid = list(parked.tokens), parked.on_grid
 
     def _park_copy(self, sequence: CachedSequence) -> None:
         self._keep(self._copy(sequence))
@@ -188,8 +204,7 @@ class KVCache:
         self.parked.remove(parked)
         self.park(sequence)
         self.make_room(len(parked.tokens))
-        if self._context.restore(sequence.number, parked.data):
-            sequence.tokens, sequence.on_grid = list(parked.tokens), parked.on_grid
+        self._put_back(sequence, parked)
         return sequence
 
 

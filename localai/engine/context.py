@@ -87,7 +87,7 @@ class Context(Handle):
                 "Try a smaller one with --context",
             )
         self.size = int(self._api.llama_n_ctx(self.handle))
-        self.batch = settings.batch
+        self.batch = min(settings.batch, self.size)
         self.outputs = int(parameters.n_outputs_max)
         """Most positions of a batch whose logits can be asked for."""
         self._memory = self._api.llama_get_memory(self.handle)
@@ -142,6 +142,10 @@ class Context(Handle):
             raise EngineError(f"llama.cpp kept no logits for position {index} of a batch")
         return address
 
+    def discard(self) -> None:
+        """Begin the next batch anew, after an error while it was put together."""
+        self._batch.take()
+
     # --------------------------------------------------------------------------------------------- cache
 
     def truncate(self, sequence: int, length: int) -> None:
@@ -159,16 +163,21 @@ class Context(Handle):
             raise EngineError(f"the state of a conversation could not be read{because()}")
         return data
 
-    def restore(self, sequence: int, data: bytearray) -> bool:
-        """Replace a sequence by one that was saved; if that fails, it is empty afterwards."""
+    def restore(self, sequence: int, data: bytearray, length: int) -> bool:
+        """Replace a sequence by a saved one of `length` tokens; if that fails, it is empty afterwards."""
         self.truncate(sequence, 0)
         buffer = (ctypes.c_uint8 * len(data)).from_buffer(data)
         taken = self._api.llama_state_seq_set_data(self.handle, buffer, len(data), sequence)
         del buffer
-        if taken == len(data):
+        if taken == len(data) and self._positions(sequence) == (0, length - 1):
             return True
         self.truncate(sequence, 0)
         return False
+
+    def _positions(self, sequence: int) -> tuple[int, int]:
+        """The first and the last position that the cache holds of a sequence."""
+        first = self._api.llama_memory_seq_pos_min(self._memory, sequence)
+        return int(first), int(self._api.llama_memory_seq_pos_max(self._memory, sequence))
 
 
 class _Batch:

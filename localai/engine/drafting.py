@@ -27,17 +27,21 @@ _COMPARED = 4096
 """About so many tokens of two vocabularies are compared."""
 
 
-class ModelDrafter:
-    """Drafts what a small model finds likeliest. It reads along with the reply, in a context of its own."""
+class DraftModel:
+    """A small model with a context of its own, in which it reads along with what the large one writes."""
 
-    def __init__(self, sampler: Sampler, context: Context, vocabulary: int) -> None:
+    def __init__(
+        self, sampler: Sampler, context: Context, vocabulary: int, notes: tuple[str, ...] = ()
+    ) -> None:
         """`sampler` is a greedy one; tokens from `vocabulary` on are never drafted."""
+        self.notes = notes
+        """What the user should know of how it was loaded."""
+        self.token_s = 0.0
+        """Seconds that one token of a draft takes, as far as is known."""
         self._context = context
         self._sequence = CachedSequence(context, 0)
         self._sampler = sampler
         self._vocabulary = vocabulary
-        self._tokens: list[int] = []
-        self._token_s = 0.0
 
     @classmethod
     def load(
@@ -65,12 +69,64 @@ class ModelDrafter:
         alone = msgspec.structs.replace(settings, sequences=1, size=size)
         context = resources.enter_context(Context(model, alone, abort))
         sampler = resources.enter_context(Sampler(Sampling(temperature=0), model, context.size))
-        return cls(sampler, context, min(target.vocabulary, model.vocabulary))
+        notes = tuple(f"draft model: {note}" for note in plan.notes)
+        return cls(sampler, context, min(target.vocabulary, model.vocabulary), notes)
 
-    def begin(self, tokens: Sequence[int]) -> Self:
-        """A reply to a prompt of `tokens` begins."""
+    def set_threads(self, count: int) -> None:
+        """Compute with so many threads from now on."""
+        self._context.set_threads(count)
+
+    def continue_(self, tokens: Sequence[int], most: int) -> list[int]:
+        """What it would write after `tokens`, at most `most` tokens."""
+        if len(tokens) + most > self._context.size:
+            return []
+        drafts: list[int] = []
+        try:
+            started = time.perf_counter()
+            if len(tokens) - len(self._sequence) > CATCHING_UP:
+                self._read(tokens)  # the prompt, once: not a part of what drafts cost
+                started = time.perf_counter()
+                self._sequence.cut(len(tokens) - 1)
+            index = self._read(tokens)
+            while len(drafts) < most:
+                token = self._sampler.sample(self._context, index)
+                if token >= self._vocabulary:
+                    break
+                drafts.append(token)
+                if len(drafts) < most:
+                    index = self._evaluate([token])
+            self._measured(len(drafts), time.perf_counter() - started)
+        except (Aborted, NoRoom):
+            self._sequence.failed()
+        return drafts
+
+    def _read(self, seen: Sequence[int]) -> int:
+        """Evaluate what it has not seen yet; where the last logits are."""
+        self._sequence.keep_common(seen[:-1])
+        index = 0
+        while len(self._sequence) < len(seen):
+            piece = list(seen[len(self._sequence) :][: self._context.batch])
+            index = self._evaluate(piece) + len(piece) - 1
+        return index
+
+    def _evaluate(self, tokens: list[int]) -> int:
+        index = self._sequence.add(tokens, 1)
+        self._context.evaluate()
+        self._sequence.evaluated(tokens)
+        return index
+
+    def _measured(self, count: int, seconds: float) -> None:
+        if count:
+            token_s = seconds / count
+            self.token_s = token_s if not self.token_s else 0.8 * self.token_s + 0.2 * token_s
+
+
+class ModelDrafter:
+    """What a draft model foretells of one reply to a prompt of `tokens`."""
+
+    def __init__(self, model: DraftModel, tokens: Sequence[int]) -> None:
+        self._model = model
         self._tokens = list(tokens)
-        return self
 
     @property
     def match(self) -> int:
@@ -88,51 +144,11 @@ class ModelDrafter:
 
     def cost(self, count: int) -> float:
         """Seconds that guessing `count` tokens takes, as far as is known."""
-        return self._token_s * count
+        return self._model.token_s * count
 
     def propose(self, most: int) -> list[int]:
         """What the small model would write next, at most `most` tokens."""
-        if len(self._tokens) + most > self._context.size:
-            return []
-        drafts: list[int] = []
-        try:
-            started = time.perf_counter()
-            if len(self._tokens) - len(self._sequence) > CATCHING_UP:
-                self._read()  # the prompt, once: not a part of what drafts cost
-                started = time.perf_counter()
-                self._sequence.cut(len(self._tokens) - 1)
-            index = self._read()
-            while len(drafts) < most:
-                token = self._sampler.sample(self._context, index)
-                if token >= self._vocabulary:
-                    break
-                drafts.append(token)
-                if len(drafts) < most:
-                    index = self._evaluate([token])
-            self._measured(len(drafts), time.perf_counter() - started)
-        except (Aborted, NoRoom):
-            self._sequence.failed()
-        return drafts
-
-    def _read(self) -> int:
-        """Evaluate what it has not seen yet; where the last logits are."""
-        self._sequence.keep_common(self._tokens[:-1])
-        index = 0
-        while len(self._sequence) < len(self._tokens):
-            piece = self._tokens[len(self._sequence) :][: self._context.batch]
-            index = self._evaluate(piece) + len(piece) - 1
-        return index
-
-    def _evaluate(self, tokens: list[int]) -> int:
-        index = self._sequence.add(tokens, 1)
-        self._context.evaluate()
-        self._sequence.evaluated(tokens)
-        return index
-
-    def _measured(self, count: int, seconds: float) -> None:
-        if count:
-            token_s = seconds / count
-            self._token_s = token_s if not self._token_s else 0.8 * self._token_s + 0.2 * token_s
+        return self._model.continue_(self._tokens, most)
 
 
 def check_same_tokens(target: Model, draft: Model, path: Path) -> None:

@@ -40,8 +40,12 @@ class Voice:
 
     def splitter(self, prompt: Sequence[Segment]) -> Splitter:
         """A splitter for the reply to `prompt`."""
-        tail = "".join(segment.text for segment in prompt[-2:]).rstrip()
-        return Splitter(opened=tail.endswith(THINK), tag_tokens=len(self.tags) == 2)
+        markup = ""
+        for segment in reversed(prompt):
+            if not segment.special and segment.text.strip():
+                break  # what a user wrote opens nothing
+            markup = segment.text + markup
+        return Splitter(opened=markup.rstrip().endswith(THINK), tag_tokens=len(self.tags) == 2)
 
 
 class Generation:
@@ -78,6 +82,8 @@ class Generation:
         """The last token drawn, which is not evaluated yet."""
         self._forced: list[int] = []
         """Tokens that come next, whatever the model would draw."""
+        self._closing: list[int] = []
+        """Those of them that are in the batch."""
         if limits.think_budget == 0:
             self.answer_now()
 
@@ -118,8 +124,7 @@ class Generation:
         if self.reading:
             outputs = self._plan_prompt(most, alone=alone)
         else:
-            self._plan_reply(alone=alone)
-            outputs = len(self._drafts) + 1
+            outputs = self._plan_reply(most, alone=alone)
         self._index = self.sequence.add(self._planned, outputs)
         return len(self._planned)
 
@@ -129,12 +134,15 @@ class Generation:
         self._planned = self.tokens[done : done + piece]
         return int(done + piece >= len(self.tokens) and self._limits.max_tokens != 0)
 
-    def _plan_reply(self, *, alone: bool) -> None:
+    def _plan_reply(self, most: int, *, alone: bool) -> int:
         start = [] if self._pending is None else [self._pending]
+        room = most - len(start)
+        self._closing = self._forced[:room]
         self._drafts = []
         if not self._forced and alone and self._speculation is not None:
             self._drafts = self._draft()
-        self._planned = [*start, *self._forced, *self._drafts]
+        self._planned = [*start, *self._closing, *self._drafts]
+        return 0 if len(self._closing) < len(self._forced) else len(self._drafts) + 1
 
     def _draft(self) -> list[int]:
         assert self._speculation is not None
@@ -151,8 +159,8 @@ class Generation:
             return
         before = len(self.sequence)
         self.sequence.evaluated(self._planned)
-        if self._forced:
-            yield from self._closed()
+        self._pending = None
+        yield from self._closed()
         started = time.perf_counter()
         tokens: list[int] = []
         index = self._index + len(self._planned) - len(self._drafts) - 1
@@ -225,10 +233,11 @@ class Generation:
 
     def _closed(self) -> Iterator[protocol.GenerationEvent]:
         """The forced tokens are evaluated: they are part of the reply."""
-        forced, self._forced = self._forced, []
-        self._sampler.accept(forced)
-        self._reply.think_closed = True
-        for token in forced:
+        closing, self._closing = self._closing, []
+        self._forced = self._forced[len(closing) :]
+        self._sampler.accept(closing)
+        self._reply.think_closed = self._reply.think_closed or bool(closing)
+        for token in closing:
             if self.ended:
                 return
             if self._drafter is not None:

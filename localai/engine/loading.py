@@ -37,8 +37,11 @@ class Plan:
         self.path, self.options = path, options
         self.header = gguf.read_header(path)
         gguf.check_supported(self.header, path)
+        self.batch = options.batch or BATCH
         if not 1 <= options.parallel <= MOST_PARALLEL:
             raise UsageError(f"{options.parallel} requests at once: 1 to {MOST_PARALLEL} are possible")
+        if self.batch < options.parallel:
+            raise UsageError(f"--batch {self.batch} is too small for {options.parallel} requests at once")
         self.kv_type: KvType = options.kv_type or "f16"
         self._flash = options.flash_attention != "off"
         if self.kv_type != "f16" and not self._flash:
@@ -48,7 +51,6 @@ class Plan:
             )
         self.notes: list[str] = []
         self.threads = options.threads or hardware.physical_cores()
-        self.batch = options.batch or BATCH
         self.devices = _offload_devices()
         self.memory = [offload.Memory(d.memory_free, d.memory_total) for d in self.devices]
         fit.check_context(self.header, options.context)
@@ -115,7 +117,9 @@ class Plan:
         return self.header.tensor_bytes - (embedding.size if separate and embedding is not None else 0)
 
     def most_context(self) -> int:
-        """The largest context that the model supports and memory allows."""
+        """The largest context that the model supports and memory allows; not known where a GPU has it."""
+        if self.gpu_layers:
+            return self.context
         shape = fit.Shape.of(self.header)
         held = fit.context_bytes(shape, self.context, self.kv_type, batch=self.batch, flash=self._flash)
         free = hardware.available_memory() + held

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-MEMORY_S, MEMORY_KEPT = 0.2, 0.75
-"""How far back a measured speed reaches; so much of it stays at least with each computation."""
+MEMORY_S = 0.2
+"""How far back a measured speed reaches."""
 NORMAL_LOSS = 0.2
 """Cores that background work takes now and then: nothing is done about them."""
 TICK_S = 0.004
@@ -20,6 +20,8 @@ HICCUP, LONG_S = 0.45, 0.1
 """The most of it that one computation may contribute, unless it took so long."""
 QUIET_S, QUIET_MOST_S = 1.0, 30.0
 """Where nothing could be done, only a worse loss counts for so long; doubled each time."""
+QUIET_COST = 10.0
+"""It is also at least so many times as long as it took to find that out."""
 
 
 class Speed:
@@ -34,8 +36,6 @@ class Speed:
     def add(self, wall: float, work: float, lost: float) -> None:
         """Count a computation in: seconds, units of work, and seconds of processor time that were missing."""
         keep = MEMORY_S / (MEMORY_S + wall)
-        if keep < MEMORY_KEPT:
-            keep = MEMORY_KEPT
         self.wall = self.wall * keep + wall
         self.work = self.work * keep + work
         self.lost = self.lost * keep + lost
@@ -84,17 +84,18 @@ class Alarm:
         """Forget what has gathered."""
         self.excess, self.since = 0.0, Speed()
 
-    def tolerate(self, loss: float, now: float) -> None:
-        """Nothing can be done about that much: be quiet about it for a while."""
+    def tolerate(self, loss: float, now: float, cost: float) -> None:
+        """Nothing can be done about that much, as was found in `cost` seconds: be quiet for a while."""
         self.tolerated = max(self._normal, loss * 1.25 + 0.05)
-        self.quiet_until = now + self._quiet
+        self.quiet_until = now + max(self._quiet, QUIET_COST * cost)
         self._quiet = min(2 * self._quiet, QUIET_MOST_S)
 
-    def listen(self, normal: float | None = None) -> None:
-        """Be quiet no more; from now on `normal` is the loss that is normal."""
-        self._normal = normal or self._normal
+    def listen(self) -> None:
+        """Be quiet no more."""
         self.tolerated, self.quiet_until = self._normal, math.inf
 
-    def refresh(self) -> None:
-        """Something could be done after all: the next quiet is a short one."""
-        self._quiet = QUIET_S
+    def change(self, normal: float) -> None:
+        """What comes is of another kind: from now on `normal` is the loss that is normal."""
+        self._normal, self._quiet = normal, QUIET_S
+        self.reset()
+        self.listen()

@@ -92,7 +92,7 @@ class Prompter:
         if len(parts) == 1:
             return tokens
         pieces = [parts[0] + marker[0], *(marker[1:] + part + marker[0] for part in parts[1:-1])]
-        return [t for piece in [*pieces, marker[1:] + parts[-1]] for t in self._tokenize_plain(piece)]
+        return [t for piece in [*pieces, marker[1:] + parts[-1]] for t in self.plain(piece)]
 
 
 class _Recent:

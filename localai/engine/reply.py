@@ -40,6 +40,8 @@ class Reply:
         self._stops = StopStrings(limits.stop) if limits.stop else None
         self._loops: LoopDetector | None = LoopDetector()
         self._part: list[bytes] = []
+        self._ended = b""
+        """The last token's bytes."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._first = self._last = self._flushed = 0.0
         self._kind: Kind = "answer"
@@ -54,7 +56,7 @@ class Reply:
     @property
     def at_line_start(self) -> bool:
         """Whether the last token ended a line."""
-        return bool(self._part) and self._part[-1].endswith(b"\n")
+        return self._ended.endswith(b"\n")
 
     def drawn(self) -> tuple[str, list[int]]:
         """(answer, its tokens without white space around it); no tokens if they do not spell the answer."""
@@ -77,6 +79,7 @@ class Reply:
         self.completion_tokens += 1
         self.thinking_tokens += thinking or still
         self._unsent_tokens += 1
+        self._ended = piece
         if not (thinking or still):
             self.tokens.append(token)
             self._pieces.append(piece)

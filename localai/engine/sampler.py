@@ -27,6 +27,9 @@ NEGLIGIBLE = 1e-6
 MOST_CANDIDATES = 4096
 """Where more tokens can be drawn, all are given to llama.cpp."""
 
+LLAMA_RANDOM = 0xFFFFFFFF
+"""The one seed that llama.cpp takes for none."""
+
 _Candidate = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 """struct llama_token_data."""
 
@@ -76,7 +79,7 @@ class Sampler(Handle):
         yield self._api.llama_sampler_init_min_p(max(sampling.min_p or 0.0, NEGLIGIBLE), 1)
         if sampling.top_p is not None and sampling.top_p < 1:
             yield self._api.llama_sampler_init_top_p(sampling.top_p, 1)
-        seed = self._api.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed & 0xFFFFFFFF
+        seed = self._api.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed % LLAMA_RANDOM
         yield self._api.llama_sampler_init_dist(seed)
 
     def _biases(self, wanted: tuple[LogitBias, ...]) -> Any:
@@ -104,7 +107,7 @@ class Sampler(Handle):
         repeat = 1.0 if sampling.repeat_penalty is None else sampling.repeat_penalty
         frequency, presence = sampling.frequency_penalty or 0.0, sampling.presence_penalty or 0.0
         last = 64 if sampling.penalty_last_n is None else sampling.penalty_last_n
-        self.remembers = self._context_size if last < 0 else last
+        self.remembers = self._context_size if last < 0 else min(last, self._context_size)
         if (repeat, frequency, presence) == (1.0, 0.0, 0.0) or not self.remembers:
             self.remembers = 0
             return
@@ -136,7 +139,7 @@ class Sampler(Handle):
         address = context.logits(index)
         view = self._logits.get(address)
         if view is None:
-            memory = (ctypes.c_float * self._vocabulary).from_address(address)
+            memory: Any = (ctypes.c_float * self._vocabulary).from_address(address)
             view = self._logits[address] = np.frombuffer(memory, np.float32)
         return view
 

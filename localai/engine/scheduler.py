@@ -17,6 +17,8 @@ from localai.engine.threads import ThreadGovernor
 
 SHARED_PIECE = 128
 """Prompt tokens read at once while another reply is being written, so that it does not stand still."""
+ROOM_FOR_REPLY = 256
+"""Tokens that each of several requests at once must have room for, or it waits."""
 OPERATION_S = 0.06
 """Longest that one operation of the graph may take: only between operations can it be stopped."""
 IDLE_PIECE_S = 0.5
@@ -139,6 +141,8 @@ class Scheduler:
     def _begin_waiting(self) -> Iterator[protocol.GenerationEvent]:
         while self._waiting and not self._waiting[0].ended:
             generation = self._waiting[0]
+            if self.active and not self._has_room(generation):
+                return
             sequence = self.cache.take(generation.tokens, reproducible=generation.reproducible)
             if sequence is None:
                 return
@@ -147,16 +151,23 @@ class Scheduler:
             self.active.append(generation)
             yield generation.progress()
 
+    def _has_room(self, generation: Generation) -> bool:
+        """Whether it fits beside those under way, with some room for all replies."""
+        held = sum(max(len(other.tokens), len(other.sequence)) for other in self.active)
+        room = ROOM_FOR_REPLY * (len(self.active) + 1)
+        return held + len(generation.tokens) + room <= self._context.size
+
     def _plan(self) -> list[tuple[Generation, int]]:
         """Fill a batch: (request, number of its tokens) in the order of the batch."""
         going = [g for g in self.active if not g.ended]
         decoding = [g for g in going if not g.reading]
         planned: list[tuple[Generation, int]] = []
-        for generation in decoding:
-            planned.append((generation, generation.plan(1, alone=len(going) == 1)))
+        rest = self._context.batch
+        for others, generation in zip(range(len(decoding))[::-1], decoding, strict=True):
+            planned.append((generation, generation.plan(rest - others, alone=len(going) == 1)))
+            rest -= planned[-1][1]
         reading = next((g for g in going if g.reading), None)
-        if reading is not None:
-            rest = self._context.batch - sum(count for _, count in planned)
+        if reading is not None and rest:
             most = min(self.pieces.size, rest, SHARED_PIECE if decoding else rest)
             planned.append((reading, reading.plan(most, alone=len(going) == 1)))
         return planned

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ from localai.chat.splitter import Splitter
 from localai.engine import loading, protocol
 from localai.engine.cache import KVCache, Parked
 from localai.engine.context import AbortFlag, Context, ContextSettings
-from localai.engine.drafting import ModelDrafter
+from localai.engine.drafting import DraftModel, ModelDrafter
 from localai.engine.generate import Generation, Voice
 from localai.engine.llama import Model
 from localai.engine.prompts import Prompter
@@ -28,7 +29,7 @@ from localai.engine.scheduler import PromptPieces, Scheduler
 from localai.engine.settings import LoadOptions
 from localai.engine.speculation import Drafter, DraftPolicy, NgramDrafter
 from localai.engine.threads import ThreadGovernor
-from localai.errors import EngineError
+from localai.errors import EngineError, LocalAIError
 
 STATE_PART = 1 << 20
 """Bytes of a saved state in one frame."""
@@ -44,6 +45,8 @@ class _State(msgspec.Struct, frozen=True):
     on_grid: int
     size: int
     """Bytes of the keys and values that follow."""
+    checksum: int
+    """Their Adler-32 checksum: against accidents, not against attacks."""
     replies: dict[str, list[int]]
     """The tokens that the replies in it were drawn as."""
 
@@ -82,10 +85,10 @@ class Served:
         )
         self._context = resources.enter_context(Context(self._model, settings, abort))
         self._voice = Voice(self._model, loading.prompt_format(self._model, plan.header))
-        self._drafter = ModelDrafter.load(options, self._model, settings, abort, resources)
+        self._drafter = DraftModel.load(options, self._model, settings, abort, resources)
         self._policy = DraftPolicy()
         pinned = options.threads is not None or not plan.on_cpu
-        self.governor = ThreadGovernor(plan.threads, self._context.set_threads, fixed=pinned)
+        self.governor = ThreadGovernor(plan.threads, self._set_threads, fixed=pinned)
         self._pinned = pinned
         self.scheduler = Scheduler(
             self._context,
@@ -99,6 +102,11 @@ class Served:
         self._incoming = bytearray()
         self._conversations: dict[int, protocol.Generate] = {}
         self._load_s = time.perf_counter() - started
+
+    def _set_threads(self, count: int) -> None:
+        self._context.set_threads(count)
+        if self._drafter is not None:
+            self._drafter.set_threads(count)
 
     @property
     def _prompter(self) -> Prompter:
@@ -131,7 +139,7 @@ class Served:
             kv_bytes_per_token=plan.kv_bytes_per_token,
             weights_read=plan.weights_read(),
             fingerprint=self._fingerprint,
-            notes=tuple(plan.notes),
+            notes=(*plan.notes, *(self._drafter.notes if self._drafter is not None else ())),
         )
 
     # ------------------------------------------------------------------------------------------- requests
@@ -169,6 +177,7 @@ class Served:
     def drop(self) -> list[int]:
         """Give up all requests under way, after an error; their numbers."""
         self._conversations.clear()
+        self._context.discard()
         return self.scheduler.drop()
 
     def _generate(self, request: protocol.Generate) -> Iterator[protocol.Event]:
@@ -177,11 +186,12 @@ class Served:
         if len(tokens) >= room:
             yield self._overflow(request, len(tokens))
             return
-        self._conversations[request.id] = request
         splitter = self._voice.splitter(segments)
         reply = Reply(request.id, splitter, len(tokens), request.limits)
         sampling = request.sampling.completed_by(self._sampling)
-        self._submit(Generation(self._voice, reply, tokens, sampling, request.limits, self._context))
+        generation = Generation(self._voice, reply, tokens, sampling, request.limits, self._context)
+        self._conversations[request.id] = request
+        self._submit(generation)
 
     def _continue(self, request: protocol.Continue) -> Iterator[protocol.Event]:
         if not request.tokens or not all(0 <= token < self._model.vocabulary for token in request.tokens):
@@ -214,7 +224,7 @@ class Served:
             drafter: Drafter = (
                 NgramDrafter(generation.tokens)
                 if self._drafter is None
-                else self._drafter.begin(generation.tokens)
+                else ModelDrafter(self._drafter, generation.tokens)
             )
             generation.speculate(drafter, self._policy)
         self.scheduler.submit(generation)
@@ -228,11 +238,13 @@ class Served:
         if ended:
             self._fix_threads()
         for generation in ended:
-            read = not generation.reading
             yield from generation.finish()
+        for generation in ended:
             request = self._conversations.pop(generation.id, None)
-            if request is not None and read:  # who cancels a long prompt does not want it read in idle time
-                self._prepare_next(request, generation)
+            # Who cancels a long prompt does not want it read in idle time.
+            if request is not None and not generation.reading:
+                with suppress(LocalAIError):  # a template may fail on the longer conversation
+                    self._prepare_next(request, generation)
 
     def _prepare_next(self, request: protocol.Generate, generation: Generation) -> None:
         """Bring the cache to what the next prompt begins with: the bare answer instead of the thinking."""
@@ -293,9 +305,10 @@ class Served:
             yield protocol.StatePart(request.id, b"", last=True)
             return
         replies = self._prompter.drawn(request.messages)
-        head = msgspec.msgpack.encode(
-            _State(self._fingerprint, held.tokens, held.on_grid, len(held.data), replies)
-        )
+        checksum = zlib.adler32(held.data)
+        size = len(held.data)
+        state = _State(self._fingerprint, held.tokens, held.on_grid, size, checksum, replies)
+        head = msgspec.msgpack.encode(state)
         yield protocol.StatePart(request.id, len(head).to_bytes(_LENGTH_BYTES, "little") + head, last=False)
         with memoryview(held.data) as view:
             for start in range(0, len(view), STATE_PART):
@@ -308,6 +321,17 @@ class Served:
             data, self._incoming = self._incoming, bytearray()
             yield protocol.Restored(request.id, self._adopt(data))
 
+    def _matches(self, state: _State, data: bytearray) -> bool:
+        known = range(self._model.vocabulary)
+        return (
+            state.fingerprint == self._fingerprint
+            and 0 < len(state.tokens) < self._context.size
+            and 0 <= state.on_grid <= len(state.tokens)
+            and all(token in known for drawn in (state.tokens, *state.replies.values()) for token in drawn)
+            and len(data) == state.size > 0
+            and zlib.adler32(data) == state.checksum
+        )
+
     def _adopt(self, data: bytearray) -> int:
         """Take in a state; the number of its tokens, 0 if it is not one of this model."""
         end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
@@ -315,10 +339,8 @@ class Served:
             state = _states.decode(data[_LENGTH_BYTES:end])
         except msgspec.DecodeError:
             return 0
-        if state.fingerprint != self._fingerprint or len(state.tokens) >= self._context.size:
-            return 0
         del data[:end]
-        if len(data) != state.size or not data:
+        if not self._matches(state, data):
             return 0
         for reply, tokens in state.replies.items():
             self._prompter.remember(reply, tokens)

@@ -44,7 +44,7 @@ CLIMB_COST = 25.0
 STARVED_S = 3.0
 """It is so much longer while even the present threads lack cores."""
 STEADY_S = 1.5
-"""Trouble after so long a peace is taken as lasting; if it comes and goes, the average decides."""
+"""If more threads did well for so long, the wait for the next attempt is a short one again."""
 IDLE_S = 1.0
 """In a pause of so long, other programs may have come or gone."""
 LATE_LOSS = 0.4
@@ -79,27 +79,24 @@ class ThreadGovernor:
         self._fixed = fixed
         self._running = self._late = False
         self._began = self._cpu_began = self._wall = 0.0
-        self._work = self._asked = 1.0
+        self._work = 1.0
         self._ended = self._now = clock()
         self._watched = (0.0, 0.0)
         """When `overdue` was called last, and the processor time then."""
         self._reading = False
         self._speed = Speed()
-        self._costs: dict[int, float] = {}
-        """What works above 1 cost in plain tokens, as measured."""
         self._proven = False
         """Whether anything was computed without loss; before, weights may be on their way from the disk."""
         self._alarm = Alarm(most)
-        self._troubled_at = self._climbed_at = self._now - STEADY_S
+        self._climbed_at = self._descent_began = 0.0
         self._trying: Literal["", "more", "fewer"] = ""
-        self._best, self._worse = most, 0
-        """The fastest count of those tried, and how many in a row were slower."""
+        self._best = most
+        """The fastest count of those tried."""
         self._best_speed: Speed | None = None
         """None: not known, or so slow that it was given up."""
-        self._floors: dict[int, float] = {}
-        """The pace of counts that were slower although nothing was missing: better they cannot be."""
         self._climb_at, self._climb_wait = 0.0, CLIMB_S
-        self._climb_far = self._starved = False
+        """When to climb next, and how much later after another failure."""
+        self._starved = False
 
     @property
     def fixed(self) -> bool:
@@ -117,7 +114,7 @@ class ThreadGovernor:
     # -------------------------------------------------------------------------------------- a computation
 
     def begin(self, work: float = 1.0) -> None:
-        """A computation begins. `work`: what it costs beside one token; the number of tokens will do."""
+        """A computation begins. `work`: what it should cost, in tokens that are evaluated one by one."""
         if self._fixed:
             return
         self._late = False
@@ -125,9 +122,7 @@ class ThreadGovernor:
         pause, self._ended = now - self._ended, now
         if (work >= READING) is not self._reading or pause > IDLE_S:
             self._change(work >= READING, pause)
-        self._asked = self._work = work
-        if work != 1.0 and not self._reading:
-            self._work = self._costs.get(round(work), work)
+        self._work = work
         if pause * self.threads > 0.05 * self._wall:  # else what was used since the last is none to speak of
             self._cpu_began = self._cpu()
         self._running = True
@@ -140,12 +135,10 @@ class ThreadGovernor:
         self._ended = self._now = now = self._clock()
         cpu = self._cpu()
         used, self._cpu_began = cpu - self._cpu_began, cpu
-        self._wall = wall = now - self._began or 1e-9
+        self._wall = wall = max(now - self._began, 1e-9)
         lost = self.threads * wall - used
         if wall > SUSPENDED_S and used < SUSPENDED_SHARE * wall:
             self._alarm.reset()
-            return
-        if self._asked != 1.0 and not self._learn(wall, lost):
             return
         self._speed.add(wall, self._work, lost)
         if self._trying:
@@ -158,10 +151,10 @@ class ThreadGovernor:
                 return
         else:
             self._proven = True
+        if now > alarm.quiet_until:
+            alarm.listen()
         if self.threads < self.most:
             self._look_up()
-        elif now > alarm.quiet_until:
-            alarm.listen()
 
     def rescued(self) -> None:
         """The computation was aborted. If because it was overdue, there are fewer threads from now on."""
@@ -174,8 +167,7 @@ class ThreadGovernor:
         if self._trying == "more":
             self._climb_failed(self._now - self._began)
         elif self._trying == "fewer":
-            self._worse += 1
-            self._descend_further()
+            self._try(self._fewer(0.0))
         else:
             self._descend(gave_up=True)
 
@@ -214,27 +206,13 @@ class ThreadGovernor:
             return LATE_LONG_S
         return max(LATE_S, LATE_FACTOR * speed.pace * self._work)
 
-    def _learn(self, wall: float, lost: float) -> bool:
-        """Learn the cost of work above 1 if nothing disturbs; whether it was known for this computation."""
-        if self._reading:
-            return True
-        key, speed = round(self._asked), self._speed
-        known = key in self._costs
-        if not self._trying and speed.units >= TRIAL_UNITS and lost < NORMAL_LOSS * wall:
-            cost = min(max(wall / speed.pace, 1.0), 2 * self._asked)
-            self._costs[key] = self._costs[key] * 0.8 + cost * 0.2 if known else cost
-        return known
-
     def _change(self, reading: bool, pause: float) -> None:
         """The kind of work changes, or a pause was long: what was measured does not hold for what comes."""
         if self._trying:  # not finished: time will tell
-            unseen = self._trying == "more" and not self._speed.units
-            self._settle(self._home if unseen else self.threads, Speed())
+            self._settle(min(self._home, self.threads), Speed())
             self._climb_at = self._now + CLIMB_S
         self._reading, self._speed = reading, Speed()
-        self._floors.clear()
-        self._alarm.reset()
-        self._alarm.listen(self._hopeless() if reading else NORMAL_LOSS)
+        self._alarm.change(self._hopeless() if reading else NORMAL_LOSS)
         if pause > IDLE_S and self._home < self.most:
             self._climb(self.most, None)
 
@@ -277,16 +255,10 @@ class ThreadGovernor:
 
     def _descend(self, *, gave_up: bool = False) -> None:
         """Begin to try fewer threads."""
-        lasting = self._now - self._troubled_at > STEADY_S
-        self._troubled_at = self._now
-        speed = self._alarm.since if lasting and self._alarm.since.units else self._speed
-        below = self._fewer(0.0 if gave_up else speed.loss)
-        if not gave_up and FASTER * speed.pace < self._floors.get(below, 0.0):
-            self._alarm.reset()
-            return
-        self._trying, self._worse = "fewer", 0
+        speed = self._alarm.since if self._alarm.since.units else self._speed
+        self._trying, self._descent_began = "fewer", self._now
         self._best, self._best_speed = self._home, None if gave_up else speed
-        self._try(below)
+        self._try(self._fewer(0.0 if gave_up else speed.loss))
 
     def _fewer(self, loss: float) -> int:
         """The next lower count: one less than the most, then about halves, or what cores there were."""
@@ -296,26 +268,16 @@ class ThreadGovernor:
     def _compared(self, better: bool) -> None:
         """A count of the descent is measured."""
         if better:
-            self._best, self._best_speed, self._worse = self.threads, self._speed, 0
-        else:
-            self._worse += 1
-        if self._speed.loss > NORMAL_LOSS:
-            self._descend_further(self._speed.loss)
-            return
-        if not better:
-            self._floors[self.threads] = self._speed.pace
-        self._descended()  # they have what they need: fewer cannot be faster
-
-    def _descend_further(self, loss: float = 0.0) -> None:
-        if self.threads > 1 and (self._worse < 2 or self._best_speed is None):
-            self._try(self._fewer(loss))
-        else:
+            self._best, self._best_speed = self.threads, self._speed
+        if self.threads > 1 and self._speed.loss > NORMAL_LOSS:
+            self._try(self._fewer(self._speed.loss))
+        else:  # they have what they need: fewer cannot be faster
             self._descended()
 
     def _descended(self) -> None:
         speed = self._best_speed or Speed()
         if self._best == self._home:
-            self._alarm.tolerate(speed.loss, self._now)
+            self._alarm.tolerate(speed.loss, self._now, self._now - self._descent_began)
         elif self._now - self._climbed_at > STEADY_S:
             self._climb_wait = CLIMB_S
         self._climb_at = self._now + self._climb_wait
@@ -331,19 +293,15 @@ class ThreadGovernor:
             self._starved, ended = False, True
         known = speed.wall >= TRIAL_S and (self._reading or speed.units >= TRIAL_UNITS)
         if known and (ended or self._now > self._climb_at + (STARVED_S if starving else 0.0)):
-            self._climb_far = ended or not self._climb_far
-            self._climb(self.most if self._climb_far else (self._home + self.most + 1) // 2, speed)
+            self._climb(self.most if ended else (self._home + self.most + 1) // 2, speed)
 
     def _climb(self, count: int, speed: Speed | None) -> None:
         self._trying, self._best_speed = "more", speed
         self._try(count)
 
     def _climbed(self) -> None:
-        if self._now - self._troubled_at > STEADY_S:
-            self._alarm.refresh()
-        self._troubled_at = self._climbed_at = self._now
+        self._climbed_at = self._now
         self._climb_at = self._now + CLIMB_S
-        self._climb_far = False
         self._settle(self.threads, self._speed)
 
     def _climb_failed(self, cost: float) -> None:

@@ -112,8 +112,8 @@ class Worker:
         try:
             if self._requests.empty():
                 served.scheduler.ahead()
-        except LocalAIError:
-            served.scheduler.read_ahead([])  # nobody asked for it: the request that needs it will fail
+        except Exception:  # noqa: BLE001 - nobody asked for it: the request that needs it will say what is wrong
+            served.scheduler.read_ahead([])
         finally:
             self._idle_work = False
 

@@ -44,8 +44,9 @@ class Books:
     def save(self, sequence: int) -> bytearray:
         return bytearray(json.dumps(self.held[sequence]).encode())
 
-    def restore(self, sequence: int, data: bytearray) -> bool:
+    def restore(self, sequence: int, data: bytearray, length: int) -> bool:
         self.held[sequence] = json.loads(data)
+        assert len(self.held[sequence]) == length
         return True
 
 
@@ -236,6 +237,23 @@ def test_a_state_goes_out_and_comes_back() -> None:
     assert fresh.adopt(Parked(state.tokens, state.on_grid, state.data))
     assert fresh.common([*ONE, 5]) == len(ONE)
     assert read(fresh_books, fresh, [*ONE, 5]) == len(ONE)
+
+
+def test_a_state_holds_nothing_of_another_conversation() -> None:
+    books = Books()
+    cache = cache_of(books)
+    shared = ONE[:100]
+    read(books, cache, [*shared, *OTHER[:200], 1])
+    state = cache.export([*shared, 5, 6])
+    assert state is not None
+    assert json.loads(state.data) == state.tokens == shared
+    assert books.held[0] == cache.sequences[0].tokens == [*shared, *OTHER[:200], 1]  # it stays
+    read(books, cache, ONE[200:])
+    assert [len(p.tokens) for p in cache.parked] == [301]
+    assert cache.export([*shared, 5, 6]) is None
+    whole = cache.export([*shared, *OTHER[:200], 1, 9])
+    assert whole is not None
+    assert len(whole.tokens) == 301
 
 
 def test_a_state_without_memory_for_it_is_not_taken() -> None:

@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from localai.chat.budget import DropOldest
 from localai.chat.messages import ChatMessage
-from localai.engine import protocol
+from localai.chat.prompt import Segment
+from localai.engine import protocol, serving
 from localai.engine.context import AbortFlag
 from localai.engine.serving import Served
 from localai.engine.settings import Limits, LoadOptions, LogitBias, Sampling
-from localai.errors import UsageError
+from localai.errors import UnsupportedModel, UsageError
 
 GREEDY = Sampling(temperature=0)
 SUM = "What is 512 + 489?"
@@ -138,6 +140,38 @@ def test_the_drawn_tokens_of_a_reply_are_kept(model: Model) -> None:
     assert not any(asked[i : i + len(drawn)] == drawn for i in range(len(asked)))
 
 
+def test_a_reply_is_remembered_as_it_was_drawn(model: Model) -> None:
+    events = list(model.served.serve(protocol.Generate(1, talk(SUM), GREEDY)))
+    (generation,) = model.served.scheduler.requests
+    model.finish(*events)
+    text, tokens = generation.drawn()
+    assert text == RIGHT
+    assert model.served._prompter.drawn(talk(SUM, RIGHT)) == {RIGHT: tokens}
+    assert b"".join(map(model.served._voice.model.piece, tokens)).decode() == RIGHT
+
+
+def test_a_cancelled_prompt_is_not_read_in_idle_time(model: Model) -> None:
+    list(model.served.serve(protocol.Generate(1, talk("What is 1 + 1? " * 100), GREEDY)))
+    events = list(model.served.serve(protocol.Cancel(1)))
+    assert done(events).reason == "cancelled"
+    assert not model.served.scheduler.reads_ahead
+
+
+def test_a_format_that_fails_on_the_next_prompt_harms_no_reply(load: Loader) -> None:
+    model = load(parallel=3)
+
+    def fails(messages: object) -> list[Segment]:
+        raise UnsupportedModel("too long for this template")
+
+    model.served._prompter.form.opening = fails  # type: ignore[method-assign]
+    events: list[protocol.Event] = []
+    for number in (1, 2, 3):
+        events += model.served.serve(protocol.Generate(number, talk(SUM), GREEDY))
+    events = model.finish(*events)
+    assert sorted(event.id for event in events if isinstance(event, protocol.Done)) == [1, 2, 3]
+    assert not any(sequence.busy for sequence in model.served.scheduler.cache.sequences)
+
+
 def test_a_draft_is_read_while_its_user_still_writes(model: Model) -> None:
     question = "What is 1 + 1? " * 40 + "What is 6 + 7?"
     list(model.served.serve(protocol.Prefill(5, talk(question[:-5]))))
@@ -222,19 +256,50 @@ def test_a_state_of_other_settings_is_ignored(load: Loader, options: dict[str, s
 
 
 def test_a_damaged_state_is_ignored(load: Loader) -> None:
-    before = load()
+    before, after = load(), load()
     question = "What is 1 + 1? " * 40
     before.ask(question, limits=Limits(max_tokens=1))
     head, *rest = before.save(question)
     data = b"".join(rest)
-    for parts in ([b""], [b"\0\0"], [head[:10], data], [b"\xff" * 100], [data, head]):
-        assert load().restore(parts) == 0
-    for harmed in (data[:-100], data[: len(data) // 2], b"", bytes(64) + data[64:]):
-        after = load()
-        after.restore([head, harmed])
-        assert answer(after.ask("What is 6 + 7?")) == "6 + 7 = **13**"
-        usage = done(after.ask(question, limits=Limits(max_tokens=1))).usage
-        assert usage.prompt_tokens > 0
+    for parts in ([b""], [b"\0\0"], [head[:10], data], [b"\xff" * 100], [data, head], [head]):
+        assert after.restore(parts) == 0
+    for harmed in (data[:-100], data + b"x", bytes(64) + data[64:], data[:-1] + bytes([data[-1] ^ 1])):
+        assert after.restore([head, harmed]) == 0
+    assert not after.status().parked
+    assert after.restore([head, data]) > 300
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fingerprint": "other"},
+        {"tokens": [512]},
+        {"tokens": []},
+        {"on_grid": 10**6},
+        {"on_grid": -128},
+        {"replies": {"Hi": [-1]}},
+        {"size": 5},
+    ],
+)
+def test_a_state_that_does_not_say_what_it_is_is_ignored(load: Loader, change: dict[str, object]) -> None:
+    before, after = load(), load()
+    before.ask("What is 1 + 1? " * 40, limits=Limits(max_tokens=1))
+    head, *rest = before.save("What is 1 + 1? " * 40)
+    state = msgspec.structs.replace(serving._states.decode(head[4:]), **change)
+    changed = msgspec.msgpack.encode(state)
+    assert after.restore([len(changed).to_bytes(4, "little") + changed, *rest]) == 0
+
+
+def test_keys_and_values_that_are_not_those_of_the_tokens_are_read_anew(load: Loader) -> None:
+    """llama.cpp takes them, but they end elsewhere."""
+    before, after = load(), load()
+    before.ask("What is 1 + 1? " * 40, limits=Limits(max_tokens=1))
+    head, *rest = before.save("What is 1 + 1? " * 40)
+    state = serving._states.decode(head[4:])
+    longer = msgspec.structs.replace(state, tokens=[*state.tokens, 5])
+    changed = msgspec.msgpack.encode(longer)
+    assert after.restore([len(changed).to_bytes(4, "little") + changed, *rest]) > 0
+    assert done(after.ask("What is 1 + 1? " * 40, limits=Limits(max_tokens=1))).usage.cached_tokens == 0
 
 
 def test_there_is_nothing_to_save_of_what_was_never_read(model: Model) -> None:
@@ -267,6 +332,37 @@ def test_a_budget_that_is_not_used_changes_nothing(model: Model) -> None:
     events = model.ask(SUM, limits=Limits(think_budget=1000))
     assert answer(events) == RIGHT
     assert not done(events).think_closed
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 16])
+def test_the_closing_comes_in_pieces_where_the_batch_is_small(load: Loader, batch: int) -> None:
+    limits = Limits(think_budget=20)
+    small, usual = load(batch=batch).ask(SUM, limits=limits), load().ask(SUM, limits=limits)
+    assert done(small).think_closed
+    assert done(small).usage == done(usual).usage
+    assert done(load(batch=batch).ask("Hello!", limits=Limits(think_budget=0))).think_closed
+
+
+def test_many_close_their_thinking_at_once(load: Loader) -> None:
+    model = load(parallel=8, batch=16)
+    events: list[protocol.Event] = []
+    for number in range(1, 9):
+        events += model.served.serve(protocol.Generate(number, talk(SUM), GREEDY))
+    for _ in range(40):
+        events += model.served.step()
+    for number in range(1, 9):
+        list(model.served.serve(protocol.AnswerNow(number)))
+    ends = [event for event in model.finish(*events) if isinstance(event, protocol.Done)]
+    assert len(ends) == 8
+    assert any(end.think_closed for end in ends)
+    assert answer(model.ask(SUM)) == RIGHT
+
+
+def test_an_error_in_the_middle_of_a_batch_leaves_nothing_for_the_next(model: Model) -> None:
+    list(model.served.serve(protocol.Generate(1, talk(SUM), GREEDY)))
+    model.served._context.add(0, 0, [1, 2, 3], 1)
+    assert model.served.drop() == [1]
+    assert answer(model.ask(SUM)) == RIGHT
 
 
 def test_answer_now(model: Model) -> None:
@@ -392,6 +488,27 @@ def test_a_seed_gives_the_same_text_whatever_is_in_the_cache(load: Loader) -> No
         model.ask("What is 2 + 2? " * 30, limits=Limits(max_tokens=3))
 
 
+def test_threads_are_fixed_while_a_reply_has_a_seed(load: Loader) -> None:
+    model = load(threads=None)
+    fixed = [model.served.governor.fixed]
+    list(model.served.serve(protocol.Generate(1, talk(SUM), Sampling(seed=1), Limits(max_tokens=3))))
+    list(model.served.serve(protocol.Generate(2, talk(SUM), GREEDY, Limits(max_tokens=1))))
+    fixed.append(model.served.governor.fixed)
+    model.finish()
+    fixed.append(model.served.governor.fixed)
+    assert fixed == [False, True, False]
+    assert load(threads=2).served.governor.fixed
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 - 1, -1, 2**40])
+def test_any_seed_is_one(model: Model, seed: int) -> None:
+    hot = Sampling(temperature=3.0, top_p=1.0, seed=seed)
+    one, two = (
+        text(model.ask(SUM, sampling=hot, limits=Limits(max_tokens=30)), protocol.Thinking) for _ in "ab"
+    )
+    assert one == two
+
+
 # ------------------------------------------------------------------------------------ the honest context
 
 
@@ -451,6 +568,24 @@ def test_more_requests_than_sequences_wait(load: Loader) -> None:
     assert sorted(event.id for event in events if isinstance(event, protocol.Done)) == [1, 2, 3, 4, 5]
     for number in range(1, 6):
         assert answer([event for event in events if getattr(event, "id", 0) == number]) == RIGHT
+
+
+def test_a_request_without_room_beside_the_others_waits(load: Loader) -> None:
+    model = load(parallel=2, context=1024)
+    events: list[protocol.Event] = []
+    for number in (1, 2):
+        question = talk("What is 1 + 1? " * 60)
+        events += model.served.serve(protocol.Generate(number, question, GREEDY, Limits(max_tokens=100)))
+    events = model.finish(*events)
+    ends = {event.id: event for event in events if isinstance(event, protocol.Done)}
+    assert {end.reason for end in ends.values()} <= {"length", "stop"}
+    assert len(ends) == 2
+
+
+@pytest.mark.parametrize("options", [{"parallel": 0}, {"parallel": 65}, {"parallel": 8, "batch": 7}])
+def test_impossible_numbers_of_requests(load: Loader, options: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="requests at once"):
+        load(**options)
 
 
 def test_one_of_several_is_cancelled(load: Loader) -> None:

@@ -84,7 +84,7 @@ class Machine:
         phases = max(round(seconds / PHASE_S), 40 if stuck else 2)
         piece = seconds / phases
         hiccup = (
-            (self.now, self._random.uniform(0.005, 0.03))
+            (self.now, self._random.uniform(0.005, 0.06))
             if self._random.random() < self.hiccups
             else (0.0, 0.0)
         )
@@ -175,11 +175,15 @@ def test_a_token_on_a_calm_machine_costs_one_look_at_the_processor_time() -> Non
     assert looks <= 1001
 
 
-@pytest.mark.parametrize(("cores", "share"), [(2, 0.003), (2, 0.01), (8, 0.003), (8, 0.01)])
+@pytest.mark.parametrize(("cores", "share"), [(2, 0.002), (2, 0.005), (8, 0.002), (8, 0.005)])
 def test_hiccups_are_no_competition(cores: int, share: float) -> None:
-    governed, default = Machine(cores), Machine(cores, fixed=cores)
-    governed.hiccups = default.hiccups = share
-    assert governed.rate(3000) > 0.99 * default.rate(3000)
+    governed = default = 0.0
+    for seed in SEEDS:
+        one, other = Machine(cores, seed), Machine(cores, seed, fixed=cores)
+        one.hiccups = other.hiccups = share
+        governed += one.rate(3000)
+        default += other.rate(3000)
+    assert governed > 0.99 * default
 
 
 def test_a_context_that_grows_is_no_competition() -> None:
@@ -227,7 +231,7 @@ def test_one_busy_loop() -> None:
     ],
 )
 def test_with_a_part_of_a_core_taken_it_is_not_slower_than_the_default(programs: list[Program]) -> None:
-    assert ratio_to(2, programs, 1000) > 0.97
+    assert ratio_to(2, programs, 2000) > 0.985
 
 
 @pytest.mark.parametrize(("loops", "best"), [(1, 7), (2, 4), (4, 4), (8, 1)])
@@ -252,13 +256,13 @@ def test_a_prompt_next_to_busy_loops(loops: int) -> None:
     assert governed.rate(6, repeat(PROMPT)) > 1.5 * default.rate(6, repeat(PROMPT))
 
 
-@pytest.mark.parametrize("program", [(0.003, 0.010), (0.030, 0.100), (0.006, 0.010)])
+@pytest.mark.parametrize("program", [(0.003, 0.010), (0.030, 0.100), (0.006, 0.010), (0.060, 0.100)])
 def test_a_prompt_with_a_part_of_a_core_taken(program: Program) -> None:
     governed, default = Machine(), Machine(fixed=2)
     for machine in (governed, default):
         machine.rate(60)
         machine.programs = [program]
-    assert governed.rate(12, repeat(PROMPT)) > 0.99 * default.rate(12, repeat(PROMPT))
+    assert governed.rate(20, repeat(PROMPT)) > 0.98 * default.rate(20, repeat(PROMPT))
 
 
 # --------------------------------------------------------------------------------------- and its end
@@ -280,6 +284,16 @@ def test_when_the_others_end_all_threads_come_back(loops: int, within: float) ->
         assert machine.rate(300) > 0.99 * Machine(fixed=2).rate(300)
 
 
+def test_when_some_of_the_others_end_some_threads_come_back() -> None:
+    machine, best = Machine(8), Machine(8, fixed=7)
+    for one in (machine, best):
+        one.programs = [BUSY] * 4
+        one.rate(200)
+        one.programs = [BUSY]
+        one.rate(1500)
+    assert machine.rate(1000) > 0.95 * best.rate(1000)
+
+
 @pytest.mark.parametrize("work", [1, PROMPT])
 def test_after_a_pause_all_threads_are_tried_first(work: int) -> None:
     machine = Machine()
@@ -288,7 +302,6 @@ def test_after_a_pause_all_threads_are_tried_first(work: int) -> None:
     machine.programs = []
     machine.now += 10
     machine.compute(work)
-    machine.rate(100)
     assert machine.changes[-1] == machine.governor.threads == 2
     assert machine.rate(100) > 0.99 * Machine(fixed=2).rate(100)
 
@@ -315,15 +328,15 @@ def test_weights_that_come_from_the_disk_are_no_competition_for_long() -> None:
 
 
 @pytest.mark.parametrize("work", [1, PROMPT])
-@pytest.mark.parametrize("seconds", [0.3, 60.0])
-def test_a_process_that_was_stopped_goes_on_as_before(work: int, seconds: float) -> None:
+@pytest.mark.parametrize(("seconds", "changes"), [(0.3, 2), (60.0, 0)])
+def test_a_process_that_was_stopped_goes_on_as_before(work: int, seconds: float, changes: int) -> None:
     for seed in SEEDS:
         machine = Machine(seed=seed)
         machine.rate(60)
         machine.stops = [(machine.now + 0.3, seconds)]
         machine.rate(2000 // work + 2, repeat(work))
+        assert len(machine.changes) <= changes
         assert machine.governor.threads == 2
-        assert len(machine.changes) <= 2
 
 
 # ------------------------------------------------------------------------------------- the second thread
@@ -347,14 +360,21 @@ def test_a_token_that_is_stuck_is_given_up_and_done_with_fewer_threads() -> None
     assert not running(machine, 3.0, 1.0).overdue(), "there are no fewer threads than one"
 
 
-def test_what_is_slow_with_all_cores_is_not_given_up() -> None:
+def test_what_is_slow_with_most_of_the_cores_is_not_given_up() -> None:
     machine = Machine()
     machine.rate(60)
     machine.governor.begin()
     for _ in range(100):
         machine.now += WATCH_S
-        machine.used = [used + WATCH_S for used in machine.used]
+        machine.used = [used + 0.85 * WATCH_S for used in machine.used]
         assert not machine.governor.overdue()
+
+
+def test_a_token_of_a_large_model_is_given_time() -> None:
+    machine = Machine(token_s=0.4)
+    machine.rate(5)
+    assert not running(machine, 0.4, 0.4).overdue()
+    assert running(machine, 1.0, 1.0).overdue()
 
 
 def test_before_anything_went_well_nothing_is_given_up() -> None:

@@ -102,3 +102,16 @@ def test_endless_template_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_huge_template_is_refused() -> None:
     with pytest.raises(UnsupportedModel, match="characters long"):
         EmbeddedFormat("x" * (template.MAX_TEMPLATE + 1), "", "")
+
+
+@pytest.mark.parametrize("add_bos", [False, True])
+@pytest.mark.parametrize("draft", ["", "And", "And then?"])
+def test_the_opening_is_what_the_prompt_begins_with(add_bos: bool, draft: str) -> None:
+    form = EmbeddedFormat(CHATML, "<s>", "</s>", add_bos=add_bos)
+    said = [ChatMessage("user", "Hi"), ChatMessage("assistant", "Hello")]
+    opening = form.opening([*said, ChatMessage("user", draft)])
+    prompt = form.render([*said, ChatMessage("user", "And then?")])
+    assert opening[:-1] == prompt[: len(opening) - 1]
+    assert opening[-1] == Segment(draft)
+    assert Segment("Hello", reply=True) in opening
+    assert (opening[0].text == "<s>") is add_bos
