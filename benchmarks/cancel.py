@@ -4,7 +4,7 @@ Each cancellation comes at a random moment: while a conversation of 3,000 tokens
 reply is being written, in turns. Measured is the time from `Engine.cancel` to the end of the reply's stream.
 The claim: never more than 1.
 
-Usage: python benchmarks/cancel.py [MODEL] [--rounds 30] [--tokens 3000] [--json]
+Usage: python benchmarks/cancel.py [MODEL] [--rounds 20] [--tokens 3000] [--json]
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _print(found: dict[str, Any]) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    found = parser(__doc__, rounds=30)
+    found = parser(__doc__, rounds=20)
     found.add_argument("--tokens", type=int, default=3000, help="of the conversation that is read")
     return found.parse_args()
 

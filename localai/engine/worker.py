@@ -141,13 +141,7 @@ class Worker:
     # ------------------------------------------------------------------------------------------- threads
 
     def _read(self) -> None:
-        while (body := frames.read(self._reader)) is not None:
-            try:
-                request = protocol.decode_request(body)
-            except msgspec.MsgspecError as error:
-                sys.stderr.write(f"the app sent something that is not a request: {error}\n")
-                self._leave(1)  # nobody knows what the app waits for: it is told at once
-                return
+        while (request := self._next_request()) is not None:
             self._requests.put(request)  # before the computation stops, for the main thread to see why
             if isinstance(request, protocol.Cancel | protocol.Shutdown) or (
                 self._idle_work
@@ -155,6 +149,16 @@ class Worker:
             ):
                 self._abort.set()
         self._leave(0)  # the app is gone: nobody waits for an orderly end, whatever is being computed
+
+    def _next_request(self) -> protocol.Request | None:
+        """The next request; None when there will be none."""
+        try:
+            body = frames.read(self._reader)
+            return None if body is None else protocol.decode_request(body)
+        except (msgspec.MsgspecError, frames.FrameTooLong) as error:
+            sys.stderr.write(f"the app sent something that is not a request: {error}\n")
+            self._leave(1)  # nobody knows what the app waits for: it is told at once
+            return None
 
     def _watch(self) -> None:
         beat = 0.0

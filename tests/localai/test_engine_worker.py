@@ -178,11 +178,10 @@ def test_a_busy_worker_says_that_it_is_alive(side: Side) -> None:
     side.send(protocol.Cancel(2))
 
 
-def test_what_is_no_request_ends_the_worker_with_the_reason() -> None:
+@pytest.mark.parametrize("garbage", [frames.pack(b"garbage"), b"\xff\xff\xff\xff"])
+def test_what_is_no_request_ends_the_worker_with_the_reason(garbage: bytes) -> None:
     command = [sys.executable, "-P", "-m", "localai.engine.worker"]
-    done = subprocess.run(
-        command, input=frames.pack(b"garbage"), capture_output=True, check=False, timeout=60
-    )
+    done = subprocess.run(command, input=garbage, capture_output=True, check=False, timeout=60)
     assert done.returncode == 1
     assert b"something that is not a request" in done.stderr
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from localai import frames
 from localai.chat.messages import ChatMessage
 from localai.engine import protocol
+from localai.engine.settings import Limits, Sampling
 
 
 @given(st.lists(st.binary(max_size=200), max_size=5))
@@ -42,7 +43,7 @@ def test_too_long_a_frame_is_refused_before_anything_is_read() -> None:
 
 def test_requests_and_events_round_trip() -> None:
     request = protocol.Generate(
-        7, [ChatMessage("user", "Grüße 🙂")], protocol.Sampling(temperature=0.6, seed=1), 100
+        7, [ChatMessage("user", "Grüße 🙂")], Sampling(temperature=0.6, seed=1), Limits(max_tokens=100)
     )
     assert protocol.decode_request(protocol.encode(request)[frames.HEAD_BYTES :]) == request
     event = protocol.Failed("NoSpace", "full", "Make room", 7)
