@@ -160,7 +160,8 @@ class Generation:
         before = len(self.sequence)
         self.sequence.evaluated(self._planned)
         self._pending = None
-        yield from self._closed()
+        if self._closing:
+            yield from self._closed()
         started = time.perf_counter()
         tokens: list[int] = []
         index = self._index + len(self._planned) - len(self._drafts) - 1

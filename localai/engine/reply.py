@@ -83,8 +83,10 @@ class Reply:
         if not (thinking or still):
             self.tokens.append(token)
             self._pieces.append(piece)
-        yield from self._collect(parts)
-        yield from self._watch(token, piece, "thinking" if still else "answer", anew=thinking != still)
+        if parts:
+            yield from self._collect(parts)
+        if self._loops is not None or thinking != still:
+            yield from self._watch(token, piece, "thinking" if still else "answer", anew=thinking != still)
         if self._last - self._flushed >= FLUSH_S:
             yield from self._flush()
 
