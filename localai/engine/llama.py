@@ -61,11 +61,6 @@ def engine_info() -> protocol.EngineInfo:
     )
 
 
-def offload_devices() -> list[str]:
-    """Names of the devices that layers can be moved to; empty where only the CPU computes."""
-    return [device.name for device in devices() if device.kind in ("gpu", "igpu")]
-
-
 class Handle:
     """Owns something of llama.cpp's: freed at the end of a `with` block, or by `close`."""
 
