@@ -42,6 +42,11 @@ class Splitter:
         """Whether the next text is thinking, as far as one can know."""
         return self._state == "thinking"
 
+    @property
+    def steady(self) -> bool:
+        """Whether only a tag of its own can end the part that is being written."""
+        return self._state == "answer" or (self._state == "thinking" and self._tag_tokens)
+
     def text(self, piece: str) -> Iterator[Part]:
         """Sort a piece of ordinary text."""
         self._held += piece

@@ -214,7 +214,7 @@ class Generation:
         if tag is None and not self._ignore_end and self._voice.model.is_end(token):
             reply.reason = "stop"
             return
-        yield from reply.add(token, self._voice.model.piece(token), tag)
+        yield from reply.add(token, tag)
         if self.ended:
             return
         if reply.completion_tokens == limits.max_tokens:

@@ -1,10 +1,14 @@
-"""A reply in the making: sorts and counts its tokens and packs them into events."""
+"""A reply in the making: sorts and counts its tokens and packs them into events.
+
+Text is made of tokens when events are due, for some tokens at once: between two tokens all threads of the
+computation wait, and what Python does there comes out of cold caches.
+"""
 
 from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from localai.chat.splitter import Kind, Part, Splitter
@@ -20,14 +24,21 @@ PASSAGE_SHOWN = 120
 
 
 class Reply:
-    """Takes tokens, yields events; the last are those of `finish`."""
+    """Takes tokens, yields events; the last are those of `finish`. `piece` gives the bytes of a token."""
 
-    def __init__(self, request_id: int, splitter: Splitter, prompt_tokens: int, limits: Limits) -> None:
+    def __init__(
+        self,
+        request_id: int,
+        splitter: Splitter,
+        prompt_tokens: int,
+        limits: Limits,
+        piece: Callable[[int], bytes],
+    ) -> None:
         self.id = request_id
         self.reason: protocol.FinishReason | None = None
         """Why it has ended; None while it goes on."""
         self.prompt_tokens = prompt_tokens
-        self.cached_tokens = self.completion_tokens = self.thinking_tokens = 0
+        self.cached_tokens = self.completion_tokens = 0
         self.drafted = self.accepted = 0
         self.prompt_s = 0.0
         self.think_closed = False
@@ -36,12 +47,17 @@ class Reply:
         """Those of the answer, as they were drawn."""
         self._pieces: list[bytes] = []
         self._answer: list[str] = []
+        self._thinking_tokens = 0
+        self._piece = piece
+        self._unsorted: list[int] = []
+        """The latest tokens, all of the part that is being written."""
         self._splitter = splitter
         self._stops = StopStrings(limits.stop) if limits.stop else None
         self._loops: LoopDetector | None = LoopDetector()
-        self._part: list[bytes] = []
-        self._ended = b""
-        """The last token's bytes."""
+        self._part: list[int] = []
+        """The tokens that the loop detector has seen."""
+        self._ended = 0
+        """The last token."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._first = self._last = self._flushed = 0.0
         self._kind: Kind = "answer"
@@ -54,9 +70,14 @@ class Reply:
         return self._splitter.thinking
 
     @property
+    def thinking_tokens(self) -> int:
+        """Tokens of the thinking so far, its tags included."""
+        return self._thinking_tokens + (len(self._unsorted) if self.thinking else 0)
+
+    @property
     def at_line_start(self) -> bool:
         """Whether the last token ended a line."""
-        return self._ended.endswith(b"\n")
+        return bool(self.completion_tokens) and self._piece(self._ended).endswith(b"\n")
 
     def drawn(self) -> tuple[str, list[int]]:
         """(answer, its tokens without white space around it); no tokens if they do not spell the answer."""
@@ -69,29 +90,29 @@ class Reply:
         spelled = b"".join(self._pieces[first:last]).decode("utf-8", "replace")
         return text, self.tokens[first:last] if spelled == text else []
 
-    def add(self, token: int, piece: bytes, tag: str | None) -> Iterator[protocol.GenerationEvent]:
-        """Take in one token: its bytes, and the think tag that it is, if it is one."""
+    def add(self, token: int, tag: str | None) -> Iterator[protocol.GenerationEvent]:
+        """Take in one token, and the think tag that it is, if it is one."""
         self._last = time.perf_counter()
         self._first = self._first or self._last
-        thinking = self._splitter.thinking
-        parts = list(self._sort(piece, tag))
-        still = self._splitter.thinking
         self.completion_tokens += 1
-        self.thinking_tokens += thinking or still
-        self._unsent_tokens += 1
-        self._ended = piece
-        if not (thinking or still):
-            self.tokens.append(token)
-            self._pieces.append(piece)
-        if parts:
-            yield from self._collect(parts)
-        if self._loops is not None or thinking != still:
-            yield from self._watch(token, piece, "thinking" if still else "answer", anew=thinking != still)
+        self._ended = token
+        if tag is None and self._stops is None and self._splitter.steady:
+            self._unsorted.append(token)
+            if self._last - self._flushed >= FLUSH_S:
+                yield from self._sort_all()
+                yield from self._flush()
+            return
+        yield from self._sort_all()
+        thinking = self._splitter.thinking
+        yield from self._collect(list(self._parts(self._piece(token), tag)))
+        still = self._splitter.thinking
+        yield from self._count([token], thinking=thinking or still, anew=thinking is not still)
         if self._last - self._flushed >= FLUSH_S:
             yield from self._flush()
 
     def finish(self) -> Iterator[protocol.GenerationEvent]:
         """What was held back, then `Done`."""
+        yield from self._sort_all()
         rest = self._decoder.decode(b"", final=True)
         yield from self._collect([*self._splitter.text(rest), *self._splitter.finish()])
         if self._stops is not None and not self.stop:
@@ -129,12 +150,32 @@ class Reply:
             return "text"
         return "none" if self._splitter.thinking else "empty"
 
-    def _sort(self, piece: bytes, tag: str | None) -> Iterator[Part]:
+    def _sort_all(self) -> Iterator[protocol.GenerationEvent]:
+        """Sort the tokens that have waited."""
+        tokens, self._unsorted = self._unsorted, []
+        if tokens:
+            yield from self._collect(list(self._parts(b"".join(map(self._piece, tokens)), None)))
+            yield from self._count(tokens, thinking=self._splitter.thinking, anew=False)
+
+    def _parts(self, piece: bytes, tag: str | None) -> Iterator[Part]:
         if tag is not None:
             yield from self._splitter.text(self._decoder.decode(b"", final=True))
             yield from self._splitter.tag(tag)
         else:
             yield from self._splitter.text(self._decoder.decode(piece))
+
+    def _count(self, tokens: list[int], *, thinking: bool, anew: bool) -> Iterator[protocol.GenerationEvent]:
+        """Tokens are sorted: as thinking or not, and perhaps the first of their part."""
+        self._unsent_tokens += len(tokens)
+        if thinking:
+            self._thinking_tokens += len(tokens)
+        else:
+            self.tokens += tokens
+            self._pieces += map(self._piece, tokens)
+        if anew:
+            self._loops, self._part = LoopDetector(), []
+        if self._loops is not None:
+            yield from self._watch(tokens)
 
     def _collect(self, parts: list[Part]) -> Iterator[protocol.GenerationEvent]:
         for kind, text in parts:
@@ -159,25 +200,22 @@ class Reply:
             self._texts.append(text)
             self._answer.append(text)
 
-    def _watch(
-        self, token: int, piece: bytes, part: Kind, *, anew: bool
-    ) -> Iterator[protocol.GenerationEvent]:
-        if anew:
-            self._loops, self._part = LoopDetector(), []
-        if self._loops is None:
-            return
-        self._part.append(piece)
-        loop = self._loops.add(token)
+    def _watch(self, tokens: list[int]) -> Iterator[protocol.GenerationEvent]:
+        """Tell once of each part if it repeats itself."""
+        assert self._loops is not None
+        self._part += tokens
+        loop = next(filter(None, map(self._loops.add, tokens)), None)
         if loop is not None:
             yield from self._flush()
-            yield self._looping(loop, part)
+            yield self._looping(loop)
             self._loops, self._part = None, []
 
-    def _looping(self, loop: Loop, part: Kind) -> protocol.Looping:
-        passage = b"".join(self._part[loop.start : loop.start + loop.length]).decode("utf-8", "replace")
-        text = " ".join(passage.split())[:PASSAGE_SHOWN]
-        proposal: Literal["answer-now", "stop"] = "answer-now" if part == "thinking" else "stop"
-        return protocol.Looping(self.id, part, text, loop.times, proposal)
+    def _looping(self, loop: Loop) -> protocol.Looping:
+        passage = b"".join(map(self._piece, self._part[loop.start : loop.start + loop.length]))
+        text = " ".join(passage.decode("utf-8", "replace").split())[:PASSAGE_SHOWN]
+        if self.thinking:
+            return protocol.Looping(self.id, "thinking", text, loop.times, "answer-now")
+        return protocol.Looping(self.id, "answer", text, loop.times, "stop")
 
     def _flush(self) -> Iterator[protocol.GenerationEvent]:
         if not self._texts:

@@ -187,7 +187,7 @@ class Served:
             yield self._overflow(request, len(tokens))
             return
         splitter = self._voice.splitter(segments)
-        reply = Reply(request.id, splitter, len(tokens), request.limits)
+        reply = Reply(request.id, splitter, len(tokens), request.limits, self._model.piece)
         sampling = request.sampling.completed_by(self._sampling)
         generation = Generation(self._voice, reply, tokens, sampling, request.limits, self._context)
         self._conversations[request.id] = request
@@ -206,7 +206,7 @@ class Served:
             )
             return
         splitter = Splitter(opened=False, tag_tokens=len(self._voice.tags) == 2)
-        reply = Reply(request.id, splitter, len(request.tokens), request.limits)
+        reply = Reply(request.id, splitter, len(request.tokens), request.limits, self._model.piece)
         sampling = request.sampling.completed_by(self._sampling)
         generation = Generation(
             self._voice,
