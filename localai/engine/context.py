@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from localai.engine.bindings import because, bindings, log_tail
+from localai.engine.bindings import because, bindings, get_logits, log_tail
 from localai.engine.llama import Handle, Model
 from localai.engine.settings import FlashAttention, KvType
 from localai.errors import EngineError, LoadError
@@ -90,6 +90,7 @@ class Context(Handle):
         self.batch = min(settings.batch, self.size)
         self.outputs = int(parameters.n_outputs_max)
         """Most positions of a batch whose logits can be asked for."""
+        self._get_logits = get_logits()
         self._memory = self._api.llama_get_memory(self.handle)
         self._batch = _Batch(self._api, settings.batch)
 
@@ -136,11 +137,10 @@ class Context(Handle):
 
     def logits(self, index: int) -> int:
         """The address of the logits kept for position `index` of the last batch: a float32 for each token."""
-        pointer = self._api.llama_get_logits_ith(self.handle, index)
-        address = ctypes.cast(pointer, ctypes.c_void_p).value
+        address = self._get_logits(self.handle, index)
         if address is None:
             raise EngineError(f"llama.cpp kept no logits for position {index} of a batch")
-        return address
+        return int(address)
 
     def discard(self) -> None:
         """Begin the next batch anew, after an error while it was put together."""

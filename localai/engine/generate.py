@@ -66,6 +66,8 @@ class Generation:
         self.tokens = tokens
         """The prompt's."""
         self.reproducible = sampling.seed is not None
+        self.reading = True
+        """Whether the prompt is not yet evaluated."""
         self._voice, self._reply, self._limits, self._context = voice, reply, limits, context
         self._sampler = Sampler(sampling, voice.model, context.size)
         self._ignore_end = ignore_end
@@ -100,11 +102,6 @@ class Generation:
         return self._sequence
 
     @property
-    def reading(self) -> bool:
-        """Whether the prompt is not yet evaluated."""
-        return self._sequence is None or len(self._sequence) < len(self.tokens)
-
-    @property
     def ended(self) -> bool:
         """Whether the reply is complete."""
         return self._reply.reason is not None
@@ -115,6 +112,7 @@ class Generation:
         self._sequence = sequence
         self._started = time.perf_counter()
         self._reply.cached_tokens = len(sequence)
+        self.reading = len(sequence) < len(self.tokens)
         if self._drafter is not None and self._policy is not None:
             self._speculation = Speculation(self._drafter, self._policy)
 
@@ -151,27 +149,26 @@ class Generation:
             room = min(room, self._limits.max_tokens - self._reply.completion_tokens - 1)
         return self._speculation.draft(max(room, 0))
 
-    def evaluated(self, seconds: float) -> Iterator[protocol.GenerationEvent]:
+    def evaluated(self, seconds: float) -> Sequence[protocol.GenerationEvent]:
         """The batch was computed in so many seconds: what came of it."""
         if self.reading:
-            self.sequence.evaluated(self._planned, reproducible=self.reproducible)
-            yield from self._read()
-            return
-        before = len(self.sequence)
-        self.sequence.evaluated(self._planned)
+            return self._read()
+        sequence, planned, drafts = self.sequence, self._planned, self._drafts
+        before = len(sequence)
+        sequence.evaluated(planned)
         self._pending = None
-        if self._closing:
-            yield from self._closed()
-        started = time.perf_counter()
+        events = self._closed() if self._closing else []
+        started = time.perf_counter() if drafts else 0.0
         tokens: list[int] = []
-        index = self._index + len(self._planned) - len(self._drafts) - 1
+        index = self._index + len(planned) - len(drafts) - 1
         while not self.ended and not self._forced:
             token = self._sampler.sample(self._context, index + len(tokens))
             tokens.append(token)
-            yield from self._take(token)
-            if len(tokens) > len(self._drafts) or token != self._drafts[len(tokens) - 1]:
+            events += self._take(token)
+            if len(tokens) > len(drafts) or token != drafts[len(tokens) - 1]:
                 break
-        self._drawn(tokens, before, seconds + time.perf_counter() - started)
+        self._drawn(tokens, before, seconds + time.perf_counter() - started if drafts else seconds)
+        return events
 
     def _drawn(self, tokens: list[int], before: int, seconds: float) -> None:
         """`tokens` came of an evaluation, the last of which is not evaluated itself."""
@@ -189,40 +186,44 @@ class Generation:
         else:
             self._drafter.append(tokens[-1])
 
-    def _read(self) -> Iterator[protocol.GenerationEvent]:
+    def _read(self) -> Sequence[protocol.GenerationEvent]:
+        self.sequence.evaluated(self._planned, reproducible=self.reproducible)
         self._reply.prompt_s = time.perf_counter() - self._started
+        self.reading = len(self.sequence) < len(self.tokens)
         if self.reading:
-            yield self.progress()
-            return
+            return [self.progress()]
         self._sampler.accept(self.tokens[-self._sampler.remembers :] if self._sampler.remembers else ())
         if self._limits.max_tokens == 0:
             self._reply.reason = "length"
         elif not self._forced:
             index = self._index + len(self._planned) - 1
             token = self._sampler.sample(self._context, index)
-            yield from self._take(token)
+            events = self._take(token)
             self._drawn([token], len(self.sequence), 0.0)
+            return events
+        return ()
 
     def progress(self) -> protocol.PrefillProgress:
         """How much of the prompt is read."""
         return protocol.PrefillProgress(self.id, len(self.sequence), len(self.tokens))
 
-    def _take(self, token: int) -> Iterator[protocol.GenerationEvent]:
+    def _take(self, token: int) -> Sequence[protocol.GenerationEvent]:
         """A token has become part of the reply, or ends it."""
         reply, limits = self._reply, self._limits
         tag = self._voice.tags.get(token)
         if tag is None and not self._ignore_end and self._voice.model.is_end(token):
             reply.reason = "stop"
-            return
-        yield from reply.add(token, tag)
-        if self.ended:
-            return
+            return ()
+        events = reply.add(token, tag)
+        if reply.reason is not None:
+            return events
         if reply.completion_tokens == limits.max_tokens:
             reply.reason = "length"
         elif len(self.tokens) + reply.completion_tokens > self._context.size:
             reply.reason = "context"
         elif limits.think_budget is not None and reply.thinking_tokens >= limits.think_budget:
             self.answer_now()
+        return events
 
     # --------------------------------------------------------------------------------------- interference
 
@@ -232,18 +233,20 @@ class Generation:
             line = [] if self._reply.at_line_start else self._voice.new_line
             self._forced = [*line, *self._voice.closing]
 
-    def _closed(self) -> Iterator[protocol.GenerationEvent]:
+    def _closed(self) -> list[protocol.GenerationEvent]:
         """The forced tokens are evaluated: they are part of the reply."""
         closing, self._closing = self._closing, []
         self._forced = self._forced[len(closing) :]
         self._sampler.accept(closing)
         self._reply.think_closed = self._reply.think_closed or bool(closing)
+        events: list[protocol.GenerationEvent] = []
         for token in closing:
             if self.ended:
-                return
+                break
             if self._drafter is not None:
                 self._drafter.append(token)
-            yield from self._take(token)
+            events += self._take(token)
+        return events
 
     def cancel(self) -> None:
         """End it as it is."""

@@ -112,6 +112,7 @@ class Model(Handle):
         self._vocab = self._api.llama_model_get_vocab(self.handle)
         self._piece = ctypes.create_string_buffer(256)
         self._attributes: dict[int, int] = {}
+        self._ends: dict[int, bool] = {}
 
     @property
     def description(self) -> str:
@@ -173,9 +174,11 @@ class Model(Handle):
 
     def is_end(self, token: int) -> bool:
         """Whether `token` ends a reply: end of generation, or control, such as the next user's marker."""
-        return bool(
-            self._api.llama_vocab_is_eog(self._vocab, token) or self.attributes(token) & _ATTRIBUTE_CONTROL
-        )
+        found = self._ends.get(token)
+        if found is None:
+            control = self.attributes(token) & _ATTRIBUTE_CONTROL
+            found = self._ends[token] = bool(self._api.llama_vocab_is_eog(self._vocab, token) or control)
+        return found
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """The tokens of `text`; with `special`, markers such as <think> become their single tokens."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from localai.chat.splitter import Kind, Part, Splitter
@@ -90,19 +90,21 @@ class Reply:
         spelled = b"".join(self._pieces[first:last]).decode("utf-8", "replace")
         return text, self.tokens[first:last] if spelled == text else []
 
-    def add(self, token: int, tag: str | None) -> Iterator[protocol.GenerationEvent]:
-        """Take in one token, and the think tag that it is, if it is one."""
+    def add(self, token: int, tag: str | None) -> Sequence[protocol.GenerationEvent]:
+        """Take in one token, and the think tag that it is, if it is one; the events that are due."""
         self._last = time.perf_counter()
         self._first = self._first or self._last
         self.completion_tokens += 1
         self._ended = token
-        if tag is None and self._stops is None and self._splitter.steady:
-            self._unsorted.append(token)
-            if self._last - self._flushed >= FLUSH_S:
-                yield from self._sort_all()
-                yield from self._flush()
-            return
-        yield from self._sort_all()
+        if tag is not None or self._stops is not None or not self._splitter.steady:
+            return [*self._sort_all(), *self._sort(token, tag)]
+        self._unsorted.append(token)
+        if self._last - self._flushed < FLUSH_S:
+            return ()
+        return [*self._sort_all(), *self._flush()]
+
+    def _sort(self, token: int, tag: str | None) -> Iterator[protocol.GenerationEvent]:
+        """Sort a token that may begin another part."""
         thinking = self._splitter.thinking
         yield from self._collect(list(self._parts(self._piece(token), tag)))
         still = self._splitter.thinking
