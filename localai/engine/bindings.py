@@ -78,8 +78,8 @@ def _log_callback(module: Any) -> Any:
 
 @cache
 def get_logits() -> Any:
-    """llama_get_logits_ith(context, index) with the address as a number: a pointer object costs 20 us there."""
-    function = bindings()._lib["llama_get_logits_ith"]  # noqa: SLF001 - an object of our own, not the module's
+    """llama_get_logits_ith(context, index); its address as a number: a pointer object costs 20 us."""
+    function = bindings()._lib["llama_get_logits_ith"]
     function.restype, function.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_int32]
     return function
 

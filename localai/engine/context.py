@@ -37,18 +37,18 @@ class AbortFlag:
 
     def __init__(self) -> None:
         self.buffer = ctypes.create_string_buffer(2)
+        self.is_set = False
+        """Whether computations are to stop."""
 
     def set(self) -> None:
         """Stop the computation that runs, or the next one."""
+        self.is_set = True
         self.buffer[0] = b"x"
 
     def clear(self) -> None:
         """Let computations run again."""
+        self.is_set = False
         self.buffer[0] = b"\0"
-
-    def is_set(self) -> bool:
-        """Whether computations are to stop."""
-        return self.buffer[0] != b"\0"
 
 
 class Aborted(Exception):
@@ -128,7 +128,7 @@ class Context(Handle):
         if code == 0 and self._batch.size > 1:
             # Where a GPU computes, llama_decode returns before it has: wait, for the times to be true.
             self._api.llama_synchronize(self.handle)
-        if code == 2 or self._abort.is_set():
+        if code == 2 or self._abort.is_set:
             raise Aborted  # also after success: some backends never look at the flag
         if code == 1:
             raise NoRoom

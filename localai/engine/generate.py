@@ -134,13 +134,14 @@ class Generation:
 
     def _plan_reply(self, most: int, *, alone: bool) -> int:
         start = [] if self._pending is None else [self._pending]
-        room = most - len(start)
-        self._closing = self._forced[:room]
+        if not self._forced:
+            self._drafts = self._draft() if alone and self._speculation is not None else []
+            self._planned = start + self._drafts if self._drafts else start
+            return len(self._planned)
         self._drafts = []
-        if not self._forced and alone and self._speculation is not None:
-            self._drafts = self._draft()
-        self._planned = [*start, *self._closing, *self._drafts]
-        return 0 if len(self._closing) < len(self._forced) else len(self._drafts) + 1
+        self._closing = self._forced[: most - len(start)]
+        self._planned = [*start, *self._closing]
+        return int(len(self._closing) == len(self._forced))
 
     def _draft(self) -> list[int]:
         assert self._speculation is not None
@@ -154,8 +155,10 @@ class Generation:
         if self.reading:
             return self._read()
         sequence, planned, drafts = self.sequence, self._planned, self._drafts
-        before = len(sequence)
+        before = len(sequence.tokens)
         sequence.evaluated(planned)
+        if not drafts and not self._forced:
+            return self._take_one(seconds)
         self._pending = None
         events = self._closed() if self._closing else []
         started = time.perf_counter() if drafts else 0.0
@@ -168,6 +171,14 @@ class Generation:
             if len(tokens) > len(drafts) or token != drafts[len(tokens) - 1]:
                 break
         self._drawn(tokens, before, seconds + time.perf_counter() - started if drafts else seconds)
+        return events
+
+    def _take_one(self, seconds: float) -> Sequence[protocol.GenerationEvent]:
+        """The usual case: one token was evaluated, and one is drawn."""
+        token = self._pending = self._sampler.sample(self._context, self._index)
+        events = self._take(token)
+        if self._speculation is not None:
+            self._drawn([token], 0, seconds)
         return events
 
     def _drawn(self, tokens: list[int], before: int, seconds: float) -> None:

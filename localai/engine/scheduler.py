@@ -25,7 +25,7 @@ IDLE_PIECE_S = 0.5
 """About how long one piece of reading ahead takes: it can be stopped at any time, but is then lost."""
 LEAST_PIECE = 32
 STEP_S = 0.05
-"""For so long a step may go on without events. A request that is new waits for its end; a cancellation does not."""
+"""For so long a step may go on without events."""
 DRAFT_COST = 0.5
 """What each further token of a small batch costs, compared with a single one; measured: 0.35 to 0.8."""
 
@@ -77,6 +77,8 @@ class Scheduler:
         self.active: list[Generation] = []
         self.steps = 0
         """Grows while the computation gets anywhere."""
+        self.hurry = False
+        """Another thread may set it: a request waits for the step that runs, which is to end soon."""
         self._context, self._governor, self._abort = context, governor, abort
         self._waiting: list[Generation] = []
         self._ahead: list[int] = []
@@ -114,23 +116,39 @@ class Scheduler:
     # -------------------------------------------------------------------------------------------- working
 
     def step(self) -> Iterator[protocol.GenerationEvent]:
-        """Compute until there are events, at least one batch; the events. `reap` gives requests that ended.
-
-        Between two tokens of a small model all that is done counts: each function comes out of cold caches.
-        """
+        """Compute one batch or more, until there are events; the events. `reap` gives requests that ended."""
         if self._waiting:
             yield from self._begin_waiting()
+        if len(self.active) == 1 and not (one := self.active[0]).ended:
+            yield from self._step_alone(one)
+            return
+        planned = self._plan()
+        if not planned:
+            return
+        work = _work(sum(count for _, count in planned))
+        seconds = self._compute([generation.sequence for generation, _ in planned], work)
+        if seconds is None:
+            return
+        for generation, count in planned:
+            if generation.reading and len(planned) == 1:
+                self.pieces.measured(count, seconds)
+            yield from generation.evaluated(seconds)
+
+    def _step_alone(self, one: Generation) -> Iterator[protocol.GenerationEvent]:
+        """The usual case. Little is done between tokens: what Python does there comes out of cold caches."""
+        self.hurry = False
         until = time.perf_counter() + STEP_S
-        while planned := self._plan():
-            seconds = self._compute([generation.sequence for generation, _ in planned], _work(planned))
+        sequences, batch = [one.sequence], self._context.batch
+        while True:
+            reading = one.reading
+            count = one.plan(min(self.pieces.size, batch) if reading else batch, alone=True)
+            seconds = self._compute(sequences, 1.0 if count == 1 else _work(count))
             if seconds is None:
                 return
-            events: list[protocol.GenerationEvent] = []
-            for generation, count in planned:
-                if generation.reading and len(planned) == 1:
-                    self.pieces.measured(count, seconds)
-                events += generation.evaluated(seconds)
-            if events or any(g.ended for g in self.active) or time.perf_counter() >= until:
+            if reading:
+                self.pieces.measured(count, seconds)
+            events = one.evaluated(seconds)
+            if events or self.hurry or one.ended or time.perf_counter() >= until:
                 yield from events
                 return
 
@@ -172,9 +190,6 @@ class Scheduler:
 
     def _plan(self) -> list[tuple[Generation, int]]:
         """Fill a batch: (request, number of its tokens) in the order of the batch."""
-        if len(self.active) == 1 and not (one := self.active[0]).ended:  # the usual case, for each token
-            most = min(self.pieces.size, self._context.batch) if one.reading else self._context.batch
-            return [(one, one.plan(most, alone=True))]
         going = [g for g in self.active if not g.ended]
         decoding = [g for g in going if not g.reading]
         planned: list[tuple[Generation, int]] = []
@@ -244,7 +259,6 @@ class Scheduler:
         return tokens < self._context.size
 
 
-def _work(planned: list[tuple[Generation, int]]) -> float:
-    """About what a batch costs, in single tokens."""
-    count = sum(count for _, count in planned)
+def _work(count: int) -> float:
+    """About what a batch of `count` tokens costs, in single tokens."""
     return float(count) if count > MOST_OUTPUTS else 1 + DRAFT_COST * (count - 1)

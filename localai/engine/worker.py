@@ -143,6 +143,8 @@ class Worker:
     def _read(self) -> None:
         while (request := self._next_request()) is not None:
             self._requests.put(request)  # before the computation stops, for the main thread to see why
+            if self._served is not None:
+                self._served.scheduler.hurry = True
             if isinstance(request, protocol.Cancel | protocol.Shutdown) or (
                 self._idle_work
                 and not isinstance(request, protocol.Prefill | protocol.Count | protocol.Status)

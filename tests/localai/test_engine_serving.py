@@ -14,6 +14,7 @@ from localai.chat.budget import DropOldest
 from localai.chat.messages import ChatMessage
 from localai.chat.prompt import Segment
 from localai.engine import protocol, serving
+from localai.engine.cache import CachedSequence
 from localai.engine.context import AbortFlag
 from localai.engine.serving import Served
 from localai.engine.settings import Limits, LoadOptions, LogitBias, Sampling
@@ -348,7 +349,7 @@ def test_many_close_their_thinking_at_once(load: Loader) -> None:
     events: list[protocol.Event] = []
     for number in range(1, 9):
         events += model.served.serve(protocol.Generate(number, talk(SUM), GREEDY))
-    for _ in range(40):
+    while {event.id for event in events if isinstance(event, protocol.Thinking)} != set(range(1, 9)):
         events += model.served.step()
     for number in range(1, 9):
         list(model.served.serve(protocol.AnswerNow(number)))
@@ -367,12 +368,29 @@ def test_an_error_in_the_middle_of_a_batch_leaves_nothing_for_the_next(model: Mo
 
 def test_answer_now(model: Model) -> None:
     events = list(model.served.serve(protocol.Generate(9, talk(SUM), GREEDY)))
-    for _ in range(10):
+    while not text(events, protocol.Thinking):
         events += model.served.step()
     list(model.served.serve(protocol.AnswerNow(9)))
     end = done(model.finish(*events))
     assert end.think_closed
     assert end.usage.thinking_tokens < 20
+
+
+def test_a_step_ends_early_when_a_request_waits(model: Model) -> None:
+    events = list(model.served.serve(protocol.Generate(9, talk(SUM), GREEDY)))
+    while not text(events, protocol.Thinking):
+        events += model.served.step()
+    scheduler = model.served.scheduler
+    compute, computed = scheduler._compute, []
+
+    def counted(sequences: list[CachedSequence], work: float) -> float | None:
+        computed.append(work)
+        scheduler.hurry = True
+        return compute(sequences, work)
+
+    scheduler._compute = counted  # type: ignore[method-assign]
+    assert list(model.served.step()) == []
+    assert len(computed) == 1
 
 
 def test_answer_now_after_the_thinking_does_nothing(model: Model) -> None:

@@ -34,7 +34,7 @@ class Scheduler:
         self.began.set()
         waited = threading.Event()
         for _ in range(int(PATIENCE_S / 0.005)):
-            if self._worker._abort.is_set():
+            if self._worker._abort.is_set:
                 self._worker._abort.clear()
                 self.interrupted.set()
                 return
