@@ -17,7 +17,7 @@ from localai.engine.loops import Loop, LoopDetector
 from localai.engine.settings import Limits
 from localai.engine.stops import StopStrings
 
-FLUSH_S = 0.05
+FLUSH_S = 1 / 15
 """Events are at least this far apart, so that the app's own work does not compete with the computation."""
 PASSAGE_SHOWN = 120
 """Characters of a repeating passage that are told."""

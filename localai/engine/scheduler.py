@@ -24,7 +24,7 @@ OPERATION_S = 0.06
 IDLE_PIECE_S = 0.5
 """About how long one piece of reading ahead takes: it can be stopped at any time, but is then lost."""
 LEAST_PIECE = 32
-STEP_S = 0.05
+STEP_S = 0.1
 """For so long a step may go on without events."""
 DRAFT_COST = 0.5
 """What each further token of a small batch costs, compared with a single one; measured: 0.35 to 0.8."""

@@ -51,6 +51,8 @@ LATE_LOSS = 0.4
 """Cores that must be missing for a token to be given up, or for more threads to be no success."""
 LATE_S, LATE_FACTOR = 0.05, 3.0
 """A token is not given up before so long, nor before so many times what others took."""
+WATCH_S, UNWATCHED_S = 0.025, 0.5
+"""How often one looks whether a computation is late where trouble is near, and where none is looked for."""
 LATE_LONG_S = 0.15
 """The same for a piece of a prompt, and where nothing is known yet."""
 LATE_CLIMB_S, LATE_CLIMB_SHARE = 0.025, 0.25
@@ -174,7 +176,7 @@ class ThreadGovernor:
     def overdue(self) -> bool:
         """Whether the running computation should be aborted, to be done again with fewer threads.
 
-        For a second thread, to be called about every 25 ms.
+        For a second thread, to be called every `watch_s`.
         """
         if not self._running or self.threads == 1:
             return False
@@ -190,6 +192,16 @@ class ThreadGovernor:
         missing = self.threads * elapsed - (cpu - self._cpu_began) - TICK_S * (self.threads - 1)
         self._late = self._running and self._began == began and missing > self._hopeless() * elapsed
         return self._late
+
+    @property
+    def watch_s(self) -> float:
+        """How long nobody needs to ask whether it is `overdue`: who wakes takes a core from a thread."""
+        if self._fixed:
+            return UNWATCHED_S
+        if self.threads < self.most or self._trying or not self._running:
+            return WATCH_S
+        rest = self._patience() - (self._clock() - self._began)
+        return min(rest, LATE_S) + WATCH_S / 2 if rest > 0 else WATCH_S
 
     def _hopeless(self) -> float:
         """The loss from which fewer are better. Prompts need threads more: tokens wait for memory too."""

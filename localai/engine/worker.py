@@ -28,8 +28,6 @@ from localai.engine.serving import Served
 from localai.errors import EngineError, LoadError, LocalAIError
 
 HEARTBEAT_S = 1.0
-WATCH_S = 0.025
-"""How often the watching thread looks whether the computation is held up by other programs."""
 FIRST_TO_GO = 800
 """oom_score_adj: where memory runs out, Linux ends the worker and not the app with the conversation in it."""
 
@@ -170,9 +168,10 @@ class Worker:
                 beat = now
                 steps = self._served.scheduler.steps if self._served is not None else 0
                 self._send(protocol.Alive(self._steps + steps))
-            if self._served is not None and self._served.governor.overdue():
+            governor = self._served.governor if self._served is not None else None
+            if governor is not None and governor.overdue():
                 self._abort.set()
-            time.sleep(WATCH_S)
+            time.sleep(governor.watch_s if governor is not None else HEARTBEAT_S / 2)
 
     # ------------------------------------------------------------------------------------------- sending
 

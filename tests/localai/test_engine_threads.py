@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localai.engine.threads import ThreadGovernor
+from localai.engine.threads import LATE_S, WATCH_S, ThreadGovernor
 
 SLICE_S = 0.004
 """How long the scheduler lets a thread run, and how late it books what the thread used."""
-WATCH_S = 0.025
 PHASE_S = 0.003
 """Seconds between two barriers at which threads really meet others that lack a core, in long computations."""
 PROMPT = 512
@@ -88,7 +87,8 @@ class Machine:
             if self._random.random() < self.hiccups
             else (0.0, 0.0)
         )
-        watch, end_of_slice = self.now + self._random.uniform(0, WATCH_S), self.now
+        watch = self.now + self._random.uniform(0, self.governor.watch_s)
+        end_of_slice = self.now
         left, running = [piece] * count, list(range(count))
         while phases:
             if self.now >= end_of_slice:
@@ -104,8 +104,8 @@ class Machine:
                 phases -= 1
                 left = [piece] * count
             if self.now >= watch:
-                watch = self.now + WATCH_S
-                if self.governor.overdue():
+                late, watch = self.governor.overdue(), self.now + self.governor.watch_s
+                if late:
                     self.now += SLICE_S
                     return False
         return True
@@ -379,6 +379,31 @@ def test_a_token_of_a_large_model_is_given_time() -> None:
 
 def test_before_anything_went_well_nothing_is_given_up() -> None:
     assert not running(Machine(), 3.0, 3.0).overdue()
+
+
+def test_a_calm_computation_is_looked_at_when_it_could_be_late_and_not_before() -> None:
+    machine = Machine()
+    machine.rate(60)
+    machine.governor.begin()
+    machine.now += 0.01
+    assert machine.governor.watch_s == pytest.approx(LATE_S - 0.01 + WATCH_S / 2)
+    assert not running(machine, LATE_S - 0.001, 0.01).overdue()
+
+
+def test_where_the_threads_are_fixed_nobody_needs_to_look() -> None:
+    machine = Machine()
+    machine.rate(60)
+    machine.governor.fixed = True
+    machine.governor.begin()
+    assert machine.governor.watch_s > 10 * WATCH_S
+
+
+def test_while_there_are_fewer_threads_one_looks_often() -> None:
+    machine = Machine()
+    machine.rate(60)
+    running(machine, 0.055, 0.055).overdue()
+    machine.governor.rescued()
+    assert machine.governor.watch_s == WATCH_S
 
 
 def test_nothing_runs_nothing_is_overdue() -> None:

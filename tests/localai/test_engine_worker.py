@@ -48,6 +48,7 @@ class Scheduler:
 class Governor:
     def __init__(self) -> None:
         self.late = False
+        self.watch_s = 0.025
 
     def overdue(self) -> bool:
         return self.late
