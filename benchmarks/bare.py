@@ -6,8 +6,8 @@ A process of its own, for the app never loads llama.cpp. Reads one JSON object a
     {"task": "rate", "path": ..., "threads": ..., "tokens": [...], "count": ...}
         how fast a greedy loop evaluates and draws so many tokens behind these: "tokens_per_s"
     {"task": "margins", ...the same}
-        the pieces that the loop draws; for each the lead of the likeliest token over the second in logits
-        ("margins"), and by how much this lead is another when tokens are evaluated 8 at once ("noise")
+        the pieces that the loop draws; for each the second likeliest ("seconds"), by how much the first leads
+        ("margins", in logits), and by how much that is another when tokens are evaluated 8 at once ("noise")
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ def margins(bare: Bare, tokens: list[int], count: int) -> dict[str, Any]:
     leads = _leads_at_once(bare, tokens, drawn, rows)
     return {
         "pieces": bare.pieces(drawn),
+        "seconds": [bare.pieces([second])[0] for _, second, _ in rows],
         "margins": [lead for _, _, lead in rows],
         "noise": [abs(lead - other) for (_, _, lead), other in zip(rows, leads, strict=True)],
     }

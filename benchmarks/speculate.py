@@ -277,9 +277,24 @@ def where(
     written = _squeezed("".join(found["pieces"]))
     if written[:place] != _squeezed(one)[:place]:
         return {"token": None, "margin": None, "noise": noise, "tie": None}
-    at = min(_tokens_at(place, found["pieces"]), key=lambda index: found["margins"][index])
+    likely = _other_way(found["pieces"], found["seconds"], place, _squeezed(other))
+    at = min(likely or _tokens_at(place, found["pieces"]), key=lambda index: found["margins"][index])
     margin = found["margins"][at]
     return {"token": at, "margin": margin, "noise": noise, "tie": margin <= noise}
+
+
+def _other_way(pieces: Sequence[str], seconds: Sequence[str], place: int, other: str) -> list[int]:
+    """The last token whose second likeliest leads to `other`, if there is one: both may begin alike."""
+    starts = itertools.accumulate((len(_squeezed(piece)) for piece in pieces), initial=0)
+    found = [
+        index
+        for index, (start, first, second) in enumerate(zip(starts, pieces, seconds, strict=False))
+        if start <= place
+        and _squeezed(first) != _squeezed(second)
+        and other.startswith(_squeezed(second), start)
+        and start + len(_squeezed(second)) > place
+    ]
+    return found[-1:]
 
 
 def _tokens_at(place: int, pieces: Sequence[str]) -> list[int]:
