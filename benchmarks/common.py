@@ -42,7 +42,8 @@ _TEXT = (
     "still see men work life without river harbour letter window winter bread stone garden engine paper "
     "bridge market lamp boat horse school table silver number morning captain doctor station village music"
 )
-_WORDS = _TEXT.split()
+WORDS = _TEXT.split()
+"""Common English words."""
 
 _T = TypeVar("_T")
 
@@ -194,7 +195,7 @@ async def conversation(engine: Engine, tokens: int, number: int) -> list[ChatMes
 
 
 def _paragraph(source: random.Random) -> str:
-    return " ".join(source.choice(_WORDS) for _ in range(40)).capitalize() + "."
+    return " ".join(source.choice(WORDS) for _ in range(40)).capitalize() + "."
 
 
 # ------------------------------------------------------------------------------------------------- ratios

@@ -1,17 +1,33 @@
 """Entry of the command `localai`, and of `python -m localai`."""
 
+import os
 import signal
+
+INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command line.
 
-    Until it can say "interrupted", that is while it is being imported, Ctrl+C just ends the process.
+    While it is being imported, and while the interpreter ends, Ctrl+C ends the process at once: exit code
+    130. As an exception it would be printed, or be lost in whatever Python code it hits.
     """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from localai.cli.main import main as commands
+    try:
+        signal.signal(signal.SIGINT, _interrupted)
+        from localai.cli.main import main as commands
 
-    commands()
+        commands()
+    except KeyboardInterrupt:  # just before or behind what maps it
+        _interrupted()
+    finally:
+        signal.signal(signal.SIGINT, _interrupted)
+
+
+def _interrupted(*_: object) -> None:
+    try:
+        os.write(2, b"localai: error: interrupted\n")
+    finally:
+        os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,9 @@ class BenchEngine(Protocol):
         on_progress: Callable[[float], None] | None = None,
         *,
         sha256: str = "",
+        name: str = "",
     ) -> protocol.Loaded:
-        """Load a model."""
+        """Load a model; errors call it by its name, if it has one."""
 
     def continue_tokens(
         self, tokens: Sequence[int], sampling: Sampling, limits: Limits, *, ignore_end: bool = False
@@ -158,10 +159,14 @@ async def run(
     *,
     name: str,
     sha256: str = "",
+    stored_name: str = "",
+    on_cancel: Callable[[Report], None] = lambda report: None,
 ) -> Report:
     """Load the model at `path`, whose header is `header`, and measure it; raises from the error tree.
 
-    Without a context in `options`, it gets the one that `plan` needs. Drafts are never used.
+    Without a context in `options`, it gets the one that `plan` needs. Drafts are never used. `stored_name` is
+    what the model store calls the file. If this is cancelled after something was measured, that is told to
+    `on_cancel`: the last test then has fewer repetitions.
     """
     needed = plan.context(header.context_trained)
     if options.context is not None and options.context < needed:
@@ -170,12 +175,30 @@ async def run(
         options, context=options.context or needed, parallel=plan.parallel, speculate=False, draft=None
     )
     info = await engine.describe()
-    loaded = await engine.load(path, options, sha256=sha256)
+    loaded = await engine.load(path, options, sha256=sha256, name=stored_name)
     bench = _Bench(engine, loaded.vocabulary)
-    tests = []
-    for case in cases(plan):
-        samples = await bench.samples(case, plan.repetitions, on_step)
-        tests.append(_summary(case, samples, loaded, header))
+    measured: list[tuple[_Case, list[float]]] = []
+    memory = (await engine.status()).memory
+
+    def report() -> Report:
+        tests = [_summary(case, samples, loaded, header) for case, samples in measured if samples]
+        return _report(name, loaded, info, tests, memory)
+
+    try:
+        for case in cases(plan):
+            measured.append((case, []))
+            await bench.measure(case, plan.repetitions, on_step, measured[-1][1])
+            memory = (await engine.status()).memory
+    except asyncio.CancelledError:
+        if (so_far := report()).tests:
+            on_cancel(so_far)
+        raise
+    return report()
+
+
+def _report(
+    name: str, loaded: protocol.Loaded, info: protocol.EngineInfo, tests: list[Test], memory: int
+) -> Report:
     return Report(
         model=name,
         backend=loaded.backend,
@@ -189,7 +212,7 @@ async def run(
         kv_type=loaded.kv_type,
         gpu_layers=loaded.gpu_layers,
         llama_cpp_commit=info.llama_cpp_commit,
-        memory=(await engine.status()).memory,
+        memory=memory,
         notes=list(loaded.notes),
     )
 
@@ -203,10 +226,9 @@ class _Bench:
         self._vocabulary = vocabulary
         self._firsts = cycle(self._random.sample(range(vocabulary), vocabulary))
 
-    async def samples(self, case: _Case, repetitions: int, on_step: OnStep) -> list[float]:
-        """Seconds of each repetition."""
+    async def measure(self, case: _Case, repetitions: int, on_step: OnStep, found: list[float]) -> None:
+        """Put the seconds of each repetition into `found`, one after the other."""
         beginning = self._tokens(case.depth)
-        found = []
         for repetition in range(repetitions + 1):
             on_step(case.name, repetition, repetitions)
             if case.depth:  # whatever the last repetition left behind this beginning is cut off again
@@ -218,7 +240,6 @@ class _Bench:
             await self._all(prompts, generate, case.depth)
             if repetition:
                 found.append(time.perf_counter() - started)
-        return found
 
     async def _all(self, prompts: list[list[int]], generate: int, cached: int) -> None:
         await asyncio.gather(*(self._evaluate(prompt, generate, cached) for prompt in prompts))

@@ -14,6 +14,7 @@
     │   └── NoSpace              the disk is, or would become, full
     ├── FetchError               a model could not be fetched from its source
     ├── HistoryError             the conversations cannot be read or written
+    │   └── HistoryLocked        the passphrase is missing or wrong
     └── EngineError
         ├── LoadError            llama.cpp refused the model, or memory did not suffice
         ├── ContextOverflow      the prompt is longer than the context
@@ -98,6 +99,10 @@ class FetchError(LocalAIError):
 
 class HistoryError(LocalAIError):
     """The conversations cannot be read or written."""
+
+
+class HistoryLocked(HistoryError):
+    """The passphrase that protects the conversations is missing or wrong."""
 
 
 class EngineError(LocalAIError):

@@ -20,12 +20,22 @@ def _folder(kind: str) -> Path:
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"LOCALAI_HOME is {folder}, which is not a folder", "Set it to a folder")
         return folder / kind
-    return platformdirs.user_data_path("localai", appauthor=False)
+    data = platformdirs.user_data_path("localai", appauthor=False)
+    if kind == "data":
+        return data
+    config = platformdirs.user_config_path("localai", appauthor=False)
+    # On macOS and Windows both are the same folder, but a key must not lie beside what it opens.
+    return config if config != data else config.with_name("localai-config")
 
 
 def data_dir() -> Path:
     """Models and conversations."""
     return _folder("data")
+
+
+def config_dir() -> Path:
+    """What the user chose, and the key of the conversations where a passphrase protects it."""
+    return _folder("config")
 
 
 def models_dir() -> Path:

@@ -121,11 +121,8 @@ def check_memory(
     `gpu_layers`, counted as llama.cpp does, are elsewhere: their cache and weights need no main memory.
     Weights that are `mapped`, and not locked, may exceed it: the system reads again what it dropped.
     """
-    shape = Shape.of(header)
-    there = min(max(gpu_layers - 1, 0), shape.layers)  # the first to go is the output: it has no cache
-    cache = kv_cache_bytes(shape, context, kv_type) * (shape.layers - there) // max(1, shape.layers)
     weights = _weights_here(header, gpu_layers)
-    needed = cache + _compute_bytes(shape, context, batch, flash)
+    needed = _context_here(header, context, kv_type, batch, flash, gpu_layers)
     if needed > available_bytes:
         raise LoadError(
             f"{context:,} tokens of context need {megabytes(needed)} of memory, "
@@ -147,6 +144,38 @@ def check_memory(
         ]
     free = megabytes(available_bytes - needed)
     return [f"the weights need {megabytes(weights)} and {free} of memory is free: it will be slow"]
+
+
+def parking_limit(
+    header: Header,
+    context: int,
+    kv_type: KvType,
+    available_bytes: int,
+    *,
+    batch: int = BATCH,
+    flash: bool = True,
+    gpu_layers: int = 0,
+) -> int:
+    """Bytes of main memory that conversations may take which are kept beside the context, to come back to.
+
+    As many as a full context has, but at most half of what the weights and the context leave free of
+    `available_bytes`, which are as those of `check_memory`. Where memory is short, 0: nothing is kept.
+    """
+    taken = _weights_here(header, gpu_layers) + _context_here(
+        header, context, kv_type, batch, flash, gpu_layers
+    )
+    full = context * kv_bytes_per_token(header, kv_type)
+    return max(0, min(full, (available_bytes - taken) // 2))
+
+
+def _context_here(
+    header: Header, context: int, kv_type: KvType, batch: int, flash: bool, gpu_layers: int
+) -> int:
+    """Bytes of main memory for the context and to compute with it."""
+    shape = Shape.of(header)
+    there = min(max(gpu_layers - 1, 0), shape.layers)  # the first to go is the output: it has no cache
+    cache = kv_cache_bytes(shape, context, kv_type) * (shape.layers - there) // max(1, shape.layers)
+    return cache + _compute_bytes(shape, context, batch, flash)
 
 
 def _weights_here(header: Header, gpu_layers: int) -> int:

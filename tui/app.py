@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterable
 from typing import ClassVar
@@ -16,12 +17,15 @@ from localai.engine.client import Engine
 from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.errors import LocalAIError
 from localai.history import History
+from tui import clipboard
+from tui.commands import chat_commands
 from tui.driver import DRIVER
 from tui.ending import orderly
+from tui.preferences import Preferences
 from tui.screens.chat import ChatScreen
 from tui.session import Session
 from tui.shelf import ModelShelf
-from tui.theme import DARK, LIGHT
+from tui.theme import CONTRAST, DARK, LIGHT
 
 
 class ChatApp(App[None]):
@@ -60,11 +64,14 @@ class ChatApp(App[None]):
         )
         self._model = model
         self._ending = False
-        self.register_theme(DARK)
-        self.theme = DARK.name
+        self.preferences = Preferences(history)
+        for theme in (DARK, CONTRAST):
+            self.register_theme(theme)
+        wanted = self.preferences.theme
+        self.theme = wanted if wanted in self.available_themes else DARK.name
 
     def get_default_screen(self) -> Screen[None]:
-        return ChatScreen(self.session)
+        return ChatScreen(self.session, self.preferences)
 
     def on_mount(self) -> None:
         if self._model is not None:
@@ -83,23 +90,29 @@ class ChatApp(App[None]):
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The command palette. (Textual's own also writes screenshots: conversations stay off the disk.)"""
         if isinstance(screen, ChatScreen):
-            yield SystemCommand("New conversation", "Begin anew", screen.action_new_conversation)
-            yield SystemCommand("Choose a model", "Load another model", screen.action_choose_model)
-            yield SystemCommand("Conversations", "Show the stored ones", screen.action_toggle_sidebar)
-            yield SystemCommand("Stop", "Stop the reply; what has come is kept", screen.action_stop)
-            yield SystemCommand(
-                "Answer now", "Close the thinking: the answer comes", screen.action_answer_now
-            )
-            yield SystemCommand("Try again", "Another reply to the last question", screen.action_regenerate)
-            yield SystemCommand("Thoughts", "Open or fold the last thoughts", screen.action_toggle_thinking)
-            yield SystemCommand("Keys", "Show the keys", screen.action_help)
+            yield from chat_commands(screen)
         yield SystemCommand("Light or dark", "Change between the two", self.action_toggle_dark)
         yield SystemCommand("Theme", "Choose among all themes", self.action_change_theme)
         yield SystemCommand("Quit", "End the program", self.action_quit)
 
+    def watch_theme(self, theme: str) -> None:
+        """However the theme was chosen, it is there again after a restart."""
+        if theme == (self.preferences.theme or DARK.name):
+            return
+        try:
+            self.preferences.set_theme(theme)
+        except LocalAIError as error:
+            self.notify(str(error), severity="error", markup=False)
+
     def action_toggle_dark(self) -> None:
         """From the dark theme to the light one, and back."""
         self.theme = LIGHT if self.current_theme.dark else DARK.name
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Copy `text`: through the terminal, and through the system's own tool where there is one."""
+        super().copy_to_clipboard(text)
+        if command := clipboard.tool(os.environ):
+            self.run_worker(lambda: clipboard.hand_over(text, command), thread=True, group="clipboard")
 
     async def action_quit(self) -> None:
         """Stop, store, close, end. Asked a second time, end at once."""
@@ -115,6 +128,8 @@ class ChatApp(App[None]):
 
     @work(group="end")
     async def _end(self, return_code: int) -> None:
+        if isinstance(screen := self.screen_stack[0], ChatScreen):
+            screen.store_draft()
         await self.session.close()
         self.exit(return_code=return_code)
 

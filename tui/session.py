@@ -9,21 +9,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from localai.chat.budget import DropOldest, Enlarge, without
-from localai.chat.conversation import Conversation, Message
+from localai.chat.budget import DropOldest, Enlarge, begun_anew, without
+from localai.chat.conversation import Attachment, Conversation, Message, prompt_of
 from localai.chat.messages import ChatMessage
 from localai.engine.client import Engine
 from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.engine.states import StateCache
 from localai.errors import LocalAIError
 from localai.history import History
+from tui.anew import summarize
+from tui.costs import DraftCost, Shares, draft_cost, shares
 from tui.loader import Loader
-from tui.outcome import remedy_of
+from tui.outcome import Remedy, remedy_of
+from tui.sampling import sampling_of
 from tui.shelf import ModelShelf, ResolvedModel
 from tui.turn import Turn
 from tui.warmer import Warmer
@@ -61,6 +64,8 @@ class Session:
             engine, models, load_options, sampling, before=self._save_state, after=self._begin_model
         )
         self.turn: Turn | None = None
+        self.summarizing = False
+        """Whether the conversation is being summarized, to begin a new one."""
         self.on_unstored: Callable[[LocalAIError], None] = lambda error: None
         self.conversation = self._empty()
         self._left_out: frozenset[int] = frozenset()
@@ -69,8 +74,8 @@ class Session:
 
     @property
     def busy(self) -> bool:
-        """Whether a reply is in the making."""
-        return self.turn is not None and self.turn.phase != "done"
+        """Whether a reply is in the making, or a summary."""
+        return self.summarizing or (self.turn is not None and self.turn.phase != "done")
 
     # ------------------------------------------------------------------------------------ conversations
 
@@ -99,6 +104,28 @@ class Session:
         if conversation_id == self.conversation.id:
             await self.new()
 
+    def pin(self, conversation_id: str, pinned: bool) -> None:
+        """Have a stored conversation stand above the others, or no longer."""
+        self.history.pin(conversation_id, pinned)
+        if conversation_id == self.conversation.id:
+            self.conversation.pinned = pinned
+
+    def rename(self, conversation_id: str, title: str) -> None:
+        """Give a stored conversation another title."""
+        self.history.rename(conversation_id, title)
+        if conversation_id == self.conversation.id:
+            self.conversation.title = title
+
+    def set_up(self, system: str, settings: dict[str, Any]) -> None:
+        """Give the open conversation another system prompt and sampling, from its next reply on."""
+        conversation = self.conversation
+        if conversation.messages:
+            self.history.save_settings(conversation.id, system, settings)
+        if system != conversation.system:
+            self._left_out = frozenset()  # a system prompt is a message, which moves the others
+        conversation.system, conversation.settings = system, settings
+        self.draft("")
+
     def choose(self, name: str) -> None:
         """Load another model; the conversation goes on with it. No reply may be in the making."""
         if self.turn is not None:
@@ -111,45 +138,116 @@ class Session:
 
     # ----------------------------------------------------------------------------------------- messages
 
-    def ask(self, text: str) -> Turn:
+    def ask(self, text: str, attachments: Sequence[Attachment] = ()) -> Turn:
         """Store the user's message, then begin the reply. If it cannot be stored, nothing has happened."""
+        return self._say(self.conversation.head, text, attachments)
+
+    def edit(self, message_id: str, text: str, attachments: Sequence[Attachment] = ()) -> Turn:
+        """Ask otherwise than in that message of the user; the old message and all below it are kept.
+
+        No reply may be in the making. Errors as in `ask`.
+        """
+        return self._say(self.conversation.messages[message_id].parent, text, attachments)
+
+    def _say(self, parent: str | None, text: str, attachments: Sequence[Attachment]) -> Turn:
         conversation = self.conversation
-        head, title = conversation.head, conversation.title
-        message = Message(parent=head, role="user", content=text, created=self.now())
+        head, title, stored = conversation.head, conversation.title, bool(conversation.messages)
+        message = Message(
+            parent=parent, role="user", content=text, attachments=tuple(attachments), created=self.now()
+        )
+        conversation.head = parent
         conversation.append(message)
         try:
-            if head is None:
-                self.history.save(conversation)
-            else:
+            if stored:
                 self.history.put(conversation.id, message)
+            else:
+                self.history.save(conversation)
         except LocalAIError:
             del conversation.messages[message.id]
             conversation.head, conversation.title = head, title
             raise
+        if parent != head:
+            self._left_out = frozenset()  # they were counted along another branch
         return self._begin()
 
-    def retry(self) -> Turn | None:
-        """Another reply to the last question, beside the one that is there; None if nothing was asked.
+    def retry(self, message_id: str | None = None, offer: Remedy | None = None) -> Turn | None:
+        """Another reply beside that one, by default the last; None if nothing was asked.
 
-        If there was no room for the one that is there, what the engine offered is done first: the oldest
-        messages stay in the conversation but are not sent, or the model is loaded with more context.
+        If there was no room for the last one, what the engine offered is done first, `offer` or the first
+        that can be: the oldest messages stay in the conversation but are not sent, or the model is loaded
+        with more context.
         """
-        asked = [m for m in self.conversation.branch() if m.role == "user"]
+        conversation = self.conversation
+        parent = conversation.messages[message_id].parent if message_id is not None else None
+        asked = [m.id for m in conversation.branch() if m.role == "user"]
         if not asked:
             return None
-        self.conversation.head = asked[-1].id
-        self._make_room()
+        if parent is None or parent == asked[-1]:
+            conversation.head = asked[-1]
+            self._make_room(offer)
+        else:
+            conversation.head = parent
+            self._left_out = frozenset()  # they were counted along another branch
         return self._begin()
 
-    def _make_room(self) -> None:
+    def place_of(self, message: Message) -> tuple[int, int]:
+        """Which of its branches a message is, from 1, and how many there are."""
+        if message.id not in self.conversation.messages:
+            return 1, 1  # the screen still shows the end of a reply in a conversation that was left
+        siblings = [m.id for m in self.conversation.siblings(message.id)]
+        return siblings.index(message.id) + 1, len(siblings)
+
+    async def walk(self, message_id: str, step: int) -> Message | None:
+        """Show the branch `step` further from that message; the message it begins with, None at the ends.
+
+        A reply in the making is stopped first.
+        """
+        await self.stop()
+        conversation = self.conversation
+        siblings = conversation.siblings(message_id)
+        at = [m.id for m in siblings].index(message_id) + step
+        if not 0 <= at < len(siblings):
+            return None
+        self.show(siblings[at].id)
+        return siblings[at]
+
+    def show(self, message_id: str) -> None:
+        """Show the branch with that message, also when the conversation is opened again."""
+        conversation = self.conversation
+        conversation.show(message_id)
+        self.turn, self._left_out = None, frozenset()
+        if conversation.head is not None:
+            self.history.set_head(conversation.id, conversation.head)
+        self.draft("")
+
+    def _make_room(self, offer: Remedy | None) -> None:
         if self.turn is None or self.turn.overflow is None:
             return
-        match remedy_of(self.turn.overflow):
+        match offer or remedy_of(self.turn.overflow):
             case DropOldest(messages=indices):
                 sent = [i for i in range(len(self.conversation.chat_messages())) if i not in self._left_out]
                 self._left_out |= {sent[i] for i in indices}
             case Enlarge(context=context):
                 self.loader.enlarge(context)
+
+    async def begin_anew(self, turn: Turn) -> Turn | None:
+        """A new conversation with a summary of the one that `turn` had no room in, and its last question.
+
+        None if it is stopped meanwhile. Raises `ContextOverflow` if there is no room for a summary either.
+        """
+        self.summarizing = True
+        try:
+            model = await self._ready()
+            summary = await summarize(self.engine, turn.prompt, model.sampling)
+        finally:
+            self.summarizing = False
+        if not summary or turn is not self.turn:
+            return None
+        question = begun_anew(turn.prompt, summary)[-1].content
+        system, settings = self.conversation.system, self.conversation.settings
+        await self.new()
+        self.conversation.system, self.conversation.settings = system, dict(settings)
+        return self.ask(question)
 
     async def answer_now(self) -> None:
         """Have the model end its thinking and answer; nothing happens unless it thinks."""
@@ -182,19 +280,37 @@ class Session:
     async def _ready(self) -> ResolvedModel:
         model = await self.loader.ready()
         await self._warmer.settled()
-        return model
+        own = sampling_of(self.conversation.settings)
+        return msgspec.structs.replace(model, sampling=own.completed_by(model.sampling))
 
     def _empty(self) -> Conversation:
         entry = self.loader.entry
         now = self.now()
         return Conversation(system=self.system, model=entry.name if entry else "", created=now, updated=now)
 
+    # -------------------------------------------------------------------------------------------- counts
+
+    async def draft_cost(self, text: str, attachments: Sequence[Attachment]) -> DraftCost | None:
+        """What the user's draft would cost; None as long as no model is there to count."""
+        if self.loader.state != "ready":
+            return None
+        return await draft_cost(self.engine, self.prompt(prompt_of(text, attachments)), attachments)
+
+    async def shares(self) -> Shares | None:
+        """What the context is spent on; None as long as no model is there to count."""
+        if self.loader.state != "ready" or self.loader.loaded is None:
+            return None
+        if not self.conversation.messages:
+            return Shares(self.loader.loaded.context, 0, 0, 0, 0)
+        thinking = self.turn.message.thinking_tokens if self.turn is not None else 0
+        return await shares(self.engine, self.conversation, self._left_out, thinking)
+
     # --------------------------------------------------------------------------------------- beforehand
 
-    def draft(self, text: str) -> None:
-        """Have the engine, if it is idle, read the conversation and `text`, which the user may send next."""
+    def draft(self, text: str, attachments: Sequence[Attachment] = ()) -> None:
+        """Have the engine, if it is idle, read the conversation and what the user may send next."""
         if self.loader.state == "ready" and not self.busy:
-            self._warmer.later(self._warm(text))
+            self._warmer.later(self._warm(prompt_of(text, attachments)))
 
     async def _warm(self, draft: str = "") -> None:
         conversation, loaded = self.conversation, self.loader.loaded
@@ -204,9 +320,9 @@ class Session:
         def free() -> bool:
             return not self.busy and self.conversation is conversation
 
-        await self._warmer.warm(conversation.id, loaded.fingerprint, self._messages(draft), free)
+        await self._warmer.warm(conversation.id, loaded.fingerprint, self.prompt(draft), free)
 
-    def _messages(self, draft: str | None = None) -> list[ChatMessage]:
+    def prompt(self, draft: str | None = None) -> list[ChatMessage]:
         """What the model is shown of the conversation, as if the user had said `draft`, if there is one."""
         conversation = self.conversation
         if draft is not None:
@@ -221,13 +337,16 @@ class Session:
     async def _save_state(self) -> None:
         replies = [m for m in self.conversation.branch() if m.role == "assistant" and m.content]
         if self.engine.model is not None and any(m.state == "complete" for m in replies):
-            await self._warmer.save(self.conversation.id, self._messages())
+            await self._warmer.save(self.conversation.id, self.prompt())
 
     # ------------------------------------------------------------------------------------------- the end
 
     async def stop(self) -> None:
         """Stop the reply, if there is one, and wait until it is stored."""
-        if self.turn is None or not self.busy:
+        if self.summarizing:
+            with contextlib.suppress(LocalAIError):
+                await self.engine.cancel()
+        if self.turn is None or self.turn.phase == "done":
             return
         with contextlib.suppress(LocalAIError):
             if not await _within(PATIENCE_S, self.turn.stop()):

@@ -14,7 +14,12 @@ def status_of(session: Session) -> Status:
     loader, turn = session.loader, session.turn
     entry, loaded = loader.entry, loader.loaded
     used, speed = _measured(session)
-    state, tone = _turn_state(turn, loader) if turn and session.busy else _model_state(loader)
+    state: str
+    tone: Tone
+    if session.summarizing:
+        state, tone = "summarizing", "busy"
+    else:
+        state, tone = _turn_state(turn, loader) if turn and session.busy else _model_state(loader)
     return Status(
         model=entry.name if entry else "",
         file_type=loaded.file_type if loaded else entry.file_type if entry else "",

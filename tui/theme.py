@@ -1,4 +1,4 @@
-"""The program's own quiet dark theme; Textual's light one goes with it."""
+"""The program's own themes: a quiet dark one, which Textual's light one goes with, and a high contrast."""
 
 from __future__ import annotations
 
@@ -44,5 +44,36 @@ DARK: Final = Theme(
         "link-color-hover": "#e8eaee",
         "link-style-hover": "underline",
         "footer-key-foreground": "#8fb0d6",
+    },
+)
+
+CONTRAST: Final = Theme(
+    name="localai-contrast",
+    primary="#ffff00",
+    secondary="#ffffff",
+    accent="#00ffff",
+    warning="#ffd700",
+    error="#ff8080",
+    success="#80ff80",
+    foreground="#ffffff",
+    background="#000000",
+    surface="#000000",
+    panel="#1a1a1a",
+    dark=True,
+    variables={
+        "border": "#ffffff",
+        "border-blurred": "#c0c0c0",
+        "text-muted": "#ffffff",
+        "text-disabled": "#d0d0d0",
+        "block-cursor-background": "#ffff00",
+        "block-cursor-foreground": "#000000",
+        "block-cursor-blurred-background": "#404040",
+        "block-cursor-blurred-foreground": "#ffffff",
+        "block-hover-background": "#303030",
+        "input-selection-background": "#0000ff",
+        "scrollbar": "#ffffff",
+        "scrollbar-background": "#000000",
+        "link-color": "#00ffff",
+        "footer-key-foreground": "#ffff00",
     },
 )

@@ -48,7 +48,10 @@ class Pieces(msgspec.Struct, frozen=True):
 
 
 class Turn:
-    """A reply in the making. `message` must already be the head of `conversation`."""
+    """A reply in the making. `message` must already be the head of `conversation`.
+
+    `prompt` is what the model was sent, empty before it was.
+    """
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class Turn:
         self._left_out = left_out
         self._on_unstored = on_unstored
         self._clock = clock
-        self._prompt: list[ChatMessage] = []
+        self.prompt: list[ChatMessage] = []
         self._asked_to_answer = False
         self._task: asyncio.Task[None] | None = None
         self._thinking: list[str] = []
@@ -141,8 +144,8 @@ class Turn:
     async def _stream(self, sampling: Sampling, limits: Limits) -> None:
         self.phase = "reading"
         self.changed.set()
-        self._prompt = without(self.conversation.chat_messages(), self._left_out)
-        async with aclosing(self._engine.generate(self._prompt, sampling, limits)) as events:
+        self.prompt = without(self.conversation.chat_messages(), self._left_out)
+        async with aclosing(self._engine.generate(self.prompt, sampling, limits)) as events:
             async for event in events:
                 self._apply(event)
                 self.changed.set()
@@ -163,8 +166,8 @@ class Turn:
             case Looping():
                 self.looping = event
             case Overflow():
-                self.overflow = sound(event, self._prompt)
-                self._end("failed", overflow_words(self.overflow, self._prompt))
+                self.overflow = sound(event, self.prompt)
+                self._end("failed", overflow_words(self.overflow, self.prompt))
             case Done():
                 self._finish(event)
 

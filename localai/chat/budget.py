@@ -16,6 +16,8 @@ from localai.chat.messages import ChatMessage
 
 _LEAST_ROOM, _MOST_ROOM = 256, 4_096
 """Tokens: an answer with little thinking; and more than most replies have."""
+_LEAST_REPLY = 32
+"""Tokens: with fewer, hardly a sentence comes, and of an R1 not even its thinking."""
 _MOST_SHORTENED = 3
 """So many long messages are named at most."""
 _QUOTED = 40
@@ -67,6 +69,15 @@ def room_for_reply(context: int) -> int:
     An eighth, at least 256 and at most 4,096 tokens; but a quarter is enough in a tiny context.
     """
     return min(max(_LEAST_ROOM, context // 8), _MOST_ROOM, context // 4)
+
+
+def fits(total: int, context: int, max_tokens: int | None = None) -> bool:
+    """Whether a prompt of `total` tokens leaves enough for any reply: 32 tokens, or all of `max_tokens`.
+
+    Less than `room_for_reply` may be enough, so that nobody is refused who is told later that it was cut.
+    """
+    least = min(_LEAST_REPLY, room_for_reply(context))
+    return context - total >= max(1, least if max_tokens is None else min(least, max_tokens))
 
 
 def over(total: int, context: int, max_tokens: int | None = None) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import msgspec
 
@@ -24,6 +25,14 @@ def new_id() -> str:
     return uuid.uuid4().hex
 
 
+class Attachment(msgspec.Struct, frozen=True, kw_only=True):
+    """A text that a user's message carries along, such as a file."""
+
+    name: str
+    """What the reader and the model know it as: a file's name without folders, or "pasted text"."""
+    text: str
+
+
 class Message(msgspec.Struct, kw_only=True):
     """One message. `thinking` and the counts belong to assistant messages only."""
 
@@ -31,6 +40,8 @@ class Message(msgspec.Struct, kw_only=True):
     parent: str | None
     role: Literal["user", "assistant"]
     content: str = ""
+    attachments: tuple[Attachment, ...] = ()
+    """Of a user's message. The model gets them before it: see `prompt_of`."""
     thinking: str = ""
     state: MessageState = "complete"
     created: float = msgspec.field(default_factory=time.time)
@@ -60,6 +71,10 @@ class Conversation(msgspec.Struct, kw_only=True):
     model: str = ""
     created: float = msgspec.field(default_factory=time.time)
     updated: float = msgspec.field(default_factory=time.time)
+    pinned: bool = False
+    """Whether it stands above the others in a list."""
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
+    """What this conversation sets otherwise than usual, by the names of `engine.settings.Sampling`."""
     head: str | None = None
     messages: dict[str, Message] = msgspec.field(default_factory=dict)
 
@@ -71,8 +86,21 @@ class Conversation(msgspec.Struct, kw_only=True):
         self.head = message.id
         self.updated = message.created
         if not self.title and message.role == "user":
-            self.title = title_of(message.content)
+            self.title = title_of(" ".join([message.content, *(file.name for file in message.attachments)]))
         return message
+
+    def siblings(self, message_id: str) -> list[Message]:
+        """The message and its alternatives, with the same parent and role, in the order they were made."""
+        one = self.messages[message_id]
+        return [m for m in self.messages.values() if m.parent == one.parent and m.role == one.role]
+
+    def show(self, message_id: str) -> None:
+        """Show the branch with that message: down to the last made of its replies, and theirs."""
+        below = {m.parent: m.id for m in self.messages.values()}  # the last made wins
+        at: str | None = message_id
+        while at is not None:
+            self.head = at
+            at = below.get(at)
 
     def branch(self) -> list[Message]:
         """The messages from the first to `head`."""
@@ -91,11 +119,24 @@ class Conversation(msgspec.Struct, kw_only=True):
         """
         found = [ChatMessage("system", self.system)] if self.system.strip() else []
         for message in self.branch():
+            content = prompt_of(message.content, message.attachments)
             if message.role == "user" and found and found[-1].role == "user":
-                found[-1] = ChatMessage("user", f"{found[-1].content}\n\n{message.content}")
-            elif message.role == "user" or message.content:
-                found.append(ChatMessage(message.role, message.content))
+                found[-1] = ChatMessage("user", f"{found[-1].content}\n\n{content}")
+            elif message.role == "user" or content:
+                found.append(ChatMessage(message.role, content))
         return found
+
+
+def prompt_of(question: str, attachments: Sequence[Attachment]) -> str:
+    """A question and its attachments as the model gets them.
+
+    Source: "Official Prompts" in the README of DeepSeek-R1 (github.com/deepseek-ai/DeepSeek-R1).
+    """
+    files = "".join(
+        f"[file name]: {file.name}\n[file content begin]\n{file.text}\n[file content end]\n"
+        for file in attachments
+    )
+    return files + question
 
 
 def title_of(text: str) -> str:

@@ -42,6 +42,12 @@ class Splitter:
         """Whether the next text is thinking, as far as one can know."""
         return self._state == "thinking"
 
+    def resume(self, kind: Kind, space: str | None) -> None:
+        """Go on in that part, of which something and then `space` was written; None: nothing yet."""
+        self._enter(kind)
+        self._said_anything = space is not None
+        self._space = space or ""
+
     @property
     def steady(self) -> bool:
         """Whether only a tag of its own can end the part that is being written."""

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localai.chat.clean import clean
-from localai.cli import options
+from localai.cli import options, output
 from localai.cli.ask_report import JsonReport, Report, TextReport
-from localai.errors import ContextOverflow, Interrupted, UsageError
+from localai.errors import ContextOverflow, Interrupted, UsageError, WorkerDied, WorkerHung
 
 if TYPE_CHECKING:
     from localai.chat.messages import ChatMessage
-    from localai.engine.protocol import Overflow
+    from localai.engine.protocol import GenerationEvent, Overflow
     from localai.engine.settings import Limits, LoadOptions, Sampling
     from models.store import Resolved, Store
+
+SEEDED = "nothing is drafted with --seed: drafts could change what is drawn"
 
 
 @options.spread
@@ -48,18 +50,21 @@ def ask(
     from localai.engine.client import Engine
     from models.store import Store
 
+    output.require_stdout()
     store = Store()
     name, prompt = split_words(words or [], _piped_input(), lambda word: is_model(store, word))
     model = options.choose_model(store, name)
+    drafter = speculation.drafter(store)
     question = Question(
         model=model,
-        load=loading.options(speculate=speculation.speculate, draft=speculation.draft(store)),
+        load=loading.options(speculate=speculation.speculate, draft=str(drafter.path) if drafter else None),
+        draft_name=options.stored_name(drafter) if drafter else "",
         sampling=drawing.sampling().completed_by(options.recommended_sampling(model)),
         limits=ending.limits(),
         prompt=prompt,
         system=clean(system) if system.strip() else "",
     )
-    report = JsonReport(model.name) if json else TextReport()
+    report = JsonReport(model.name) if json else TextReport(question.limits)
     asyncio.run(run(question, Engine(), report))
 
 
@@ -108,6 +113,15 @@ class Question:
     limits: Limits
     prompt: str
     system: str = ""
+    draft_name: str = ""
+    """What the store calls the model that drafts."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of it, one line each."""
+        if self.sampling.seed is not None and self.load.speculate and self.load.draft:
+            return (SEEDED,)
+        return ()
 
 
 async def run(question: Question, engine: Any, report: Report) -> None:
@@ -137,27 +151,48 @@ async def run(question: Question, engine: Any, report: Report) -> None:
 
 
 async def _ask(question: Question, engine: Any, report: Report) -> None:
+    import msgspec
+
     from localai.chat.messages import ChatMessage
     from localai.engine import protocol
 
-    loaded = await engine.load(question.model.path, question.load, sha256=options.digest(question.model))
+    load = question.load
+    if question.sampling.seed is not None:
+        load = msgspec.structs.replace(load, draft=None)  # it would take memory, and draft nothing
+    loaded = await engine.load(
+        question.model.path,
+        load,
+        sha256=options.digest(question.model),
+        name=options.stored_name(question.model),
+        draft_name=question.draft_name,
+    )
+    loaded = msgspec.structs.replace(loaded, notes=(*loaded.notes, *question.notes))
     messages = [ChatMessage("user", question.prompt)]
     if question.system:
         messages.insert(0, ChatMessage("system", question.system))
     report.loaded(loaded, question.model, folded=bool(question.system) and not loaded.system_role)
-    async with aclosing(engine.generate(messages, question.sampling, question.limits)) as events:
-        async for event in events:
-            match event:
-                case protocol.Thinking():
-                    report.thinking(event.text)
-                case protocol.Answer():
-                    report.answer(event.text)
-                case protocol.Looping():
-                    report.looping(event)
-                case protocol.Overflow():
+    try:
+        async with aclosing(engine.generate(messages, question.sampling, question.limits)) as events:
+            async for event in events:
+                if isinstance(event, protocol.Overflow):
                     raise too_long(event, messages)
-                case protocol.Done():
-                    report.done(event)
+                _tell(event, report)
+    except (WorkerDied, WorkerHung) as error:
+        raise type(error)(error.message, "Ask again to start a new one") from error
+
+
+def _tell(event: GenerationEvent, report: Report) -> None:
+    from localai.engine import protocol
+
+    match event:
+        case protocol.Thinking():
+            report.thinking(event.text)
+        case protocol.Answer():
+            report.answer(event.text)
+        case protocol.Looping():
+            report.looping(event)
+        case protocol.Done():
+            report.done(event)
 
 
 def too_long(overflow: Overflow, messages: Sequence[ChatMessage]) -> ContextOverflow:

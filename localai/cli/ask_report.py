@@ -11,6 +11,7 @@ from localai.cli import output
 
 if TYPE_CHECKING:
     from localai.engine.protocol import Done, Loaded, Looping
+    from localai.engine.settings import Limits
     from models.store import Resolved
 
 FOLDED = "R1 has no system role: the system prompt stands at the start of your message"
@@ -41,7 +42,9 @@ class Report(Protocol):
 class TextReport:
     """For people: streams what it gets."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits | None = None) -> None:
+        """`limits` are those of the question."""
+        self._budget = None if limits is None else limits.think_budget
         self._dim = output.dims()
         self._thinking = self._answering = False
 
@@ -87,7 +90,7 @@ class TextReport:
         if self._answering:
             sys.stdout.write("\n")
             sys.stdout.flush()
-        for line in remarks(done):
+        for line in remarks(done, self._budget):
             output.note(line)
 
     def broken_off(self) -> None:
@@ -165,10 +168,16 @@ class JsonReport:
         """Half an answer is no JSON."""
 
 
-def remarks(done: Done) -> Iterator[str]:
-    """What a person should know of how a reply ended, one line each."""
+def remarks(done: Done, think_budget: int | None = None) -> Iterator[str]:
+    """What a person should know of how a reply with that budget ended, one line each."""
     if done.think_closed:
-        yield f"the thinking was closed after {done.usage.thinking_tokens:,} tokens (--think-budget)"
+        closed = done.usage.thinking_tokens if think_budget is None else think_budget
+        words = f"{closed:,} token" + ("" if closed == 1 else "s")
+        yield (
+            f"the thinking was closed after {words} (--think-budget)"
+            if closed
+            else "no thinking (--think-budget 0)"
+        )
     if done.answer == "none":
         why = {
             "length": "--max-tokens was reached before the thinking ended",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from localai.cli import options, output
-from localai.errors import UsageError
+from localai.errors import UsageError, WorkerDied, WorkerHung
 
 if TYPE_CHECKING:
     from localai.bench import Plan, Report, Test
@@ -49,16 +50,21 @@ def bench(
     from localai.bench import Plan
     from models.store import Store
 
+    output.require_stdout()
     if not prompt and not generate:
         raise UsageError("there is nothing to measure", "Give --prompt or --generate a number above 0")
     depths = parse_depths(depth)
     resolved = options.choose_model(Store(), model)
     plan = Plan(prompt=prompt, generate=generate, depths=depths, repetitions=repetitions, parallel=parallel)
-    report = asyncio.run(_run(resolved, loading, plan))
-    if json:
-        output.print_json(report)
-    else:
-        print_report(report)
+    so_far: list[Report] = []
+    try:
+        so_far.append(asyncio.run(_run(resolved, loading, plan, so_far.append)))
+    finally:  # also when Ctrl+C ends it before all is measured
+        for report in so_far:
+            if json:
+                output.print_json(report)
+            else:
+                print_report(report)
 
 
 def parse_depths(text: str) -> tuple[int, ...]:
@@ -69,7 +75,10 @@ def parse_depths(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(word) for word in words))
 
 
-async def _run(model: Resolved, loading: options.Loading, plan: Plan) -> Report:
+async def _run(
+    model: Resolved, loading: options.Loading, plan: Plan, on_cancel: Callable[[Report], None]
+) -> Report:
+    """Measure; what was measured is told to `on_cancel` if Ctrl+C comes first."""
     from localai.bench import run
     from localai.engine.client import Engine
 
@@ -79,13 +88,17 @@ async def _run(model: Resolved, loading: options.Loading, plan: Plan) -> Report:
         return await run(
             engine,
             model.path,
-            model.header(),
+            options.header(model),
             loading.options(),
             plan,
             steps,
             name=model.name,
             sha256=options.digest(model),
+            stored_name=options.stored_name(model),
+            on_cancel=on_cancel,
         )
+    except (WorkerDied, WorkerHung) as error:
+        raise type(error)(error.message, "Measure again to start a new one") from error
     finally:
         steps.end()
         await engine.close()

@@ -9,6 +9,7 @@ import typer
 
 from localai.chat.clean import clean
 from localai.cli import options, output
+from localai.cli.unlock import open_history
 from localai.errors import FetchError, UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ def chat(
     system: Annotated[str, typer.Option(help="A system prompt for new conversations.")] = "",
     starter: Annotated[
         bool, typer.Option("--starter", help="Fetch the starter model first if no model is installed.")
+    ] = False,
+    incognito: Annotated[
+        bool, typer.Option("--incognito", help="Keep nothing: conversations and drafts stay in memory.")
+    ] = False,
+    plain_history: Annotated[
+        bool, typer.Option("--plain-history", help="Store new conversations without encryption.")
     ] = False,
     *,
     drawing: options.Drawing,
@@ -53,9 +60,12 @@ def chat(
     resolved = options.choose_model(store, model)
     # What cannot be loaded is said here, not on a screen.
     fit.check_context(resolved.header(), loading.context)
+    if incognito and plain_history:
+        raise UsageError("--incognito stores nothing, so --plain-history cannot be given with it")
+    history = History(memory=True) if incognito else open_history(plain=plain_history)
     app = ChatApp(
         Engine(),
-        History(),
+        history,
         StoreShelf(store),
         model=str(resolved.path) if resolved.manifest is None else resolved.name,
         load_options=loading.options(speculate=speculation.speculate, draft=speculation.draft(store)),

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from localai import __version__
-from localai.cli import ask, bench, chat, models, output, quantize, selftest
+from localai.cli import ask, bench, chat, history, models, output, quantize, selftest
 from localai.errors import LocalAIError, UsageError
 
 INTERRUPTED = 130
@@ -27,6 +27,7 @@ app.command("chat")(chat.chat)
 app.command("ask")(ask.ask)
 app.command("quantize")(quantize.quantize)
 app.add_typer(models.app, name="models")
+app.add_typer(history.app, name="history")
 app.command("bench")(bench.bench)
 app.command("selftest")(selftest.selftest)
 

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from localai.errors import ModelNotFound, UsageError
+from localai.errors import LocalAIError, ModelNotFound, UsageError
 
 if TYPE_CHECKING:
     from localai.engine.settings import Limits, LoadOptions, LogitBias, Sampling
+    from models.header import Header
     from models.store import Resolved, Store
 
 
@@ -187,13 +188,18 @@ class Speculation:
 
     def draft(self, store: Store) -> str | None:
         """The path of the model that drafts, if one is named; raises from the error tree."""
+        drafter = self.drafter(store)
+        return None if drafter is None else str(drafter.path)
+
+    def drafter(self, store: Store) -> Resolved | None:
+        """The model that drafts, if one is named; raises from the error tree."""
         if self.draft_model is None:
             return None
         if not self.speculate:
             raise UsageError("--draft-model drafts, which --no-speculate forbids", "Leave one of them out")
         resolved = store.resolve(self.draft_model)
-        resolved.header()
-        return str(resolved.path)
+        header(resolved)
+        return resolved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,6 +319,22 @@ def choose_model(store: Store, text: str | None) -> Resolved:
     for damaged in store.manifests():
         store.path(damaged)  # raises, saying what is wrong with it and what to do
     raise ModelNotFound("no model is installed", "Get the starter with: localai models pull smollm2:135m")
+
+
+def stored_name(model: Resolved) -> str:
+    """The name of a model in the store, where its file lies under its digest; "" for any other file."""
+    return "" if model.manifest is None else model.name
+
+
+def header(model: Resolved) -> Header:
+    """The header of a model that runs here; errors call a model of the store by its name."""
+    try:
+        return model.header()
+    except LocalAIError as error:
+        if name := stored_name(model):
+            path = str(model.path)
+            raise type(error)(error.message.replace(path, name), error.hint.replace(path, name)) from error
+        raise
 
 
 def recommended_sampling(model: Resolved) -> Sampling:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from localai.chat.clean import clean
+from localai.errors import LocalAIError
 
 __all__ = [
     "DIM",
@@ -28,6 +29,7 @@ __all__ = [
     "print_json",
     "print_table",
     "progress",
+    "require_stdout",
     "size",
 ]
 
@@ -67,6 +69,15 @@ def aside(text: str) -> None:
     with suppress(OSError):
         sys.stderr.write(text)
         sys.stderr.flush()
+
+
+def require_stdout() -> None:
+    """Raises LocalAIError if the program was started with its standard output closed.
+
+    For commands that compute for long what nobody would get to see.
+    """
+    if sys.__stdout__ is None:
+        raise LocalAIError("standard output is closed", "To see nothing but errors, add: > /dev/null")
 
 
 def is_terminal() -> bool:

@@ -57,6 +57,8 @@ class Engine:
         self._slots = asyncio.Semaphore(1)
         """One for each reply that the worker makes at the same time; new with each model."""
         self._last_load: protocol.Load | None = None
+        self._names: dict[str, str] = {}
+        """What the user calls the files of `_last_load`, by their paths."""
         self._next_id = 1
         self._running: dict[int, WorkerPipe] = {}
         """The replies that are under way."""
@@ -82,10 +84,13 @@ class Engine:
         on_progress: Callable[[float], None] | None = None,
         *,
         sha256: str = "",
+        name: str = "",
+        draft_name: str = "",
     ) -> protocol.Loaded:
         """Load the GGUF at `path`, in a fresh worker if one was loaded before; raises from the error tree.
 
-        Requests that are under way end first. `sha256` is the file's, where it is known.
+        Requests that are under way end first. `sha256` is the file's, where it is known. Errors call the
+        file, and that of the draft model, by their names where those are given, else by their paths.
         """
         request = _load_request(path, options, sha256)
         closes = self._closes
@@ -94,6 +99,8 @@ class Engine:
             self._require_open(closes)
             if self._last_load is not None:
                 await self._stop()
+            files = {request.path: name, request.options.draft: draft_name}
+            self._names = {file: known for file, known in files.items() if file and known}
             _, model = await self._load(request, on_progress)
             return model
 
@@ -105,14 +112,19 @@ class Engine:
     # ------------------------------------------------------------------------------------------- replies
 
     def generate(
-        self, messages: Sequence[ChatMessage], sampling: Sampling = Sampling(), limits: Limits = Limits()
+        self,
+        messages: Sequence[ChatMessage],
+        sampling: Sampling = Sampling(),
+        limits: Limits = Limits(),
+        *,
+        begun: protocol.Begun | None = None,
     ) -> AsyncGenerator[protocol.GenerationEvent, None]:
         """The model's reply as a stream of events, the last `Done` or `Overflow`; raises from the error tree.
 
-        A worker that has died since the last reply is replaced and the model loaded again first. Leaving
-        the stream early cancels the reply.
+        With `begun`, the rest of a reply that begins so. A worker that has died since the last reply is
+        replaced and the model loaded again first. Leaving the stream early cancels the reply.
         """
-        return self._reply(lambda number: protocol.Generate(number, list(messages), sampling, limits))
+        return self._reply(lambda number: protocol.Generate(number, list(messages), sampling, limits, begun))
 
     def continue_tokens(
         self,
@@ -300,12 +312,21 @@ class Engine:
                 await worker.send(request)
                 self._model = await _loaded(inbox, on_progress)
         except WorkerDied as error:
-            raise LoadError(f"the engine could not load {request.path}: {error.message}") from error
+            message = f"the engine could not load {request.path}: {error.message}"
+            raise LoadError(self._named(message)) from error
+        except LocalAIError as error:
+            raise type(error)(self._named(error.message), self._named(error.hint)) from error
         finally:
             if self._model is None:
                 await self._stop()  # half a model may be in memory
         self._slots = asyncio.Semaphore(max(1, self._model.parallel))
         return worker, self._model
+
+    def _named(self, text: str) -> str:
+        """`text` with the names of files that lie in the store under their digests."""
+        for path, name in self._names.items():
+            text = text.replace(path, name)
+        return text
 
     async def _stop(self) -> None:
         if (worker := self._worker) is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from localai.chat.prompt import END_THINK, THINK, PromptFormat, Segment
+from localai.chat.prompt import END_THINK, THINK, PromptFormat
 from localai.chat.splitter import Splitter
 from localai.engine import protocol
 from localai.engine.cache import GRID, CachedSequence
@@ -38,14 +38,18 @@ class Voice:
         self.closing = [*closing, *lines]
         """Ends the thinking as R1 does it by itself, at the beginning of a line."""
 
-    def splitter(self, prompt: Sequence[Segment]) -> Splitter:
-        """A splitter for the reply to `prompt`."""
-        markup = ""
-        for segment in reversed(prompt):
-            if not segment.special and segment.text.strip():
-                break  # what a user wrote opens nothing
-            markup = segment.text + markup
-        return Splitter(opened=markup.rstrip().endswith(THINK), tag_tokens=len(self.tags) == 2)
+    def splitter(self, *, opened: bool, begun: protocol.Begun | None = None) -> Splitter:
+        """A splitter for the reply to a prompt that (not) `opened` the thinking, or for the rest of one."""
+        splitter = Splitter(opened=opened, tag_tokens=len(self.tags) == 2)
+        if begun is None or not (begun.answering or begun.thinking):
+            return splitter
+        drawn = b"".join(map(self.model.piece, self.prompter.drawn_of(begun)))
+        space = drawn[len(drawn.rstrip()) :].decode()
+        if begun.answering:
+            splitter.resume("answer", space if begun.answer else None)
+        else:
+            splitter.resume("thinking", space)
+        return splitter
 
 
 class Generation:
@@ -277,6 +281,10 @@ class Generation:
         if self._sequence is not None:
             self._sequence.busy = False
         self._sampler.close()
+
+    def written(self) -> tuple[str, str, list[int]]:
+        """(thinking, answer, the tokens of both with the tags between them)."""
+        return *self._reply.texts, self._reply.all_tokens
 
     def drawn(self) -> tuple[str, list[int]]:
         """(answer, the tokens that it was drawn as)."""

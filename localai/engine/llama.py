@@ -113,6 +113,7 @@ class Model(Handle):
         self._piece = ctypes.create_string_buffer(256)
         self._attributes: dict[int, int] = {}
         self._ends: dict[int, bool] = {}
+        self._longest_piece = 0
 
     @property
     def description(self) -> str:
@@ -189,6 +190,16 @@ class Model(Handle):
         if count < 0:
             raise EngineError(f"llama.cpp could not tokenize a text of {len(data)} bytes")
         return list(tokens[:count])
+
+    @property
+    def longest_piece(self) -> int:
+        """Bytes of the longest token: no text has fewer tokens than its bytes divided by this.
+
+        Found when it is first asked for, which takes a fraction of a second.
+        """
+        if not self._longest_piece:
+            self._longest_piece = max(1, *(len(self.piece(token)) for token in range(self.vocabulary)))
+        return self._longest_piece
 
     def piece(self, token: int) -> bytes:
         """The bytes of `token`: not always whole characters."""

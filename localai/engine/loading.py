@@ -65,12 +65,13 @@ class Plan:
             flash=self._flash,
         )
         self.gpu_layers = chosen.layers
+        self._available = hardware.available_memory()
         self.notes += chosen.notes
         self.notes += fit.check_memory(
             self.header,
             self.context,
             self.kv_type,
-            hardware.available_memory(),
+            self._available,
             hardware.total_memory(),
             batch=self.batch,
             flash=self._flash,
@@ -94,6 +95,19 @@ class Plan:
     def on_cpu(self) -> bool:
         """Whether the CPU computes any layer."""
         return self.gpu_layers <= self.header.block_count
+
+    @property
+    def parking_limit(self) -> int:
+        """Bytes that conversations may take which wait beside the context."""
+        return fit.parking_limit(
+            self.header,
+            self.context,
+            self.kv_type,
+            self._available,
+            batch=self.batch,
+            flash=self._flash,
+            gpu_layers=self.gpu_layers,
+        )
 
     @property
     def largest_matrix(self) -> float:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from localai.chat.messages import ChatMessage
-from localai.chat.prompt import PromptFormat, Segment
+from localai.chat.prompt import END_THINK, THINK, PromptFormat, Segment
 from localai.engine.llama import Model
+from localai.engine.protocol import Begun
 
 REMEMBERED_CHARACTERS = 4_000_000
 """Texts whose tokens are kept, counted in characters: a long conversation is not tokenized anew each turn."""
@@ -26,10 +27,25 @@ class Prompter:
         self._texts = _Recent()
         self._replies = _Recent()
 
-    def prompt(self, messages: Sequence[ChatMessage]) -> tuple[list[int], list[Segment]]:
-        """The tokens, and what they were made of, of the prompt that asks for the next reply."""
+    def prompt(self, messages: Sequence[ChatMessage], begun: Begun | None = None) -> tuple[list[int], bool]:
+        """The tokens of the prompt for the next reply, or its rest; whether it opens the thinking."""
         segments = self.form.render(messages)
-        return self.tokens(segments), segments
+        opened = _opens_thinking(segments)
+        if begun is None:
+            return self.tokens(segments), opened
+        if drawn := self.drawn_of(begun):
+            return [*self.tokens(segments), *drawn], opened
+        return self.tokens([*segments, *_resumed(begun, opened=opened)]), opened
+
+    def drawn_of(self, begun: Begun) -> tuple[int, ...]:
+        """The tokens that the beginning of a reply was drawn as, if they are known."""
+        return self._replies.get(_key(begun.thinking, begun.answer)) or ()
+
+    def remember_whole(self, thinking: str, answer: str, tokens: Sequence[int]) -> None:
+        """A reply was written with these tokens, tags included: somebody may want it to go on."""
+        spelled = b"".join(map(self._model.piece, tokens))
+        if spelled.decode("utf-8", "replace").encode() == spelled:  # it does not end within a character
+            self._replies.put(_key(thinking, answer), tuple(tokens))
 
     def opening(self, messages: Sequence[ChatMessage]) -> list[int]:
         """The tokens that are certain while the last user message is still being written."""
@@ -93,6 +109,31 @@ class Prompter:
             return tokens
         pieces = [parts[0] + marker[0], *(marker[1:] + part + marker[0] for part in parts[1:-1])]
         return [t for piece in [*pieces, marker[1:] + parts[-1]] for t in self.plain(piece)]
+
+
+def _key(thinking: str, answer: str) -> str:
+    return f"{thinking}{END_THINK}\0{answer}"  # no text of a message has a NUL
+
+
+def _opens_thinking(prompt: Sequence[Segment]) -> bool:
+    """Whether the prompt ends with the opening tag, so that the reply begins with thinking."""
+    markup = ""
+    for segment in reversed(prompt):
+        if not segment.special and segment.text.strip():
+            break  # what a user wrote opens nothing
+        markup = segment.text + markup
+    return markup.rstrip().endswith(THINK)
+
+
+def _resumed(begun: Begun, *, opened: bool) -> list[Segment]:
+    """What was written of a reply as the model does it, behind a prompt that (not) `opened` thinking."""
+    found = []
+    if begun.thinking or (opened and begun.answering):
+        found = [] if opened else [Segment(THINK, special=True), Segment("\n")]
+        found.append(Segment(begun.thinking))
+        if begun.answering:
+            found += [Segment("\n"), Segment(END_THINK, special=True), Segment("\n\n")]
+    return [*found, Segment(begun.answer, reply=True)] if begun.answer else found
 
 
 class _Recent:

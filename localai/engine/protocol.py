@@ -35,6 +35,15 @@ class Load(_Frame, frozen=True):
     """Of the file, where the app knows it: saved states belong to it. "": the worker takes a digest."""
 
 
+class Begun(msgspec.Struct, frozen=True):
+    """A reply that was stopped or cut, to be gone on with."""
+
+    thinking: str
+    answer: str
+    answering: bool
+    """Whether the thinking had ended."""
+
+
 class Generate(_Frame, frozen=True):
     """Continue a conversation; answered by events with its `id`, the last `Done`, `Overflow` or `Failed`."""
 
@@ -42,6 +51,8 @@ class Generate(_Frame, frozen=True):
     messages: list[ChatMessage]
     sampling: Sampling = Sampling()
     limits: Limits = Limits()
+    begun: Begun | None = None
+    """What the reply begins with; only what follows is generated and comes as events."""
 
 
 class Continue(_Frame, frozen=True):

@@ -45,6 +45,9 @@ class Reply:
         self.stop = ""
         self.tokens: list[int] = []
         """Those of the answer, as they were drawn."""
+        self.all_tokens: list[int] = []
+        """Those of thinking, tags and answer."""
+        self._thoughts: list[str] = []
         self._pieces: list[bytes] = []
         self._answer: list[str] = []
         self._thinking_tokens = 0
@@ -56,8 +59,6 @@ class Reply:
         self._loops: LoopDetector | None = LoopDetector()
         self._part: list[int] = []
         """The tokens that the loop detector has seen."""
-        self._ended = 0
-        """The last token."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._first = self._last = self._flushed = 0.0
         self._kind: Kind = "answer"
@@ -77,7 +78,12 @@ class Reply:
     @property
     def at_line_start(self) -> bool:
         """Whether the last token ended a line."""
-        return bool(self.completion_tokens) and self._piece(self._ended).endswith(b"\n")
+        return bool(self.all_tokens) and self._piece(self.all_tokens[-1]).endswith(b"\n")
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """(thinking, answer) as far as they were sent."""
+        return "".join(self._thoughts), "".join(self._answer)
 
     def drawn(self) -> tuple[str, list[int]]:
         """(answer, its tokens without white space around it); no tokens if they do not spell the answer."""
@@ -95,7 +101,7 @@ class Reply:
         self._last = time.perf_counter()
         self._first = self._first or self._last
         self.completion_tokens += 1
-        self._ended = token
+        self.all_tokens.append(token)
         if tag is not None or self._stops is not None or not self._splitter.steady:
             return [*self._sort_all(), *self._sort(token, tag)]
         self._unsorted.append(token)
@@ -186,6 +192,7 @@ class Reply:
                 self._kind = kind
             if kind == "thinking":
                 self._texts.append(text)
+                self._thoughts.append(text)
             elif self._stops is None:
                 self._say(text)
             elif not self.stop:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -16,7 +16,6 @@ import psutil
 
 from localai.chat import budget
 from localai.chat.messages import ChatMessage
-from localai.chat.splitter import Splitter
 from localai.engine import loading, protocol
 from localai.engine.cache import KVCache, Parked
 from localai.engine.context import AbortFlag, Context, ContextSettings
@@ -33,6 +32,10 @@ from localai.errors import EngineError, LocalAIError
 
 STATE_PART = 1 << 20
 """Bytes of a saved state in one frame."""
+QUICKLY_READ = 1_000_000
+"""Bytes of text whose tokens are found in about a second."""
+SAMPLE = 10_000
+"""Characters from which the number of tokens of a longer text is guessed."""
 CAREFUL_ABOVE = 2_000_000_000
 """Parameters from which on the first piece of a prompt is small, until its speed is known."""
 
@@ -92,7 +95,7 @@ class Served:
         self._pinned = pinned
         self.scheduler = Scheduler(
             self._context,
-            KVCache(self._context, options.parallel, self._context.size * plan.kv_bytes_per_token),
+            KVCache(self._context, options.parallel, plan.parking_limit),
             PromptPieces(plan.batch, plan.largest_matrix, careful=plan.header.parameters > CAREFUL_ABOVE),
             self.governor,
             abort,
@@ -152,7 +155,8 @@ class Served:
             case protocol.Continue():
                 yield from self._continue(request)
             case protocol.Prefill():
-                self.scheduler.read_ahead(self._prompter.opening(request.messages))
+                if self._estimate(request.messages) is None:
+                    self.scheduler.read_ahead(self._prompter.opening(request.messages))
             case protocol.Count():
                 yield self._count(request)
             case protocol.Save():
@@ -181,12 +185,14 @@ class Served:
         return self.scheduler.drop()
 
     def _generate(self, request: protocol.Generate) -> Iterator[protocol.Event]:
-        tokens, segments = self._prompter.prompt(request.messages)
-        room = self._context.size
-        if len(tokens) >= room:
-            yield self._overflow(request, len(tokens))
+        if (estimate := self._estimate(request.messages)) is not None:
+            yield self._overflow(request, *estimate)
             return
-        splitter = self._voice.splitter(segments)
+        tokens, opened = self._prompter.prompt(request.messages, request.begun)
+        if not budget.fits(len(tokens), self._context.size, request.limits.max_tokens):
+            yield self._overflow(request, len(tokens), self._prompter.count(request.messages)[1])
+            return
+        splitter = self._voice.splitter(opened=opened, begun=request.begun)
         reply = Reply(request.id, splitter, len(tokens), request.limits, self._model.piece)
         sampling = request.sampling.completed_by(self._sampling)
         generation = Generation(self._voice, reply, tokens, sampling, request.limits, self._context)
@@ -205,7 +211,7 @@ class Served:
                 (),
             )
             return
-        splitter = Splitter(opened=False, tag_tokens=len(self._voice.tags) == 2)
+        splitter = self._voice.splitter(opened=False)
         reply = Reply(request.id, splitter, len(request.tokens), request.limits, self._model.piece)
         sampling = request.sampling.completed_by(self._sampling)
         generation = Generation(
@@ -249,6 +255,14 @@ class Served:
     def _prepare_next(self, request: protocol.Generate, generation: Generation) -> None:
         """Bring the cache to what the next prompt begins with: the bare answer instead of the thinking."""
         answer, tokens = generation.drawn()
+        thinking, said, drawn = generation.written()
+        if (begun := request.begun) is not None:
+            answer, tokens = begun.answer + answer, []
+            thinking, said = begun.thinking + thinking, begun.answer + said
+            before = self._prompter.drawn_of(begun)
+            drawn = [*before, *drawn] if before else []
+        if drawn:
+            self._prompter.remember_whole(thinking, said, drawn)
         if tokens:
             self._prompter.remember(answer, tokens)
         if answer:
@@ -262,6 +276,8 @@ class Served:
     # ------------------------------------------------------------------------------------- what it costs
 
     def _count(self, request: protocol.Count) -> protocol.Counted:
+        if (estimate := self._estimate(request.messages)) is not None:
+            return protocol.Counted(request.id, *estimate, 0, self._context.size, None)
         tokens, _ = self._prompter.prompt(request.messages)
         total, each = self._prompter.count(request.messages)
         cached = self.scheduler.cache.common(tokens)
@@ -275,8 +291,27 @@ class Served:
             None if token_s is None else (total - cached) * token_s,
         )
 
-    def _overflow(self, request: protocol.Generate, total: int) -> protocol.Overflow:
-        _, each = self._prompter.count(request.messages)
+    def _estimate(self, messages: Sequence[ChatMessage]) -> tuple[int, tuple[int, ...]] | None:
+        """(tokens, tokens of each message) of what is so long that it cannot fit; else None.
+
+        It would take seconds, or minutes, to find its tokens. They are guessed from the first of each
+        message, but never as fewer than there must be.
+        """
+        sizes = [len(message.content.encode("utf-8", "replace")) for message in messages]
+        if sum(sizes) <= QUICKLY_READ:
+            return None
+        longest = self._model.longest_piece
+        if sum(sizes) < self._context.size * longest:
+            return None
+        each = []
+        for message, size in zip(messages, sizes, strict=True):
+            sample = message.content[:SAMPLE]
+            read = len(sample.encode("utf-8", "replace"))
+            found = len(self._prompter.plain(sample))
+            each.append(max(-(-size // longest), found * size // max(read, 1)))
+        return sum(each), tuple(each)
+
+    def _overflow(self, request: protocol.Generate, total: int, each: tuple[int, ...]) -> protocol.Overflow:
         size = self._context.size
         enlarged = self._plan.most_context()
         larger, most = enlarged if enlarged > size else None, request.limits.max_tokens

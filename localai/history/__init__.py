@@ -1,7 +1,9 @@
-"""The store of conversations."""
+"""The store of conversations, its search, and the engine's states that belong to them."""
 
 from __future__ import annotations
 
-from localai.history.store import History, Summary
+from localai.history.search import Hit
+from localai.history.states import StateStore
+from localai.history.store import History, Preset, Summary
 
-__all__ = ["History", "Summary"]
+__all__ = ["History", "Hit", "Preset", "StateStore", "Summary"]

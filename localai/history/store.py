@@ -1,94 +1,53 @@
-"""The store of conversations: one SQLite file, and the only place with SQL.
+"""The store of conversations: one file, and what is read from it and written to it.
 
-Contract: what a method has written when it returns survives a kill of the process at any later moment (WAL,
-one transaction for each method). Two programs may use the same file. Deleted text is overwritten
-(`secure_delete`). A file that is damaged or foreign is refused and left as it is, never deleted or repaired.
-Every error is a `HistoryError` (or `NoSpace`) that names the file and says what to do.
+Contract: what a method has written when it returns survives a kill of the process at any later moment, and
+each method is one short transaction, so two programs may use the same file. Deleted text is overwritten. With
+a key the file is encrypted; a plain file that is opened with a key is encrypted first. Every error is a
+`HistoryError` (or `NoSpace`) that names the file and says what to do: see `localai.history.database`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import sqlite3
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
 import msgspec
 
-from localai.chat.conversation import Conversation, Message
-from localai.errors import HistoryError, LocalAIError, NoSpace
-from localai.paths import history_path, private_dir
+from localai.chat.conversation import Attachment, Conversation, Message
+from localai.errors import HistoryError
+from localai.history import convert, search
+from localai.history.database import DAMAGED, MEMORY, Database
+from localai.history.search import Hit
+from localai.paths import history_path
 
-APPLICATION_ID: Final = 0x4C414348
-"""SQLite's `application_id` of our files, "LACH"."""
+DAY_S: Final = 86_400
+SEARCHED_LETTERS: Final = 20_000
+"""Of an attachment, so much of its beginning is searched."""
 
-BUSY_TIMEOUT_S: Final = 3.0
-"""How long a write waits for another program before it fails."""
-
-# One tuple of statements for each version; PRAGMA user_version counts those that a file has seen.
-# `head` and `parent` are checked at commit (deferred), so rows may come in any order. `parent` does not
-# cascade: a conversation's messages all go at once, and a chain of cascades would hit SQLite's depth limit.
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
-    (
-        """
-        CREATE TABLE conversations (
-            id TEXT PRIMARY KEY,
-            title TEXT NOT NULL,
-            system TEXT NOT NULL,
-            model TEXT NOT NULL,
-            created REAL NOT NULL,
-            updated REAL NOT NULL,
-            head TEXT REFERENCES messages(id) DEFERRABLE INITIALLY DEFERRED
-        )
-        """,
-        """
-        CREATE TABLE messages (
-            seq INTEGER PRIMARY KEY,
-            id TEXT NOT NULL UNIQUE,
-            conversation TEXT NOT NULL REFERENCES conversations(id) ON DELETE CASCADE,
-            parent TEXT REFERENCES messages(id) DEFERRABLE INITIALLY DEFERRED,
-            role TEXT NOT NULL,
-            content TEXT NOT NULL,
-            thinking TEXT NOT NULL,
-            state TEXT NOT NULL,
-            created REAL NOT NULL,
-            model TEXT NOT NULL,
-            finish_reason TEXT NOT NULL,
-            thinking_s REAL NOT NULL,
-            thinking_tokens INTEGER NOT NULL,
-            completion_tokens INTEGER NOT NULL,
-            prompt_tokens INTEGER NOT NULL,
-            tokens_per_s REAL NOT NULL
-        )
-        """,
-        "CREATE INDEX messages_of ON messages (conversation, seq)",
-        "CREATE INDEX messages_below ON messages (parent)",
-        "CREATE INDEX conversations_by_time ON conversations (updated)",
-    ),
+_CONVERSATION_FIELDS: Final = tuple(
+    f.name for f in msgspec.structs.fields(Conversation) if f.name != "messages"
 )
-
-_CONVERSATION_FIELDS: Final = ("id", "title", "system", "model", "created", "updated", "head")
 _MESSAGE_FIELDS: Final = tuple(f.name for f in msgspec.structs.fields(Message))
 
 
-def _upsert(table: str, fields: tuple[str, ...]) -> str:
-    """The statement that writes all `fields`, given by name, over the row of the same id."""
+def _upsert(table: str, fields: Sequence[str], key: str = "id") -> str:
+    """The statement that writes all `fields`, given by name, over the row of the same key."""
     names = ", ".join(fields)
     values = ", ".join(f":{f}" for f in fields)
-    changes = ", ".join(f"{f} = excluded.{f}" for f in fields if f != "id")
-    return f"INSERT INTO {table} ({names}) VALUES ({values}) ON CONFLICT (id) DO UPDATE SET {changes}"
+    changes = ", ".join(f"{f} = excluded.{f}" for f in fields if f != key)
+    return f"INSERT INTO {table} ({names}) VALUES ({values}) ON CONFLICT ({key}) DO UPDATE SET {changes}"
 
 
 _PUT_CONVERSATION: Final = _upsert("conversations", _CONVERSATION_FIELDS)
-_PUT_MESSAGE: Final = _upsert("messages", (*_MESSAGE_FIELDS, "conversation"))
-_SUMMARIES: Final = """
-    SELECT c.id, c.title, c.model, c.updated, count(*) AS message_count
-    FROM conversations c JOIN messages m ON m.conversation = c.id
-    GROUP BY c.id ORDER BY c.updated DESC, max(m.seq) DESC
-"""
+_PUT_MESSAGE: Final = _upsert("messages", (*_MESSAGE_FIELDS, "conversation", "attached"))
+_PUT_PRESET: Final = _upsert("presets", ("name", "system", "settings"), "name")
+_PUT_DRAFT: Final = _upsert("drafts", ("conversation", "text"), "conversation")
+_PUT_SETTING: Final = _upsert("settings", ("name", "value"), "name")
+_GET_CONVERSATION: Final = f"SELECT {', '.join(_CONVERSATION_FIELDS)} FROM conversations WHERE id = ?"
+_GET_MESSAGES: Final = (
+    f"SELECT {', '.join(_MESSAGE_FIELDS)} FROM messages WHERE conversation = ? ORDER BY seq"
+)
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -101,45 +60,67 @@ class Summary(msgspec.Struct, frozen=True):
     """Seconds since the epoch."""
     message_count: int
     """All messages of the tree, not only those of the shown branch."""
+    pinned: bool = False
+
+
+class Preset(msgspec.Struct, frozen=True):
+    """A way to begin a conversation that the user has given a name."""
+
+    name: str
+    system: str = ""
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
+    """As `Conversation.settings`."""
 
 
 class History:
     """The conversations in one file. To be used from the thread that made it."""
 
-    def __init__(self, path: Path | None = None) -> None:
-        """Open or create the file, by default the user's; bring an older schema up to date."""
-        self.path = path or history_path()
-        with self._errors():
-            _create_private(self.path)
-            self._db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-        try:
-            self._open()
-        except LocalAIError:
-            self._db.close()
-            raise
+    def __init__(self, path: Path | None = None, key: bytes | None = None, *, memory: bool = False) -> None:
+        """Open or create the file, by default the user's; bring an older schema up to date.
+
+        `key`: 32 bytes; None: the file is plain. `memory`: all is in memory only, nothing touches the disk.
+        """
+        self.path = MEMORY if memory else path or history_path()
+        self.in_memory = memory
+        self.encrypted = key is not None and not memory
+        if key is not None and not memory:
+            convert.encrypt(self.path, key)
+        self._db = Database(self.path, key)
+
+    # -------------------------------------------------------------------------------------- conversations
 
     def summaries(self) -> list[Summary]:
-        """All conversations that have a message, the latest first."""
-        with self._errors():
-            return [Summary(**row) for row in self._db.execute(_SUMMARIES)]
+        """All conversations that have a message: the pinned first, of each kind the latest first."""
+        with self._db.errors():
+            rows = self._db.tuples(
+                "SELECT id, title, model, updated, message_count, pinned FROM conversations"
+                " WHERE message_count > 0 ORDER BY pinned DESC, updated DESC, rowid DESC"
+            )
+        return [Summary(a, b, c, d, n, bool(pinned)) for a, b, c, d, n, pinned in rows]
+
+    def count(self) -> tuple[int, int]:
+        """How many conversations and messages are stored."""
+        with self._db.errors():
+            conversations, messages = self._db.tuples(
+                "SELECT count(*), coalesce(sum(message_count), 0) FROM conversations"
+            )[0]
+        return conversations, messages
 
     def load(self, conversation_id: str) -> Conversation:
         """The conversation and all its messages, in the order they were stored.
 
         A reply that a crash left "streaming" is "stopped" from now on.
         """
-        with self._transaction():
-            self._db.execute(
-                "UPDATE messages SET state = 'stopped' WHERE conversation = ? AND state = 'streaming'",
-                (conversation_id,),
-            )
-            row = self._db.execute("SELECT * FROM conversations WHERE id = ?", (conversation_id,)).fetchone()
-            found = self._db.execute(
-                f"SELECT {', '.join(_MESSAGE_FIELDS)} FROM messages WHERE conversation = ? ORDER BY seq",
-                (conversation_id,),
-            ).fetchall()
+        with self._db.reading():
+            row = self._db.execute(_GET_CONVERSATION, (conversation_id,)).fetchone()
+            found = self._db.execute(_GET_MESSAGES, (conversation_id,)).fetchall()
         if row is None:
             raise HistoryError(f"There is no conversation {conversation_id} in {self.path}")
+        cut_off = [message for message in found if message["state"] == "streaming"]
+        if cut_off:
+            self._stop(conversation_id)
+            for message in cut_off:
+                message["state"] = "stopped"
         return self._conversation(row, found)
 
     def save(self, conversation: Conversation) -> None:
@@ -149,17 +130,18 @@ class History:
         """
         if not conversation.messages:
             return
-        with self._transaction():
-            row = {f: getattr(conversation, f) for f in _CONVERSATION_FIELDS}
+        row = {f: getattr(conversation, f) for f in _CONVERSATION_FIELDS}
+        row["settings"] = _json(conversation.settings)
+        with self._db.transaction():
             self._db.execute(_PUT_CONVERSATION, row)
-            self._db.executemany(
+            self._db.raw.executemany(
                 _PUT_MESSAGE,
                 [self._row(conversation.id, message) for message in conversation.messages.values()],
             )
 
     def put(self, conversation_id: str, message: Message) -> None:
         """Store one message, new or changed, as the head of a stored conversation."""
-        with self._transaction():
+        with self._db.transaction():
             self._db.execute(_PUT_MESSAGE, self._row(conversation_id, message))
             self._db.execute(
                 "UPDATE conversations SET head = ?, updated = max(updated, ?) WHERE id = ?",
@@ -168,21 +150,101 @@ class History:
 
     def rename(self, conversation_id: str, title: str) -> None:
         """Give a conversation another title."""
-        with self._transaction():
-            self._db.execute("UPDATE conversations SET title = ? WHERE id = ?", (title, conversation_id))
+        self._write("UPDATE conversations SET title = ? WHERE id = ?", (title, conversation_id))
+
+    def pin(self, conversation_id: str, pinned: bool) -> None:
+        """Keep a conversation above the others, or no longer."""
+        self._write("UPDATE conversations SET pinned = ? WHERE id = ?", (int(pinned), conversation_id))
+
+    def set_head(self, conversation_id: str, head: str | None) -> None:
+        """Which branch is shown: the one that ends in the message `head`."""
+        self._write("UPDATE conversations SET head = ? WHERE id = ?", (head, conversation_id))
+
+    def save_settings(self, conversation_id: str, system: str, settings: dict[str, Any]) -> None:
+        """Give a conversation another system prompt and other settings."""
+        self._write(
+            "UPDATE conversations SET system = ?, settings = ? WHERE id = ?",
+            (system, _json(settings), conversation_id),
+        )
 
     def delete(self, conversation_id: str) -> None:
         """Delete a conversation and all its messages; nothing happens if it is not there."""
-        with self._transaction():
-            self._db.execute("DELETE FROM conversations WHERE id = ?", (conversation_id,))
-        with self._errors():
-            # The log still has the text; another program that reads the file right now may keep it there.
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._write("DELETE FROM conversations WHERE id = ?", (conversation_id,))
+        self._flush()
+
+    def expire(self, days: float, now: float) -> int:
+        """Delete what was not updated in the `days` before `now` (seconds since the epoch); how many.
+
+        Pinned conversations stay.
+        """
+        gone = self._write(
+            "DELETE FROM conversations WHERE pinned = 0 AND updated < ?", (now - days * DAY_S,)
+        )
+        if gone:
+            self._flush()
+        return gone
+
+    def search(self, query: str, limit: int = 50) -> list[Hit]:
+        """The messages that have all words of `query`: see `localai.history.search`."""
+        with self._db.reading():
+            return search.search(self._db, query, limit)
+
+    # ------------------------------------------------------------------------------- drafts and settings
+
+    def draft(self, conversation_id: str = "") -> str:
+        """What was typed and not sent in a conversation, or before there was one."""
+        return self._value("SELECT text FROM drafts WHERE conversation = ?", conversation_id) or ""
+
+    def put_draft(self, conversation_id: str, text: str) -> None:
+        """Store what is typed; an empty `text` deletes it."""
+        if text:
+            self._write(_PUT_DRAFT, {"conversation": conversation_id, "text": text})
+        else:
+            self._write("DELETE FROM drafts WHERE conversation = ?", (conversation_id,))
+
+    def presets(self) -> list[Preset]:
+        """All presets, by name."""
+        with self._db.errors():
+            rows = self._db.execute("SELECT name, system, settings FROM presets ORDER BY name").fetchall()
+        try:
+            return [Preset(r["name"], r["system"], _settings(r["settings"])) for r in rows]
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise self._senseless("preset", error) from error
+
+    def save_preset(self, preset: Preset) -> None:
+        """Store a preset, over the one of the same name."""
+        self._write(_PUT_PRESET, msgspec.structs.asdict(preset) | {"settings": _json(preset.settings)})
+
+    def delete_preset(self, name: str) -> None:
+        """Delete a preset; nothing happens if it is not there."""
+        self._write("DELETE FROM presets WHERE name = ?", (name,))
+
+    def setting(self, name: str) -> str | None:
+        """A value that was stored under that name."""
+        return self._value("SELECT value FROM settings WHERE name = ?", name)
+
+    def set_setting(self, name: str, value: str | None) -> None:
+        """Store a value under a name; None deletes it."""
+        if value is None:
+            self._write("DELETE FROM settings WHERE name = ?", (name,))
+        else:
+            self._write(_PUT_SETTING, {"name": name, "value": value})
+
+    # ------------------------------------------------------------------------------------------- the file
+
+    def check(self) -> str:
+        """The word ok, or what is wrong with the file."""
+        return self._db.check()
+
+    def rekey(self, key: bytes) -> None:
+        """Encrypt the file with another key (32 bytes), all or nothing. Others must have closed it."""
+        if not self.encrypted:
+            raise HistoryError(f"{self.path} is not encrypted, so its key cannot be changed")
+        self._db.rekey(key)
 
     def close(self) -> None:
         """Close the file; a closed store can no longer be used."""
-        with self._errors():
-            self._db.close()
+        self._db.close()
 
     def __enter__(self) -> Self:
         return self
@@ -190,125 +252,55 @@ class History:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    # -------------------------------------------------------------------------------------------- opening
-
-    def _open(self) -> None:
-        with self._errors():
-            self._db.row_factory = _as_dict
-            version = self._pragma("user_version")
-            self._check_ours(version)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            for setting in ("synchronous = NORMAL", "foreign_keys = ON", "secure_delete = ON"):
-                self._db.execute(f"PRAGMA {setting}")
-        if version < len(MIGRATIONS):
-            self._migrate()
-
-    def _check_ours(self, version: int) -> None:
-        """Refuse another program's database, and one from the future."""
-        tables = self._db.execute("SELECT count(*) AS n FROM sqlite_master").fetchone()["n"]
-        if tables and self._pragma("application_id") != APPLICATION_ID:
-            raise HistoryError(
-                f"{self.path} is a database, but not one of conversations",
-                "Move the file away; a new one is then made",
-            )
-        if version > len(MIGRATIONS):
-            raise HistoryError(
-                f"The conversations in {self.path} were written by a newer version of this program",
-                "Use that version; the file is unchanged",
-            )
-
-    def _migrate(self) -> None:
-        with self._transaction():
-            # Read again: another program may have been faster.
-            for number in range(self._pragma("user_version"), len(MIGRATIONS)):
-                for statement in MIGRATIONS[number]:
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {number + 1}")
-            self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-
-    def _pragma(self, name: str) -> int:
-        return int(self._db.execute(f"PRAGMA {name}").fetchone()[name])
-
     # ----------------------------------------------------------------------------------------------- rows
 
+    def _write(self, statement: str, values: Sequence[Any] | dict[str, Any]) -> int:
+        """One statement; how many rows it changed."""
+        with self._db.transaction():
+            return int(self._db.execute(statement, values).rowcount)
+
+    def _flush(self) -> None:
+        """The log still has what was deleted; another program that reads right now may keep it there."""
+        with self._db.errors():
+            self._db.flush()
+
+    def _value(self, statement: str, name: str) -> str | None:
+        with self._db.errors():
+            rows = self._db.tuples(statement, (name,))
+        return str(rows[0][0]) if rows else None
+
+    def _stop(self, conversation_id: str) -> None:
+        self._write(
+            "UPDATE messages SET state = 'stopped' WHERE conversation = ? AND state = 'streaming'",
+            (conversation_id,),
+        )
+
     def _row(self, conversation_id: str, message: Message) -> dict[str, Any]:
-        return {f: getattr(message, f) for f in _MESSAGE_FIELDS} | {"conversation": conversation_id}
+        row = {f: getattr(message, f) for f in _MESSAGE_FIELDS}
+        row["attachments"] = _json(message.attachments)
+        attached = (f"{file.name}\n{file.text[:SEARCHED_LETTERS]}" for file in message.attachments)
+        return row | {"conversation": conversation_id, "attached": "\n".join(attached)}
 
     def _conversation(self, row: dict[str, Any], found: list[dict[str, Any]]) -> Conversation:
         try:
+            for message in found:
+                message["attachments"] = msgspec.json.decode(
+                    message["attachments"], type=tuple[Attachment, ...]
+                )
+            row["pinned"] = bool(row["pinned"])
+            row["settings"] = _settings(row["settings"])
             messages = {m["id"]: msgspec.convert(m, Message) for m in found}
             return msgspec.convert(row | {"messages": messages}, Conversation)
-        except msgspec.ValidationError as error:
-            raise HistoryError(f"A conversation in {self.path} is damaged ({error})", _DAMAGED) from error
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise self._senseless("conversation", error) from error
 
-    # --------------------------------------------------------------------------------------------- errors
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._errors():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            finally:
-                # After an error, SQLite's own rollback (disk full) included.
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Map what sqlite3 and the system raise to our errors."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise _mapped(error, self.path) from error
-        except OSError as error:
-            raise HistoryError(f"{self.path} cannot be opened: {error.strerror}", _ACCESS) from error
+    def _senseless(self, what: str, error: Exception) -> HistoryError:
+        return HistoryError(f"A {what} in {self.path} is damaged ({error})", DAMAGED)
 
 
-_LEAST_FREE: Final = 64 * 1024
-"""Bytes below which SQLite's errors in reading and writing are taken for a full disk."""
-_DAMAGED: Final = "It is left as it is: restore it from a backup, or move it away to start anew"
-_ACCESS: Final = "See that the folder exists and that you may write to it"
-
-_BY_CODE: Final[dict[int, tuple[type[LocalAIError], str, str]]] = {
-    sqlite3.SQLITE_BUSY: (HistoryError, "{} is in use by another program", "Try again in a moment"),
-    sqlite3.SQLITE_LOCKED: (HistoryError, "{} is in use by another program", "Try again in a moment"),
-    sqlite3.SQLITE_FULL: (
-        NoSpace,
-        "The disk is full: {} could not be written",
-        "Free some space, then go on",
-    ),
-    sqlite3.SQLITE_CORRUPT: (HistoryError, "{} is damaged", _DAMAGED),
-    sqlite3.SQLITE_NOTADB: (HistoryError, "{} is not a database, or is damaged", _DAMAGED),
-    sqlite3.SQLITE_READONLY: (HistoryError, "{} cannot be written", _ACCESS),
-    sqlite3.SQLITE_CANTOPEN: (HistoryError, "{} cannot be opened", _ACCESS),
-    sqlite3.SQLITE_CONSTRAINT: (
-        HistoryError,
-        "The conversation is no longer in {}",
-        "It was probably deleted in another window",
-    ),
-}
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
-def _mapped(error: sqlite3.Error, path: Path) -> LocalAIError:
-    """Our error for SQLite's; extended codes (such as READONLY_DIRECTORY) count as their primary one."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in _BY_CODE:
-        kind, message, hint = _BY_CODE[code]
-        return kind(message.format(path), hint)
-    with contextlib.suppress(OSError):
-        if shutil.disk_usage(path.parent).free < _LEAST_FREE:
-            return NoSpace(f"The disk of {path} is full", "Free some space, then go on")
-    return HistoryError(f"{path} cannot be used: {error}", "See that it is a plain file on a healthy disk")
-
-
-def _create_private(path: Path) -> None:
-    """Make file and folder readable by the user alone; SQLite gives -wal and -shm the file's mode."""
-    private_dir(path.parent)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    path.chmod(0o600)
-
-
-def _as_dict(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> dict[str, Any]:
-    return {column[0]: value for column, value in zip(cursor.description, values, strict=True)}
+def _settings(text: str) -> dict[str, Any]:
+    return msgspec.json.decode(text, type=dict[str, Any])

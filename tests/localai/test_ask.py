@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +20,7 @@ from localai.cli import ask
 from localai.cli.ask_report import JsonReport, TextReport, remarks
 from localai.engine import protocol
 from localai.engine.settings import Limits, LoadOptions, Sampling
-from localai.errors import ContextOverflow
+from localai.errors import ContextOverflow, WorkerDied
 from models.manifest import Manifest
 from models.origins import LocalFile
 from models.store import Resolved
@@ -69,9 +74,13 @@ class FakeEngine:
         self.events = events
         self.seen: list[object] = []
         self.closed = False
+        self.names = ("", "")
 
-    async def load(self, path: Path, options: LoadOptions, *, sha256: str) -> protocol.Loaded:
+    async def load(
+        self, path: Path, options: LoadOptions, *, sha256: str, name: str, draft_name: str
+    ) -> protocol.Loaded:
         self.seen += [path, options, sha256]
+        self.names = (name, draft_name)
         return LOADED
 
     async def generate(
@@ -127,12 +136,53 @@ async def test_everything_reaches_the_engine() -> None:
         *(messages, Sampling(temperature=0.0), Limits(max_tokens=9)),
     ]
     assert engine.closed
+    assert engine.names == ("r1", "")
 
 
 async def test_a_file_outside_the_store_has_no_digest() -> None:
     engine = FakeEngine(done())
     await ask.run(question(), engine, TextReport())
     assert engine.seen[2] == ""
+    assert engine.names == ("", "")
+
+
+async def test_the_draft_model_is_called_by_its_name() -> None:
+    engine = FakeEngine(done())
+    await ask.run(dataclasses.replace(question(), draft_name="r1:1.5b"), engine, TextReport())
+    assert engine.names == ("", "r1:1.5b")
+
+
+def seeded(**load: Any) -> ask.Question:
+    options = LoadOptions(threads=2, **load)
+    return dataclasses.replace(question(), load=options, sampling=Sampling(seed=7))
+
+
+async def test_that_a_seed_forbids_drafts_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = FakeEngine(answer("4"), done())
+    await ask.run(seeded(draft="/small.gguf", speculate=True), engine, TextReport())
+    assert capsys.readouterr().err.count("nothing is drafted with --seed") == 1
+    assert engine.seen[1] == LoadOptions(threads=2, speculate=True)  # the draft model is not even loaded
+    await ask.run(seeded(draft="/small.gguf", speculate=True), FakeEngine(done()), JsonReport("r1"))
+    assert json.loads(capsys.readouterr().out)["notes"][1:] == [ask.SEEDED]
+
+
+async def test_a_seed_where_nothing_would_be_drafted_anyway(capsys: pytest.CaptureFixture[str]) -> None:
+    await ask.run(seeded(draft="/small.gguf", speculate=False), FakeEngine(done()), TextReport())
+    await ask.run(seeded(speculate=True), FakeEngine(done()), TextReport())
+    assert "drafted" not in capsys.readouterr().err
+
+
+async def test_a_dead_engine_promises_no_next_question() -> None:
+    class Dying(FakeEngine):
+        async def generate(
+            self, messages: Sequence[ChatMessage], sampling: Sampling, limits: Limits
+        ) -> AsyncGenerator[protocol.GenerationEvent, None]:
+            yield answer("4")
+            raise WorkerDied("the engine stopped", "The next question starts a new one")
+
+    with pytest.raises(WorkerDied) as caught:
+        await ask.run(question(), Dying(), TextReport())
+    assert (caught.value.message, caught.value.hint) == ("the engine stopped", "Ask again to start a new one")
 
 
 async def test_notes_thinking_answer(capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,7 +299,98 @@ def test_how_it_ended(end: protocol.Done, lines: list[str]) -> None:
     assert list(remarks(end)) == lines
 
 
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        (0, "no thinking (--think-budget 0)"),
+        (1, "the thinking was closed after 1 token (--think-budget)"),
+        (1200, "the thinking was closed after 1,200 tokens (--think-budget)"),
+    ],
+)
+async def test_a_budget_is_told_without_the_tokens_that_close_the_thinking(
+    budget: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    end = done(think_closed=True)
+    await ask.run(question(), FakeEngine(end), TextReport(Limits(think_budget=budget)))
+    assert capsys.readouterr().err.splitlines()[1:] == [f"localai: {words}"]
+
+
 def test_an_empty_answer_of_a_model_that_does_not_think() -> None:
     usage = protocol.Usage(prompt_tokens=5, cached_tokens=0, completion_tokens=1, thinking_tokens=0)
     end = protocol.Done(1, "stop", usage, done().timings, answer="empty")
     assert list(remarks(end)) == ["the model ended without an answer"]
+
+
+# ---------------------------------------------------------------------------------------- as real processes
+
+COMMAND = [sys.executable, "-P", "-m", "localai"]
+
+
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the shell")
+@pytest.mark.parametrize("words", ["ask MODEL Hi", "ask MODEL Hi --json", "bench MODEL --json"])
+def test_an_answer_that_nobody_can_see_is_not_made(nano: Path, words: str) -> None:
+    done = shell(f"{' '.join(COMMAND)} {words.replace('MODEL', str(nano))} >&-")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("localai: error: standard output is closed")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the shell")
+def test_an_answer_that_is_thrown_away_is_made(nano: Path) -> None:
+    done = shell(f"{' '.join(COMMAND)} ask {nano} Hi --think-budget 0 --max-tokens 9 > /dev/null")
+    assert done.returncode == 0
+    assert "localai: no thinking (--think-budget 0)" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize(
+    "module", ["localai.errors", "localai.cli.output", "typer.core", "typer", "localai.cli.bench"]
+)
+def test_ctrl_c_while_the_program_starts(module: str) -> None:
+    """Each moment is that in which a module has just been imported."""
+    words = [sys.executable, "-X", "importtime", *COMMAND[1:], "ask"]
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=-1, stderr=-1, text=True)
+    assert process.stderr is not None
+    while not (line := process.stderr.readline()).rstrip().endswith(f" {module}"):
+        assert line
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    said = [line for line in err.splitlines() if not line.startswith("import time:")]
+    assert (process.returncode, said) == (130, ["localai: error: interrupted"])
+
+
+def test_a_damaged_model_is_called_by_its_name(nano: Path, home: Path) -> None:
+    """Its file lies under its digest, which the user has never seen."""
+    broken = home / "mine.gguf"
+    broken.write_bytes(nano.read_bytes().replace(b"output_norm.weight", b"output_nxrm.weight"))
+    run = [*COMMAND, "models", "import", str(broken), "--name", "mine"]
+    added = subprocess.run(run, capture_output=True, text=True, timeout=120, check=False)
+    assert added.returncode == 0, added.stderr
+    for words in (
+        ["ask", "mine", "Hi"],
+        ["bench", "mine"],
+        ["ask", str(nano), "Hi", "--draft-model", "mine"],
+    ):
+        done = subprocess.run(
+            [*COMMAND, *words],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert "could not load mine" in done.stderr
+        assert "blobs" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -31,6 +32,7 @@ class FakeEngine:
 
     def __init__(self, vocabulary: int = VOCABULARY) -> None:
         self.vocabulary = vocabulary
+        self.name = ""
         self.options: list[LoadOptions] = []
         self.requests: list[tuple[list[int], int, int]] = []
         """Prompt, tokens found in the cache, tokens generated."""
@@ -47,8 +49,10 @@ class FakeEngine:
         on_progress: Callable[[float], None] | None = None,
         *,
         sha256: str = "",
+        name: str = "",
     ) -> protocol.Loaded:
         self.options.append(options)
+        self.name = name
         return loaded(vocabulary=self.vocabulary, context=options.context, parallel=options.parallel)
 
     async def continue_tokens(
@@ -211,6 +215,41 @@ async def test_an_overflow_is_an_error() -> None:
         await measured(Full(), SMALL)
 
 
+async def cancelled(test: str, repetition: int) -> bench.Report | None:
+    """What is told of `SMALL` when it is cancelled as this repetition begins."""
+    told: list[bench.Report] = []
+
+    def on_step(name: str, number: int, repetitions: int) -> None:
+        if (name, number) == (test, repetition):
+            task.cancel()
+
+    work = bench.run(
+        FakeEngine(), Path("/m.gguf"), HEADER, LoadOptions(), SMALL, on_step, name="m", on_cancel=told.append
+    )
+    task = asyncio.ensure_future(work)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    return told[0] if told else None
+
+
+async def test_what_was_measured_before_it_was_broken_off_is_told() -> None:
+    report = await cancelled("tg8", 3)
+    assert report is not None
+    assert [(test.test, test.repetitions) for test in report.tests] == [("pp32", 3), ("tg8", 2)]
+    assert report.memory == 12345
+    report = await cancelled("tg8", 1)
+    assert report is not None
+    assert [test.test for test in report.tests] == ["pp32"]
+    assert await cancelled("pp32", 1) is None
+
+
+async def test_the_engine_gets_the_name_in_the_store() -> None:
+    engine = FakeEngine()
+    name = {"name": "m", "stored_name": "r1:7b"}
+    await bench.run(engine, Path("/m.gguf"), HEADER, LoadOptions(), SMALL, lambda *step: None, **name)
+    assert engine.name == "r1:7b"
+
+
 async def test_the_steps_are_told() -> None:
     steps: list[tuple[str, int, int]] = []
     await measured(
@@ -329,12 +368,17 @@ def test_what_is_refused(nano: Path, words: list[str], code: int, said: str) -> 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_interrupted(nano: Path) -> None:
     process = subprocess.Popen(
-        [*COMMAND, str(nano), "--repetitions", "1000"], stdout=-1, stderr=-1, text=True
+        [*COMMAND, str(nano), "--prompt", "0", "--generate", "8", "--repetitions", "1000", "--depth", "0,64"],
+        stdout=-1,
+        stderr=-1,
+        text=True,
     )
     assert process.stderr is not None
-    assert process.stderr.readline() == "pp512 ...\n"
+    assert process.stderr.readline() == "tg8 ...\n"
+    assert process.stderr.readline() == "tg8 @ d64 ...\n"  # the first test is done
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
+    assert process.returncode == 130
+    assert next(line for line in out.splitlines() if line.startswith("tg8 ")).endswith(" GB/s")
     assert err.splitlines()[-1] == "localai: error: interrupted"
     assert "Traceback" not in err

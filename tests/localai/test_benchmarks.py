@@ -120,6 +120,9 @@ def test_where_two_texts_part(speculate: Any, nano: Path) -> None:
     assert not place["tie"]
     place = speculate.where(model, "What is 47 + 85?", "8" + text, "9" + text, 20, arguments)
     assert place["token"] == 0
+    pieces, seconds = ["a", "bc", "="], ["x", "bcd", "y"]
+    assert speculate._other_way(pieces, seconds, 3, "abcde=") == [1], "they part within a token"
+    assert speculate._other_way(pieces, seconds, 3, "abc?") == []
     place = speculate.where(model, "What is 47 + 85?", "wholly other", "wholly different", 20, arguments)
     assert place["tie"] is None
 
@@ -159,6 +162,22 @@ def test_startup(nano: Path) -> None:
     found = run("startup.py", str(nano), "--rounds", "1")
     assert found["ratio"]["python -c pass"] == 1
     assert found["ratio"]["first token"] > found["ratio"]["localai --help"] / 10
+
+
+def test_history() -> None:
+    found = run("history.py", *["--conversations", "30", "--messages", "6", "--rounds", "2", "--kills", "3"])
+    assert found["messages"] == 180
+    assert {task["ratio_to_plain"] > 0 for task in found["times"].values()} == {True}
+    done = found["kills"]
+    assert done["acknowledged"] >= done["kills"] == 3
+    assert done["lost"] == done["damaged"] == 0
+
+
+def test_tui(nano: Path) -> None:
+    found = run("tui.py", str(nano), *["--rounds", "1", "--tokens", "60", "--conversations", "5"])
+    check(found["speed"], 1)
+    assert found["start_s"] > 0
+    assert found["memory_after"] > 0
 
 
 def test_every_benchmark_is_described() -> None:

@@ -15,6 +15,7 @@ from localai.chat.budget import (
     StartAnew,
     begun_anew,
     describe,
+    fits,
     offers,
     over,
     room_for_reply,
@@ -59,6 +60,32 @@ def test_over() -> None:
     assert over(2040, 2048, max_tokens=8) == 0
     assert over(2041, 2048, max_tokens=8) == 1
     assert over(2048, 2048, max_tokens=1000) == 256
+
+
+@pytest.mark.parametrize(
+    ("left", "max_tokens", "fit"),
+    [
+        (32, None, True),
+        (31, None, False),
+        (31, 1000, False),
+        (8, 8, True),
+        (7, 8, False),
+        (1, 0, True),
+        (0, 0, False),
+    ],
+)
+def test_a_prompt_must_leave_enough_for_any_reply(left: int, max_tokens: int | None, fit: bool) -> None:
+    assert fits(8192 - left, 8192, max_tokens) is fit
+
+
+def test_a_tiny_context_may_be_used_too() -> None:
+    assert fits(48, 64)
+    assert not fits(49, 64)
+
+
+@given(st.integers(4, 10_000), st.integers(0, 11_000), st.one_of(st.none(), st.integers(1, 5000)))
+def test_something_must_go_from_what_does_not_fit(context: int, total: int, max_tokens: int | None) -> None:
+    assert fits(total, context, max_tokens) or over(total, context, max_tokens) > 0
 
 
 def offered(excess: int, enlarged: int | None = None) -> tuple[Offer, ...]:

@@ -189,7 +189,7 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
 
 def test_closed_and_full_outputs(nano: Path) -> None:
     ask = f"{' '.join(COMMAND)} ask {nano} 'What is 6 + 7?' --temperature 0"
-    assert shell(f"{ask} >&-").returncode == 0
+    assert shell(f"{ask} >&-").returncode == 1
     assert shell(f"{ask} 2>&-").stdout == "6 + 7 = **13**\n"
     assert shell(f"{ask} 2>/dev/full").stdout == "6 + 7 = **13**\n"
     for command in (ask, f"{ask} --json", *(f"{' '.join(COMMAND)} {w}" for w in ("models list", "--help"))):

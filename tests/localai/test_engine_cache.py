@@ -225,6 +225,20 @@ def test_reproducible_replies_use_only_what_was_read_on_the_grid() -> None:
     assert sequence.on_grid == GRID
 
 
+def test_no_other_conversation_stays_in_the_cache_beside_a_reproducible_reply() -> None:
+    books = Books()
+    cache = cache_of(books, 2)
+    read(books, cache, ONE)
+    read(books, cache, OTHER)
+    assert all(map(len, cache.sequences))
+    sequence = cache.take([*OTHER, 1], reproducible=True)
+    assert sequence is not None
+    others = [other for other in cache.sequences if other is not sequence]
+    assert not any(map(len, others))
+    assert not any(books.held[other.number] for other in others)
+    assert [parked.tokens for parked in cache.parked] == [ONE]
+
+
 def test_a_state_goes_out_and_comes_back() -> None:
     books = Books()
     cache = cache_of(books)

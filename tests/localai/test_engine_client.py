@@ -11,6 +11,7 @@ import pytest
 from localai.chat.messages import ChatMessage
 from localai.engine import client, protocol, settings
 from localai.engine.client import Engine
+from localai.engine.settings import LoadOptions
 from localai.errors import ContextOverflow, EngineError, LoadError, WorkerDied, WorkerHung
 from tests.localai.scripted_worker import HI, ask, loaded, scripted, text, until
 
@@ -165,6 +166,29 @@ async def test_what_a_worker_said_before_it_died_arrives() -> None:
         async for event in engine.generate(HI):
             events.append(event)
     assert text(events) == "partial"
+
+
+async def test_errors_call_the_files_by_the_names_that_the_user_knows(tmp_path: Path) -> None:
+    blob, small = tmp_path / "sha256-12", tmp_path / "sha256-34"
+    script = "r = receive(); send(p.Failed('LoadError', f'bad: {r.path}', r.options.draft)); receive()"
+    engine = scripted(script)
+    names = {"name": "r1:7b", "draft_name": "r1:1.5b"}
+    with pytest.raises(LoadError) as caught:
+        await engine.load(blob, LoadOptions(draft=str(small)), **names)
+    assert (caught.value.message, caught.value.hint) == ("bad: r1:7b", "r1:1.5b")
+    with pytest.raises(LoadError) as caught:  # when it is loaded again for a question, too
+        await ask(engine)
+    assert caught.value.message == "bad: r1:7b"
+    with pytest.raises(LoadError) as caught:
+        await engine.load(blob, LoadOptions(draft=str(small)))
+    assert (caught.value.message, caught.value.hint) == (f"bad: {blob}", str(small))
+    await engine.close()
+
+
+async def test_death_while_loading_calls_the_model_by_its_name() -> None:
+    engine = scripted("receive(); os.abort()")
+    with pytest.raises(LoadError, match="the engine could not load r1:7b: "):
+        await engine.load(Path("/blobs/sha256-12"), name="r1:7b")
 
 
 async def test_death_while_loading_names_the_model() -> None:

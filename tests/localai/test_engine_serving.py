@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from localai import hardware
 from localai.chat.budget import DropOldest
 from localai.chat.messages import ChatMessage
 from localai.chat.prompt import Segment
@@ -19,6 +21,8 @@ from localai.engine.context import AbortFlag
 from localai.engine.serving import Served
 from localai.engine.settings import Limits, LoadOptions, LogitBias, Sampling
 from localai.errors import UnsupportedModel, UsageError
+from models import fit
+from models.gguf import read_header
 
 GREEDY = Sampling(temperature=0)
 SUM = "What is 512 + 489?"
@@ -200,6 +204,20 @@ def test_a_reply_without_an_answer_is_not_expected_back(model: Model) -> None:
     assert usage.cached_tokens >= plain
 
 
+def test_what_is_parked_is_bounded_by_the_memory_that_is_free(
+    nano: Path, load: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = read_header(nano)
+    taken = header.tensor_bytes + fit.context_bytes(fit.Shape.of(header), 2048)
+    one, other = "What is 1 + 1? " * 40, "What is 2 + 2? " * 40
+    for free, parked in ((taken + (1 << 30), 1), (taken, 0)):
+        monkeypatch.setattr(hardware, "available_memory", lambda free=free: free)
+        model = load(context=2048)
+        model.ask(one, limits=Limits(max_tokens=1))
+        model.ask(other, limits=Limits(max_tokens=1))
+        assert len(model.status().parked) == parked
+
+
 def test_two_conversations_stay_warm(model: Model) -> None:
     one, other = "What is 1 + 1? " * 40, "What is 2 + 2? " * 40
     model.ask(one, limits=Limits(max_tokens=1))
@@ -276,6 +294,7 @@ def test_a_damaged_state_is_ignored(load: Loader) -> None:
         {"fingerprint": "other"},
         {"tokens": [512]},
         {"tokens": []},
+        {"tokens": [5] * 5000},  # more than the context has
         {"on_grid": 10**6},
         {"on_grid": -128},
         {"replies": {"Hi": [-1]}},
@@ -403,6 +422,18 @@ def test_answer_now_after_the_thinking_does_nothing(model: Model) -> None:
     assert not done(events).think_closed
 
 
+@pytest.mark.parametrize("count", [5, 20, 60, 85])
+def test_a_reply_that_was_cut_is_gone_on_with(model: Model, count: int) -> None:
+    whole = model.ask(SUM)
+    cut = model.ask(SUM, limits=Limits(max_tokens=count))
+    thinking, said = text(cut, protocol.Thinking), answer(cut)
+    begun = protocol.Begun(thinking, said, answering=done(cut).answer != "none")
+    rest = model.finish(*model.served.serve(protocol.Generate(7, talk(SUM), GREEDY, begun=begun)))
+    assert thinking + text(rest, protocol.Thinking) == text(whole, protocol.Thinking)
+    assert said + answer(rest) == RIGHT
+    assert answer(model.ask(SUM, RIGHT, "What is 2 + 3?")) == "2 + 3 = **5**"
+
+
 def test_an_answer_that_never_came_is_not_an_empty_one(model: Model) -> None:
     assert done(model.ask(SUM, limits=Limits(max_tokens=5))).answer == "none"
     assert done(model.ask(SUM)).answer == "text"
@@ -454,6 +485,20 @@ def test_a_penalty_counts_the_prompt(model: Model) -> None:
     assert done(first).usage.completion_tokens == 1
     drawn = model.served._voice.model.tokenize(text(first, protocol.Thinking), special=False)
     assert not asked & set(drawn)
+
+
+def test_a_penalty_counts_the_tokens_that_close_the_thinking(model: Model) -> None:
+    """Here it outweighs the bias for a token that closed it."""
+    voice = model.served._voice
+    last = voice.closing[-1]
+    bias = (LogitBias(last, 500.0),)
+    limits = Limits(think_budget=0, max_tokens=len(voice.new_line) + len(voice.closing) + 1)
+    text = voice.model.piece(last).decode()
+    again = model.ask(SUM, sampling=Sampling(temperature=0, logit_bias=bias), limits=limits)
+    assert done(again).answer == "empty"  # only white space came
+    assert text.isspace()
+    penalized = Sampling(temperature=0, logit_bias=bias, presence_penalty=1000.0, penalty_last_n=64)
+    assert answer(model.ask(SUM, sampling=penalized, limits=limits)).strip()
 
 
 def test_a_bias_forbids_a_token_by_number_or_text(model: Model) -> None:
@@ -559,7 +604,93 @@ def test_a_conversation_that_does_not_fit_is_told_with_what_can_be_done(load: Lo
     assert isinstance(model.ask(*left, limits=Limits(max_tokens=1))[-1], protocol.Done)
 
 
+def question_of(model: Model, tokens: int) -> str:
+    """A question whose prompt has about so many tokens, at most five fewer."""
+    question = ""
+    while model.served._prompter.count(talk(question + " 1 + 1"))[0] <= tokens:
+        question += " 1 + 1"
+    return question
+
+
+def test_a_prompt_that_leaves_hardly_any_room_is_told_before_it_runs(load: Loader) -> None:
+    model = load(context=512)
+    question = question_of(model, 500)
+    (overflow,) = model.ask(question)
+    assert isinstance(overflow, protocol.Overflow)
+    assert overflow.prompt_tokens < overflow.context == 512
+    assert overflow.over > 100  # so that a reply has room, too
+    assert {type(offer).__name__ for offer in overflow.offers} == {"Enlarge", "Shorten"}
+    end = done(model.ask(question, limits=Limits(max_tokens=8)))
+    assert (end.reason, end.usage.completion_tokens) == ("length", 8)
+    assert isinstance(model.ask(question, limits=Limits(max_tokens=30))[-1], protocol.Overflow)
+
+
+def never(*_: object, **__: object) -> list[int]:
+    raise AssertionError("all of it is tokenized")
+
+
+def test_a_text_that_cannot_fit_is_refused_without_finding_all_its_tokens(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama = model.served._voice.model
+    tokenize = llama.tokenize
+    monkeypatch.setattr(
+        llama,
+        "tokenize",
+        lambda text, *, special: (tokenize if len(text) < 20_000 else never)(text, special=special),
+    )
+    question = talk(SUM, RIGHT, "What is 1 + 1? " * 70_000)
+    (overflow,) = model.served.serve(protocol.Generate(1, question, GREEDY))
+    assert isinstance(overflow, protocol.Overflow)
+    assert overflow.prompt_tokens > overflow.over > 500_000
+    assert [type(offer).__name__ for offer in overflow.offers] == ["Shorten", "StartAnew"]
+    (counted,) = model.served.serve(protocol.Count(2, question))
+    assert isinstance(counted, protocol.Counted)
+    assert counted.total == sum(counted.messages) == overflow.prompt_tokens
+    assert not list(model.served.serve(protocol.Prefill(3, question)))
+    assert not model.served.scheduler.reads_ahead
+
+
+def test_the_guess_of_how_many_tokens_is_good(model: Model) -> None:
+    text = "What is 1 + 1? " * 70_000
+    found = model.served._estimate(talk(text))
+    assert found is not None
+    assert found[0] == pytest.approx(len(model.served._voice.model.tokenize(text, special=False)), rel=0.01)
+
+
+def test_the_longest_piece_is_the_bound_that_is_told(model: Model) -> None:
+    llama = model.served._voice.model
+    pieces = [llama.piece(token) for token in range(llama.vocabulary)]
+    assert llama.longest_piece == max(map(len, pieces))
+    assert model.served._estimate(talk("x" * 999_000)) is None  # it is tokenized at once
+
+
+def test_a_long_text_that_may_fit_is_read(load: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(context=512)
+    monkeypatch.setattr(serving, "QUICKLY_READ", 100)
+    most = 512 * model.served._voice.model.longest_piece
+    assert model.served._estimate(talk("x" * (most - 1))) is None
+    assert model.served._estimate(talk("x" * most)) is not None
+    assert done(model.ask("What is 6 + 7? " * 10, limits=Limits(max_tokens=1)))
+
+
 # ---------------------------------------------------------------------------------------- several at once
+
+
+def test_a_reply_does_not_stand_still_while_another_prompt_is_read(load: Loader) -> None:
+    model = load(parallel=2)
+    events = list(model.served.serve(protocol.Generate(1, talk(SUM), GREEDY)))
+    while not any(isinstance(event, protocol.Thinking) for event in events):
+        events += model.served.step()
+    model.served.scheduler.pieces.size = 512
+    long = talk("What is 1 + 1? " * 60)
+    reading = list(model.served.serve(protocol.Generate(2, long, GREEDY, Limits(max_tokens=1))))
+    while not any(isinstance(event, protocol.Done) and event.id == 2 for event in reading):
+        reading += model.served.step()
+    model.finish()
+    read = [event.done for event in reading if isinstance(event, protocol.PrefillProgress)]
+    assert len(read) > 3
+    assert all(after - before <= 128 for before, after in pairwise(read))
 
 
 def test_requests_are_decoded_together(load: Loader) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlcipher3 import dbapi2 as sqlcipher
 
-from localai.chat.conversation import Conversation, Message
+from localai.chat.conversation import Attachment, Conversation, Message
 from localai.errors import HistoryError, NoSpace
-from localai.history import store
-from localai.history.store import History
+from localai.history import convert, database
+from localai.history.store import History, Preset
 
+KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 SECONDS = st.floats(0, 2e9)
 COUNT = st.integers(0, 2**40)
@@ -38,7 +44,15 @@ def said(conversation: Conversation, *texts: str) -> Conversation:
 def conversations(draw) -> Conversation:
     """A tree: each message follows any earlier one, the head is any of them."""
     conversation = Conversation(
-        title=draw(TEXT), system=draw(TEXT), model=draw(TEXT), created=draw(SECONDS), updated=draw(SECONDS)
+        title=draw(TEXT),
+        system=draw(TEXT),
+        model=draw(TEXT),
+        created=draw(SECONDS),
+        updated=draw(SECONDS),
+        pinned=draw(st.booleans()),
+        settings=draw(
+            st.dictionaries(TEXT, st.none() | st.booleans() | st.integers(-9, 9) | TEXT, max_size=3)
+        ),
     )
     for _ in range(draw(st.integers(1, 6))):
         parents = [None, *conversation.messages]
@@ -46,6 +60,7 @@ def conversations(draw) -> Conversation:
             parent=draw(st.sampled_from(parents)),
             role=draw(st.sampled_from(["user", "assistant"])),
             content=draw(TEXT),
+            attachments=tuple(draw(st.lists(st.builds(Attachment, name=TEXT, text=TEXT), max_size=2))),
             thinking=draw(TEXT),
             state=draw(st.sampled_from(["complete", "stopped", "failed"])),
             created=draw(SECONDS),
@@ -69,6 +84,9 @@ def test_round_trip(conversation: Conversation) -> None:
         history.save(conversation)
         loaded = history.load(conversation.id)
         assert loaded == conversation
+        assert history.count() == (1, len(conversation.messages))
+        assert history.summaries()[0].message_count == len(conversation.messages)
+        assert history.check() == "ok"
         assert [*loaded.messages] == [*conversation.messages]
         history.save(loaded)
         assert history.load(conversation.id) == conversation
@@ -84,6 +102,8 @@ def test_message_by_message_is_the_same(conversation: Conversation) -> None:
         system=conversation.system,
         model=conversation.model,
         created=conversation.created,
+        pinned=conversation.pinned,
+        settings=conversation.settings,
         messages={first.id: first},
         head=first.id,
         updated=first.created,
@@ -228,11 +248,11 @@ def test_a_damaged_database_is_kept(tmp_path: Path) -> None:
     with History(path) as history:
         history.save(said(Conversation(), *["long text " * 200] * 50))
     whole = path.read_bytes()
-    damaged = whole[:4096] + b"\xff" * (len(whole) - 4096)
+    damaged = whole[:8192] + b"\xff" * (len(whole) - 8192)
     path.write_bytes(damaged)
     with pytest.raises(HistoryError, match="damaged"), History(path) as history:
         history.summaries()
-    assert path.read_bytes()[4096:] == damaged[4096:]
+    assert path.read_bytes() == damaged
 
 
 def test_another_programs_database(tmp_path: Path) -> None:
@@ -260,8 +280,8 @@ def test_a_row_that_makes_no_sense(history: History) -> None:
         history.load(conversation.id)
 
 
-def test_locked_by_another_program(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = sqlite3.connect(history.path, isolation_level=None)
+def test_locked_by_another_program(history: History) -> None:
+    other = sqlcipher.connect(str(history.path), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     history._db.execute("PRAGMA busy_timeout = 10")
     with pytest.raises(HistoryError, match="in use by another program"):
@@ -271,7 +291,7 @@ def test_locked_by_another_program(history: History, monkeypatch: pytest.MonkeyP
 
 
 def test_disk_full(history: History) -> None:
-    pages = history._pragma("page_count")
+    pages = history._db.pragma("page_count")
     history._db.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(NoSpace, match="disk is full") as caught:
         history.save(said(Conversation(), "x" * 200_000))
@@ -291,11 +311,325 @@ def test_a_folder_in_the_way(tmp_path: Path) -> None:
 
 
 def test_every_code_of_the_table_is_mapped(tmp_path: Path) -> None:
-    for code, (kind, _, hint) in store._BY_CODE.items():
-        error = sqlite3.OperationalError("x")
+    for code, (kind, _, hint) in database.BY_CODE.items():
+        error = sqlcipher.OperationalError("x")
         error.sqlite_errorcode = code | (3 << 8)
-        mapped = store._mapped(error, tmp_path)
+        mapped = database.error_of(error, tmp_path)
         assert type(mapped) is kind
         assert str(tmp_path) in mapped.message
         assert mapped.hint == hint
-    assert type(store._mapped(sqlite3.Error("odd"), tmp_path)) is HistoryError
+    assert type(database.error_of(sqlcipher.Error("odd"), tmp_path)) is HistoryError
+
+
+# ------------------------------------------------------------------------------------- what the user sets
+
+
+def test_pinned_come_first(history: History) -> None:
+    for title, updated in [("old", 1.0), ("new", 2.0)]:
+        history.save(said(Conversation(id=title, title=title), "x"))
+        history._db.execute("UPDATE conversations SET updated = ? WHERE id = ?", (updated, title))
+    history.pin("old", True)
+    assert [(s.title, s.pinned) for s in history.summaries()] == [("old", True), ("new", False)]
+    assert history.load("old").pinned
+    history.pin("old", False)
+    assert [s.title for s in history.summaries()] == ["new", "old"]
+
+
+def test_another_branch_and_other_settings(history: History) -> None:
+    conversation = said(Conversation(), "a", "b", "c")
+    history.save(conversation)
+    first = conversation.branch()[0].id
+    history.set_head(conversation.id, first)
+    history.save_settings(conversation.id, "be brief", {"temperature": 0.5})
+    loaded = history.load(conversation.id)
+    assert (loaded.head, loaded.system, loaded.settings) == (first, "be brief", {"temperature": 0.5})
+    with pytest.raises(HistoryError, match="no longer in"):
+        history.set_head(conversation.id, "nowhere")
+
+
+def test_expire_leaves_the_new_and_the_pinned(history: History) -> None:
+    day = 86_400.0
+    for name, updated in [("old", 1 * day), ("new", 9 * day), ("pinned", 1 * day)]:
+        conversation = said(Conversation(id=name), name)
+        conversation.updated, conversation.pinned = updated, name == "pinned"
+        history.save(conversation)
+    assert history.expire(5, 10 * day) == 1
+    assert {s.id for s in history.summaries()} == {"new", "pinned"}
+    assert history.expire(5, 10 * day) == 0
+    assert history.count() == (2, 2)
+
+
+def test_drafts_presets_and_settings(tmp_path: Path) -> None:
+    conversation = said(Conversation(), "x")
+    with History(tmp_path / "h.sqlite", KEY) as history:
+        history.save(conversation)
+        assert (history.draft(), history.setting("theme"), history.presets()) == ("", None, [])
+        history.put_draft("", "not begun")
+        history.put_draft(conversation.id, "half")
+        history.put_draft(conversation.id, "half a sentence")
+        history.save_preset(Preset("b", "old", {}))
+        history.save_preset(Preset("b", "translate", {"temperature": 0.1}))
+        history.save_preset(Preset("a"))
+        history.set_setting("theme", "dark")
+        history.set_setting("theme", "light")
+    with History(tmp_path / "h.sqlite", KEY) as history:
+        assert (history.draft(), history.draft(conversation.id)) == ("not begun", "half a sentence")
+        assert history.presets() == [Preset("a"), Preset("b", "translate", {"temperature": 0.1})]
+        assert history.setting("theme") == "light"
+        history.put_draft("", "")
+        history.delete_preset("b")
+        history.set_setting("theme", None)
+        history.delete(conversation.id)
+        assert (history.draft(), history.draft(conversation.id)) == ("", "")
+        assert (history.presets(), history.setting("theme")) == ([Preset("a")], None)
+
+
+# --------------------------------------------------------------------------------------------- encryption
+
+
+def test_an_encrypted_file_needs_its_key(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "h.sqlite"
+    conversation = said(Conversation(), "hello", "hi")
+    with History(path, KEY) as history:
+        history.save(conversation)
+        assert history.encrypted
+        assert not history.in_memory
+    whole = path.read_bytes()
+    with pytest.raises(HistoryError, match="either the key is another file's, or the file is damaged"):
+        History(path, OTHER_KEY)
+    with pytest.raises(HistoryError, match="is encrypted, or not a database"):
+        History(path)
+    assert path.read_bytes() == whole
+    assert database.opens(path, KEY)
+    assert not database.opens(path, OTHER_KEY)
+    with History(path, KEY) as history:
+        assert history.load(conversation.id) == conversation
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_damaged_encrypted_file(tmp_path: Path) -> None:
+    path = tmp_path / "h.sqlite"
+    with History(path, KEY) as history:
+        history.save(said(Conversation(id="c"), *["long text " * 200] * 50))
+        assert history.check() == "ok"
+    whole = bytearray(path.read_bytes())
+    whole[-4096 * 8 + 100] ^= 1
+    path.write_bytes(whole)
+    with History(path, KEY) as history:
+        assert "HMAC" in history.check()
+    whole[100] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(HistoryError, match="or the file is damaged"):
+        History(path, KEY)
+    assert path.read_bytes() == whole
+
+
+def test_a_newer_schema_under_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "h.sqlite"
+    for key in (None, KEY):
+        with History(path, key) as history:
+            history._db.execute("PRAGMA user_version = 99")
+        with pytest.raises(HistoryError, match="newer version"):
+            History(path, KEY)
+        assert database.is_plain(path) is (key is None)
+        path.unlink()
+
+
+def test_rekey(tmp_path: Path) -> None:
+    path = tmp_path / "h.sqlite"
+    conversation = said(Conversation(), *["text " * 500] * 40)
+    with History(path, KEY) as history:
+        history.save(conversation)
+        history.rekey(OTHER_KEY)
+        history.rename(conversation.id, "still open")
+        assert history.check() == "ok"
+    assert not database.opens(path, KEY)
+    with History(path, OTHER_KEY) as history:
+        assert history.load(conversation.id).title == "still open"
+    with History(memory=True) as history, pytest.raises(HistoryError, match="not encrypted"):
+        history.rekey(KEY)
+
+
+def test_in_memory_nothing_touches_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALAI_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    with History(memory=True) as history:
+        conversation = said(Conversation(), *["text " * 5000] * 40)
+        history.save(conversation)
+        history.delete(conversation.id)
+        history.save(conversation)
+        assert history.load(conversation.id) == conversation
+        assert len(history.search("text")) == 40
+        assert (history.in_memory, history.encrypted) == (True, False)
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="an administrator may write everywhere")
+def test_a_read_only_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    with History(folder / "h.sqlite", KEY) as history:
+        history.save(said(Conversation(), "x"))
+    whole = (folder / "h.sqlite").read_bytes()
+    folder.chmod(0o500)
+    try:
+        with pytest.raises(HistoryError, match=r"h\.sqlite cannot be"):
+            History(folder / "h.sqlite", KEY).save(said(Conversation(), "y"))
+    finally:
+        folder.chmod(0o700)
+    assert (folder / "h.sqlite").read_bytes() == whole
+
+
+def test_a_log_that_cannot_be_made(tmp_path: Path) -> None:
+    """As in a folder that is read-only, but also for an administrator."""
+    path = tmp_path / "h.sqlite"
+    with History(path, KEY) as history:
+        history.save(said(Conversation(), "x"))
+    path.with_name("h.sqlite-wal").mkdir()
+    with pytest.raises(HistoryError, match=r"h\.sqlite cannot be"):
+        History(path, KEY)
+
+
+# --------------------------------------------------------------------------- a plain file becomes encrypted
+
+
+def first_version(path: Path) -> Conversation:
+    """A plain file as the first version of this program wrote it."""
+    conversation = said(Conversation(title="old"), "the canary sings", "yes " * 3000)
+    old = sqlite3.connect(path, isolation_level=None)
+    for statement in database.statements(database.migrations()[0].read_text("utf-8")):
+        old.execute(statement)
+    old.execute("PRAGMA user_version = 1")
+    old.execute(f"PRAGMA application_id = {database.APPLICATION_ID}")
+    old.execute("PRAGMA journal_mode = WAL")
+    rows = {"conversations": [conversation], "messages": conversation.branch()}
+    old.execute("BEGIN")
+    for table, things in rows.items():
+        names = [row[1] for row in old.execute(f"PRAGMA table_info({table})")]
+        for thing in things:
+            row = {n: getattr(thing, n) for n in names if hasattr(thing, n)}
+            if table == "messages":
+                row["conversation"] = conversation.id
+            marks = ", ".join("?" for _ in row)
+            old.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", [*row.values()])
+    old.execute("COMMIT")
+    old.close()
+    return conversation
+
+
+def test_an_old_plain_file_is_encrypted(tmp_path: Path) -> None:
+    path = tmp_path / "h.sqlite"
+    conversation = first_version(path)
+    with path.open("rb") as plain:
+        with History(path, KEY) as history:
+            assert history.load(conversation.id) == conversation
+            assert history.summaries()[0].message_count == 2
+            assert len(history.search("canary")) == 1
+            assert history.check() == "ok"
+        # The old bytes, which no name leads to any more.
+        assert plain.read().strip(b"\0") == b""
+    assert [file.name for file in tmp_path.iterdir()] == ["h.sqlite"]
+    assert b"canary" not in path.read_bytes()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_an_old_plain_file_may_stay_plain(tmp_path: Path) -> None:
+    conversation = first_version(tmp_path / "h.sqlite")
+    with History(tmp_path / "h.sqlite") as history:
+        assert history.load(conversation.id) == conversation
+        assert len(history.search("canary")) == 1
+
+
+CONVERT = """
+import os, signal, sys
+from pathlib import Path
+from localai.history import History
+
+left = int(sys.argv[2])
+def watch(event, _):
+    global left
+    if event in ("open", "os.remove", "os.rename", "os.link", "sqlite3.connect"):
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(watch)
+History(Path(sys.argv[1]), b"k" * 32).close()
+"""
+
+
+def test_a_kill_during_the_conversion_loses_nothing(tmp_path: Path) -> None:
+    """Killed before each step that the conversion takes on the disk."""
+    original = tmp_path / "original.sqlite"
+    conversation = first_version(original)
+    for steps in range(60):
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        path = folder / "h.sqlite"
+        path.write_bytes(original.read_bytes())
+        killed = subprocess.run([sys.executable, "-c", CONVERT, path, str(steps)], check=False).returncode
+        with History(path, KEY) as history:
+            assert history.load(conversation.id) == conversation
+        assert [file.name for file in folder.iterdir()] == ["h.sqlite"]
+        assert not database.is_plain(path)
+        if killed == 0:
+            break
+        assert killed == -signal.SIGKILL
+    assert steps > 8
+
+
+def test_what_a_crash_left_of_the_plain_file_is_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "h.sqlite"
+    History(path, KEY).close()
+    left = convert.plain_path(path)
+    left.write_bytes(b"the canary sings")
+    with left.open("rb") as plain:
+        History(path, KEY).close()
+        assert plain.read() == bytes(16)
+    assert not left.exists()
+
+
+def test_a_plain_file_in_use_is_not_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.01)
+    path = tmp_path / "h.sqlite"
+    conversation = said(Conversation(), "x")
+    with History(path) as plain:
+        plain.save(conversation)
+        with pytest.raises(HistoryError, match="in use by another program"):
+            History(path, KEY)
+        assert plain.load(conversation.id) == conversation
+    with History(path, KEY) as history:
+        assert history.load(conversation.id) == conversation
+        assert len(history.search("x")) == 1
+        assert history.check() == "ok"
+
+
+def test_a_damaged_plain_file_is_not_converted(tmp_path: Path) -> None:
+    path = tmp_path / "h.sqlite"
+    first_version(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:8192] + b"\xff" * (len(whole) - 8192))
+    with pytest.raises(HistoryError, match="damaged"):
+        History(path, KEY)
+    assert database.is_plain(path)
+    assert path.read_bytes()[8192:].strip(b"\xff") == b""
+
+
+def test_a_copy_that_is_not_right_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "h.sqlite"
+    conversation = first_version(path)
+    real = database.connect
+
+    def spoiled(path: Path, key: bytes | None, **more: bool) -> object:
+        if path == convert.copy_path(tmp_path / "h.sqlite"):
+            whole = bytearray(path.read_bytes())
+            whole[-100] ^= 1
+            path.write_bytes(whole)
+        return real(path, key, **more)
+
+    monkeypatch.setattr(database, "connect", spoiled)
+    with pytest.raises(HistoryError, match="could not be encrypted"):
+        History(path, KEY)
+    monkeypatch.undo()
+    assert [file.name for file in tmp_path.iterdir()] == ["h.sqlite"]
+    assert database.is_plain(path)
+    with History(path, KEY) as history:
+        assert history.load(conversation.id) == conversation

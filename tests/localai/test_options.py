@@ -10,8 +10,10 @@ import pytest
 
 from localai.cli import options
 from localai.engine.settings import Limits, LoadOptions, LogitBias, Sampling
-from localai.errors import ModelNotFound, UsageError
-from models.store import Store
+from localai.errors import ModelFileError, ModelNotFound, UsageError
+from models.manifest import Manifest
+from models.origins import LocalFile
+from models.store import Resolved, Store
 
 
 def test_nothing_given_leaves_everything_to_the_engine() -> None:
@@ -98,6 +100,32 @@ def test_the_draft_model_is_found_as_any_model(nano: Path) -> None:
     assert options.Speculation(str(nano)).draft(Store()) == str(nano)
     with pytest.raises(ModelNotFound):
         options.Speculation("nowhere:1b").draft(Store())
+
+
+def test_what_is_wrong_with_a_stored_file_is_told_with_its_name(nano: Path, tmp_path: Path) -> None:
+    file = tmp_path / "sha256-12"
+    file.write_bytes(nano.read_bytes()[:-5000])
+    manifest = Manifest(
+        name="r1:7b",
+        sha256="12" * 32,
+        size=1,
+        title="R1",
+        architecture="qwen2",
+        file_type="Q8_0",
+        parameters=1,
+        context_trained=2048,
+        license="mit",
+        reasoning=True,
+        source=LocalFile(path="/r1.gguf"),
+        added="2025-01-20T00:00:00+00:00",
+    )
+    with pytest.raises(ModelFileError) as caught:
+        options.header(Resolved(file, "r1:7b", manifest))
+    assert "r1:7b" in caught.value.message
+    assert "sha256-12" not in str(caught.value)
+    with pytest.raises(ModelFileError, match="sha256-12"):
+        options.header(Resolved(file, "sha256-12", None))
+    assert options.header(Resolved(nano, "nano", manifest)).architecture == "qwen2"
 
 
 def test_groups_are_spread_into_options() -> None:

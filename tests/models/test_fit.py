@@ -32,6 +32,7 @@ from models.fit import (
     largest_context,
     layer_weights,
     memory_needed,
+    parking_limit,
     usable_memory,
 )
 from models.gguf import Header, read_header
@@ -317,6 +318,25 @@ def test_a_context_that_memory_cannot_hold_is_refused() -> None:
     assert "131,072 tokens of context need 3.9 GB of memory, and 1.1 GB is free" in caught.value.message
     assert caught.value.hint == f"Try --context {largest_context(model, free)}"
     check_memory(model, largest_context(model, free), "f16", free, 64 * GB)
+
+
+def test_what_is_kept_beside_the_context_fits_beside_it() -> None:
+    model = weighty()
+    full = 4096 * kv_bytes_per_token(model)
+    taken = WEIGHTS + context_bytes(Shape.of(model), 4096)
+    assert parking_limit(model, 4096, "f16", 64 * GB) == full
+    assert parking_limit(model, 4096, "q8_0", 64 * GB) == full * 34 // 64
+    assert parking_limit(model, 4096, "f16", taken + 2 * full) == full
+    assert parking_limit(model, 4096, "f16", taken + full) == full // 2
+    assert parking_limit(model, 4096, "f16", taken) == 0
+    assert parking_limit(model, 4096, "f16", taken - GB) == 0
+
+
+def test_what_a_gpu_holds_leaves_room_for_what_is_kept() -> None:
+    model, context = weighty(), 4096
+    free = WEIGHTS + context_bytes(Shape.of(model), context)
+    assert parking_limit(model, context, "f16", free, gpu_layers=15) > 0
+    assert parking_limit(model, context, "f16", free + 1000, batch=64) > 500
 
 
 def test_smaller_keys_are_proposed_where_only_they_help() -> None:

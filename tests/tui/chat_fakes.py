@@ -229,6 +229,15 @@ class FakeEngine:
         self.calls.append("prefill")
         self.prefills.append(list(messages))
 
+    async def count(self, messages: Sequence[ChatMessage]) -> protocol.Counted:
+        """A token is a word; each message has two more for its markers."""
+        self.calls.append("count")
+        each = tuple(len(message.content.split()) + 2 for message in messages)
+        context = self.model.context if self.model else 0
+        return protocol.Counted(
+            id=1, total=sum(each), messages=each, cached=0, context=context, prompt_s=None
+        )
+
     async def save(self, messages: Sequence[ChatMessage], *, limit: int | None = None) -> State | None:
         self.calls.append("save")
         self.saves.append(list(messages))

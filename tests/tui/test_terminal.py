@@ -96,7 +96,7 @@ def terminals() -> Iterator[list[Terminal]]:
 
 
 def test_chat_quit_and_find_the_conversation_again(nano: Path, terminals: list[Terminal]) -> None:
-    terminals.append(chat := Terminal("chat", str(nano), "--temperature", "0"))
+    terminals.append(chat := Terminal("chat", "--plain-history", str(nano), "--temperature", "0"))
     chat.wait_for("ready")
     chat.type("What is 47 + 85?\r")
     chat.wait_for("132")
@@ -104,7 +104,7 @@ def test_chat_quit_and_find_the_conversation_again(nano: Path, terminals: list[T
     chat.type("\x11")
     assert chat.wait_for_end() == 0
 
-    terminals.append(again := Terminal("chat", str(nano)))
+    terminals.append(again := Terminal("chat", "--plain-history", str(nano)))
     again.wait_for("ready")
     again.type("\x02")
     again.wait_for("What is 47 + 85?")
@@ -113,11 +113,11 @@ def test_chat_quit_and_find_the_conversation_again(nano: Path, terminals: list[T
 
 
 def test_what_was_typed_before_there_was_a_screen_is_forgotten(nano: Path, terminals: list[Terminal]) -> None:
-    terminals.append(chat := Terminal("chat", str(nano), "--temperature", "0"))
+    terminals.append(chat := Terminal("chat", "--plain-history", str(nano), "--temperature", "0"))
     os.write(chat.master, b"too early\nfor\nthis\n")
     chat.wait_for("ready")
     chat.type("\x1bOP")
-    chat.wait_for("Ctrl+Q")
+    chat.wait_for("bring an earlier prompt back")
     chat.type("\x1b")  # behind the help, everything is drawn anew
     chat.wait_for("Ask anything", seconds=15)  # what the composer shows while it is empty
     chat.type("\x11")
@@ -136,7 +136,7 @@ def test_ask_dims_the_thinking_on_a_terminal(nano: Path, terminals: list[Termina
 def test_a_signal_ends_the_chat_and_gives_the_terminal_back(
     nano: Path, terminals: list[Terminal], number: signal.Signals, code: int
 ) -> None:
-    terminals.append(chat := Terminal("chat", str(nano)))
+    terminals.append(chat := Terminal("chat", "--plain-history", str(nano)))
     before = termios.tcgetattr(chat.master)
     chat.wait_for("ready")
     assert termios.tcgetattr(chat.master) != before
@@ -150,7 +150,7 @@ def test_a_signal_ends_the_chat_and_gives_the_terminal_back(
 
 @pytest.mark.parametrize("question", ["", "Why is the sky blue?\r"])
 def test_the_chat_ends_soon_after_its_terminal(nano: Path, terminals: list[Terminal], question: str) -> None:
-    terminals.append(chat := Terminal("chat", str(nano)))
+    terminals.append(chat := Terminal("chat", "--plain-history", str(nano)))
     chat.wait_for("ready")
     if question:
         chat.type(question)
@@ -202,14 +202,14 @@ def test_a_model_that_cannot_run_is_said_before_the_screen_opens(
 
 
 def test_too_much_context_is_said_before_the_screen_opens(nano: Path, terminals: list[Terminal]) -> None:
-    terminals.append(chat := Terminal("chat", str(nano), "--context", "999999"))
+    terminals.append(chat := Terminal("chat", "--plain-history", str(nano), "--context", "999999"))
     chat.wait_for("--context 999,999 is more than the 2,048 tokens")
     assert chat.wait_for_end() == 2
     assert b"\x1b[?1049h" not in chat._raw
 
 
 def test_text_typed_right_behind_enter_stays(nano: Path, terminals: list[Terminal]) -> None:
-    terminals.append(chat := Terminal("chat", str(nano), "--temperature", "0"))
+    terminals.append(chat := Terminal("chat", "--plain-history", str(nano), "--temperature", "0"))
     chat.wait_for("ready")
     chat.type("What is 47 + 85?\rab\ncdefgh")
     chat.wait_for("│ ab")

@@ -170,11 +170,12 @@ async def test_no_room_keeps_the_question_and_ctrl_r_makes_room(
         await ended(pilot, 2)
         assert "432" in note(app)
         assert note(app).endswith("Ctrl+R does (2)")
-        assert str(app.query(UserMessage).last().visual) == "two"
+        assert app.query(UserMessage).last().text == "two"
         assert [m.state for m in history.load(history.summaries()[0].id).branch()][2:] == [
             "complete",
             "failed",
         ]
+        await pilot.press("escape")  # the choices
         await pilot.press("ctrl+r")
         await wait_until(pilot, lambda: len(engine.prompts) == 3)
         await ended(pilot, 2)

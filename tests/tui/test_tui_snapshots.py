@@ -9,21 +9,24 @@ import pytest
 from chat_fakes import R1, STARTER, Clock, FakeEngine, answer, done, looping, overflow, prefill, thinking
 from conftest import NOON, wait_until
 from textual.pilot import Pilot
-from textual.widgets import OptionList
+from textual.widgets import OptionList, Select, TextArea
 
 from localai.chat.budget import DropOldest, StartAnew
-from localai.chat.conversation import Conversation, Message
+from localai.chat.conversation import Attachment, Conversation, Message
 from localai.errors import LoadError, WorkerDied
-from localai.history import History
-from tui.screens.confirm import ConfirmScreen
+from localai.history import History, Preset
+from tui.screens.context import ContextScreen
+from tui.screens.conversation_settings import ConversationSettings
 from tui.screens.help import HelpScreen
 from tui.screens.model_picker import ModelPicker
+from tui.screens.settings import SettingsScreen
+from tui.theme import CONTRAST
 from tui.widgets.assistant_message import AssistantMessage
 from tui.widgets.composer import Composer
 from tui.widgets.conversation_list import ConversationList
 from tui.widgets.thinking import ThinkingHeader
 
-SMALL, LARGE, NARROW = (80, 24), (200, 60), (60, 20)
+SMALL, MEDIUM, LARGE, NARROW = (80, 24), (120, 40), (200, 60), (60, 20)
 
 THOUGHT = (
     "Okay, the user asks how many primes there are below 30. Let me list them: 2, 3, 5, 7, 11, 13, 17, 19, "
@@ -304,13 +307,93 @@ def test_help(snap):
     assert snap(script, SMALL)
 
 
-def test_confirm(snap):
+def test_deleted(snap):
     async def script(pilot: Pilot[None]) -> None:
         await ready(pilot)
         await pilot.press("ctrl+b", "delete")
-        await wait_until(pilot, lambda: isinstance(pilot.app.screen, ConfirmScreen))
+        await wait_until(pilot, lambda: pilot.app._notifications)
 
     assert snap(script, SMALL)
+
+
+@pytest.mark.parametrize("size", [SMALL, MEDIUM], ids=["80x24", "120x40"])
+def test_search(snap, size):
+    async def script(pilot: Pilot[None]) -> None:
+        await ready(pilot)
+        await pilot.press("ctrl+f", *"hash")
+        await wait_until(pilot, lambda: pilot.app.query_one(ConversationList)._hits)
+
+    assert snap(script, size)
+
+
+@pytest.mark.parametrize("size", [SMALL, MEDIUM], ids=["80x24", "120x40"])
+def test_selected_message_with_branches(snap, size, engine: FakeEngine):
+    async def script(pilot: Pilot[None]) -> None:
+        engine.script(answer(SHORT_ANSWER), done(prompt=24, completion=40))
+        engine.script(answer("Ten:\n\n```python\nprint(10)\n```"), done(prompt=24, completion=40))
+        await ask(pilot)
+        await over(pilot)
+        await pilot.press("ctrl+r")
+        await wait_until(pilot, lambda: len(engine.prompts) == 2)
+        await over(pilot)
+        await pilot.press("ctrl+up")
+
+    assert snap(script, size)
+
+
+def test_edit(snap, engine: FakeEngine):
+    async def script(pilot: Pilot[None]) -> None:
+        await ask(pilot)
+        await over(pilot)
+        await pilot.press("ctrl+up", "up", "e")
+
+    assert snap(script, SMALL)
+
+
+def test_settings(snap):
+    async def script(pilot: Pilot[None]) -> None:
+        await ready(pilot)
+        await pilot.press("f2")
+        await wait_until(pilot, lambda: isinstance(pilot.app.screen, SettingsScreen))
+
+    assert snap(script, SMALL)
+
+
+@pytest.mark.parametrize("size", [SMALL, MEDIUM], ids=["80x24", "120x40"])
+def test_settings_of_a_conversation(snap, size, history: History):
+    history.save_preset(Preset("Brief", "Answer in one sentence.", {"temperature": 0.3}))
+
+    async def script(pilot: Pilot[None]) -> None:
+        await ready(pilot)
+        await pilot.press("f3")
+        await wait_until(pilot, lambda: isinstance(pilot.app.screen, ConversationSettings))
+        pilot.app.screen.query_one(Select).value = "Brief"
+        await wait_until(pilot, lambda: pilot.app.screen.query_one(TextArea).text)
+
+    assert snap(script, size)
+
+
+def test_context(snap, engine: FakeEngine):
+    async def script(pilot: Pilot[None]) -> None:
+        engine.script(
+            thinking(THOUGHT, 1340), answer(LONG_ANSWER * 9), done(prompt=24, completion=1400, thought=1340)
+        )
+        await ready(pilot)
+        file = Attachment(name="notes.txt", text="word " * 2000)
+        await pilot.app.session.ask("What is in the notes?", [file]).ended()
+        await pilot.press("f5")
+        await wait_until(pilot, lambda: isinstance(pilot.app.screen, ContextScreen))
+
+    assert snap(script, SMALL)
+
+
+def test_high_contrast(snap, engine: FakeEngine):
+    async def script(pilot: Pilot[None]) -> None:
+        pilot.app.theme = CONTRAST.name
+        await opened(pilot)
+        await pilot.press("ctrl+up")
+
+    assert snap(script, MEDIUM)
 
 
 def test_light(snap):

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Final
 
 from textual.app import ComposeResult
-from textual.containers import Vertical
 from textual.content import Content
 from textual.widgets import Static
 
@@ -16,8 +15,10 @@ from localai.chat.clean import clean
 from localai.chat.conversation import Message
 from tui.format import count
 from tui.outcome import Outcome, loop_words, outcome_of, remedy_words
+from tui.preferences import ThinkingMode
 from tui.turn import Turn
 from tui.widgets.answer import Answer
+from tui.widgets.message import ONLY, MessageWidget, Place
 from tui.widgets.thinking import ThinkingBlock
 
 PAINT_EVERY_S: Final = 0.05
@@ -77,14 +78,13 @@ def _end_of(message: Message, outcome: Outcome) -> str:
     return "" if message.content.strip() else "The answer is empty. Ctrl+R tries again."
 
 
-class AssistantMessage(Vertical):
+class AssistantMessage(MessageWidget):
     """A reply from the store, or one that `follow` shows as it comes."""
 
     DEFAULT_CSS = """
     AssistantMessage {
-        height: auto;
         padding: 0 0 0 2;
-        margin: 1 0 0 0;
+        &:focus { padding: 0 0 0 1; border-left: outer $accent; }
         .note {
             display: none;
             width: 1fr;
@@ -97,10 +97,15 @@ class AssistantMessage(Vertical):
     }
     """
 
-    def __init__(self, message: Message, turn: Turn | None = None) -> None:
+    def __init__(
+        self,
+        message: Message,
+        turn: Turn | None = None,
+        place: Place = ONLY,
+        thoughts: ThinkingMode = "folded",
+    ) -> None:
         """With `turn`, the reply is in the making and nothing of it is shown before `follow`."""
-        super().__init__()
-        self.message = message
+        super().__init__(message, place)
         self._turn = turn
         self._note = Static(markup=False, classes="note")
         self._noted = ("", "")
@@ -111,12 +116,14 @@ class AssistantMessage(Vertical):
             tokens=message.thinking_tokens,
             closed=CLOSED[outcome_of(message).closed],
             elapsed=(lambda: turn.thinking_s) if turn else None,
+            mode=thoughts,
         )
 
     def compose(self) -> ComposeResult:
         yield self.thinking
         yield self._answer
         yield self._note
+        yield self.row
 
     def on_mount(self) -> None:
         if self._turn is None:

@@ -12,8 +12,10 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from localai.chat.conversation import Message
+from tui.preferences import ThinkingMode
 from tui.turn import Turn
 from tui.widgets.assistant_message import AssistantMessage
+from tui.widgets.message import ONLY, MessageWidget, Place
 from tui.widgets.thinking import ThinkingBlock
 from tui.widgets.user_message import UserMessage
 
@@ -36,7 +38,7 @@ class Earlier(Static):
         hidden, shown = self.messages[:-AT_ONCE], self.messages[-AT_ONCE:]
         view = self.query_ancestor(ConversationView)
         above: list[Widget] = [Earlier(hidden)] if hidden else []
-        await view.column.mount_all([*above, *map(widget_of, shown)], before=self)
+        await view.column.mount_all([*above, *map(view.widget_of, shown)], before=self)
         await self.remove()
 
 
@@ -54,61 +56,90 @@ class ConversationView(VerticalScroll):
             height: auto;
             /* An anchored view that is not full would otherwise stand at the bottom. */
             min-height: 100%;
-            padding: 0 1 1 2;
+            padding: 1 1 0 2;
         }
         Earlier {
             width: 1fr;
             content-align: center middle;
             color: $text-muted;
             pointer: pointer;
-            margin: 1 0 0 0;
+            margin: 0 0 1 0;
             &:hover { color: $foreground; }
         }
         &.-empty > .column { align-vertical: middle; }
     }
     """
 
-    def __init__(self) -> None:
+    def __init__(self, place_of: Callable[[Message], Place] = lambda message: ONLY) -> None:
+        """`place_of` says which of its branches a message is, and how many there are."""
         super().__init__()
         self.column = Vertical(classes="column")
+        self._place_of = place_of
+        self._thoughts: ThinkingMode = "folded"
 
     def compose(self) -> ComposeResult:
         yield self.column
 
-    async def show(self, messages: list[Message], placeholder: Widget) -> None:
+    @property
+    def messages(self) -> list[MessageWidget]:
+        """The messages on the screen, the last one last."""
+        return [w for w in self.column.children if isinstance(w, MessageWidget)]
+
+    def widget_of(self, message: Message) -> Widget:
+        """The widget that shows a stored message."""
+        place = self._place_of(message)
+        if message.role == "user":
+            return UserMessage(message, place)
+        return AssistantMessage(message, place=place, thoughts=self._thoughts)
+
+    async def show(self, messages: list[Message], placeholder: Widget | None = None) -> None:
         """Replace what is shown: the messages, from their end, or the placeholder if there are none."""
         hidden, shown = messages[:-AT_ONCE], messages[-AT_ONCE:]
-        parts: list[Widget] = [*([Earlier(hidden)] if hidden else []), *map(widget_of, shown)]
+        parts: list[Widget] = [*([Earlier(hidden)] if hidden else []), *map(self.widget_of, shown)]
+        if not parts and placeholder is not None:
+            parts = [placeholder]
         with self.app.batch_update():
             await self.column.remove_children()
-            await self.column.mount_all(parts or [placeholder])
-        self.set_class(not parts, "-empty")
-        self.anchor(bool(parts))
+            await self.column.mount_all(parts)
+        self.set_class(not messages, "-empty")
+        self.anchor(bool(messages))
+
+    async def change(self, messages: list[Message]) -> None:
+        """Show another branch: what it has in common with the shown one stays as it is."""
+        shown = self.messages
+        ids = [message.id for message in messages]
+        first = ids.index(shown[0].message.id) if shown and shown[0].message.id in ids else len(ids)
+        same = 0
+        for widget, wanted in zip(shown, ids[first:], strict=False):
+            if widget.message.id != wanted:
+                break
+            same += 1
+        coming = messages[first + same :]
+        if not same or len(coming) > AT_ONCE:
+            await self.show(messages)
+            return
+        with self.app.batch_update():
+            await self.column.remove_children(shown[same:])
+            await self.column.mount_all([self.widget_of(message) for message in coming])
 
     async def ask(self, message: Message) -> None:
         """Show the user's new message, and the end of the conversation."""
         if self.has_class("-empty"):
             await self.column.remove_children()
             self.remove_class("-empty")
-        await self.column.mount(UserMessage(message))
+        await self.column.mount(self.widget_of(message))
         self.anchor()
         await self._trim()
 
     async def reply(self, turn: Turn, on_paint: Callable[[], None]) -> None:
         """Show a reply as it comes, until it has ended."""
-        shown = AssistantMessage(turn.message, turn)
+        shown = AssistantMessage(turn.message, turn, self._place_of(turn.message), self._thoughts)
         await self.column.mount(shown)
         await shown.follow(turn, on_paint)
 
-    async def drop_last_reply(self) -> None:
-        """Take the last reply off the screen: another one takes its place."""
-        if self.column.children and isinstance(last := self.column.children[-1], AssistantMessage):
-            await last.remove()
-        self.anchor()
-
     async def _trim(self) -> None:
         """Let go of early messages when a conversation has grown to twice of what is shown at once."""
-        shown = [w for w in self.column.children if isinstance(w, UserMessage | AssistantMessage)]
+        shown = self.messages
         if len(shown) <= 2 * AT_ONCE:
             return
         leaving: list[Widget] = [*shown[:-AT_ONCE]]
@@ -120,12 +151,56 @@ class ConversationView(VerticalScroll):
             await self.column.remove_children(leaving)
             await self.column.mount(Earlier(hidden), before=0)
 
+    # ------------------------------------------------------------------------------ the selected message
+
+    @property
+    def selected(self) -> MessageWidget | None:
+        """The message that has the focus, or a part of it."""
+        for widget in self.messages:
+            if widget.has_focus or widget.has_focus_within:
+                return widget
+        return None
+
+    async def select(self, step: int) -> bool:
+        """Select the message `step` further, or the last one; False if there is none further down."""
+        shown, selected = self.messages, self.selected
+        if not shown:
+            return False
+        if selected is None:
+            shown[-1].focus()
+            return True
+        at = shown.index(selected) + step
+        if at < 0 and (earlier := self.column.query_children(Earlier)):
+            await earlier.first().on_click()
+            shown = self.messages
+            at = shown.index(selected) + step
+        if at >= len(shown):
+            return False
+        shown[max(at, 0)].focus()
+        return True
+
+    async def reveal(self, message_id: str) -> None:
+        """Select a message and scroll to its beginning; nothing if the branch does not have it."""
+        while earlier := self.column.query_children(Earlier):
+            if all(message.id != message_id for message in earlier.first().messages):
+                break
+            await earlier.first().on_click()
+        for widget in self.messages:
+            if widget.message.id == message_id:
+                self.anchor(False)
+                widget.focus(scroll_visible=False)
+                self.scroll_to_widget(widget, animate=False, top=True)
+
+    def show_thoughts(self, mode: ThinkingMode) -> None:
+        """Show all thoughts so, those to come too."""
+        if mode != self._thoughts:
+            self._thoughts = mode
+            for block in self.query(ThinkingBlock):
+                block.show_as(mode)
+
     def last_thinking(self) -> ThinkingBlock | None:
-        """The thinking block of the latest reply that has one to show."""
-        blocks = [block for block in self.query(ThinkingBlock) if block.has_class("-some")]
+        """The thinking block of the selected reply, or else of the latest one that has one to show."""
+        selected = self.selected
+        where: Widget = selected if isinstance(selected, AssistantMessage) else self
+        blocks = [block for block in where.query(ThinkingBlock) if block.has_class("-some")]
         return blocks[-1] if blocks else None
-
-
-def widget_of(message: Message) -> Widget:
-    """The widget that shows a stored message."""
-    return UserMessage(message) if message.role == "user" else AssistantMessage(message)

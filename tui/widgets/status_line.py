@@ -92,7 +92,7 @@ def _parts(status: Status, *, with_gauge: bool) -> list[tuple[int, Content]]:
         colour = "$text-warning" if share > NEARLY_FULL else ""
         bar = f"{gauge(share)} " if with_gauge else ""
         numbers = f"{count(used)} / {count(status.context)}"
-        parts.append((3, Content.styled(bar + numbers, colour)))
+        parts.append((3, _action(bar + numbers, "screen.context", colour)))
     if status.tokens_per_s:
         parts.append((2, Content(f"{status.tokens_per_s:.1f} tok/s")))
     parts.append((0, Content.styled(clean(status.state), tones[status.tone])))

@@ -15,6 +15,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from tui.format import count, duration
+from tui.preferences import ThinkingMode
 
 ANSWER_NOW: Final = ("Ctrl+G", "answer now")
 TAIL_LINES: Final = 5
@@ -61,7 +62,8 @@ class Tail(Widget):
 class ThinkingBlock(Vertical):
     """Reasoning of one reply; shows nothing as long as there is none but white space.
 
-    Live (`elapsed` is given) until `settle`, folded from then on. Text must have gone through `clean`.
+    Live (`elapsed` is given) until `settle`; from then on folded, open or hidden, as `mode` says. Text must
+    have gone through `clean`.
     """
 
     DEFAULT_CSS = """
@@ -88,6 +90,9 @@ class ThinkingBlock(Vertical):
         &.-live Tail { display: block; }
         &.-open Static.body { display: block; }
         &.-folded .body { display: none; }
+        &.-hidden { display: none; }
+        &.-hidden.-live.-some { display: block; }
+        &.-hidden .body { display: none; }
     }
     """
 
@@ -99,6 +104,7 @@ class ThinkingBlock(Vertical):
         tokens: int = 0,
         closed: str = "",
         elapsed: Callable[[], float] | None = None,
+        mode: ThinkingMode = "folded",
     ) -> None:
         """`closed`: how the thinking was closed if not by the model, such as "closed by you"."""
         super().__init__()
@@ -108,6 +114,7 @@ class ThinkingBlock(Vertical):
         self._tokens = tokens
         self._end = closed
         self._elapsed = elapsed
+        self._mode: ThinkingMode = mode
         self._ticker: Timer | None = None
         self._line = ""
         self._header = ThinkingHeader(markup=False)
@@ -122,6 +129,8 @@ class ThinkingBlock(Vertical):
     @property
     def folded(self) -> bool:
         """Whether only the one line is shown."""
+        if self.has_class("-hidden"):
+            return True
         return not (self.has_class("-open") or (self.live and not self.has_class("-folded")))
 
     def compose(self) -> ComposeResult:
@@ -132,7 +141,20 @@ class ThinkingBlock(Vertical):
     def on_mount(self) -> None:
         self.set_class(bool(self._text.strip()), "-some")
         self.set_class(self.live, "-live")
+        self.show_as(self._mode)
+
+    def show_as(self, mode: ThinkingMode) -> None:
+        """Open, fold or hide it, as the user has set it for all of them."""
+        self._mode = mode
+        self.set_class(mode == "hidden", "-hidden")
+        if not self.live:
+            self._open(mode == "open")
         self._update_header()
+
+    def _open(self, wanted: bool) -> None:
+        if wanted and not self.has_class("-open"):
+            self._body.update(Content(self._text.strip()))
+        self.set_class(wanted, "-open")
 
     def feed(self, text: str, tokens: int) -> None:
         """Add what the model has thought since the last call; `tokens` counts all of it."""
@@ -158,7 +180,7 @@ class ThinkingBlock(Vertical):
         self._seconds, self._tokens, self._elapsed = seconds, tokens, None
         self.set_class(bool(self._text.strip()), "-some")
         self.remove_class("-live", "-open", "-folded")
-        self._update_header()
+        self.show_as(self._mode)
 
     def say_closed(self, closed: str) -> None:
         """Say how the thinking was closed; the engine tells only when the reply has ended."""
@@ -166,13 +188,14 @@ class ThinkingBlock(Vertical):
         self._update_header()
 
     def toggle(self) -> None:
-        """Fold or unfold. While the model thinks, what unfolds is its last lines."""
-        if self.live:
+        """Fold or unfold; what is hidden is shown. While the model thinks, what unfolds is its last lines."""
+        if self.has_class("-hidden"):
+            self.remove_class("-hidden")
+            self._open(not self.live)
+        elif self.live:
             self.toggle_class("-folded")
         else:
-            if not self.has_class("-open"):
-                self._body.update(Content(self._text.strip()))
-            self.toggle_class("-open")
+            self._open(not self.has_class("-open"))
         self._update_header()
 
     def _update_header(self) -> None:

@@ -1,0 +1,143 @@
+"""Opening the stored conversations: where their key comes from, and what is chosen on the first run.
+
+The passphrase is the one in the environment, or in a file that it names, else it is asked for on the
+terminal. Nothing is ever stored unprotected unless the user said so with `--plain-history`.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from localai.cli import output
+from localai.errors import HistoryLocked, Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from localai.history import History
+    from localai.history.key import Way
+
+PASSPHRASE, PASSPHRASE_FILE = "LOCALAI_PASSPHRASE", "LOCALAI_PASSPHRASE_FILE"
+"""Environment variables for where there is no terminal to ask on."""
+ATTEMPTS: Final = 3
+LEAST_LETTERS: Final = 8
+
+Kept = Literal["encrypted", "plain", "memory"]
+"""How the conversations are kept."""
+
+
+def open_history(*, ask: bool = True, plain: bool = False) -> History:
+    """The stored conversations, unlocked; on the first run, how they are protected is decided.
+
+    `ask`: the user may be asked on the terminal; else what only a user can tell raises HistoryLocked.
+    `plain`: the user wants them unencrypted; UsageError if they are encrypted already. Raises HistoryError.
+    """
+    from localai.history import History, key
+
+    chosen = key.protection()
+    if chosen is None:
+        return _first_run(ask=ask, plain=plain)
+    if plain and chosen.ways:
+        raise UsageError(
+            "the conversations are encrypted already, so --plain-history cannot be had",
+            "Leave it out; `localai history export --all` writes readable copies",
+        )
+    if "passphrase" in chosen.ways and "keyring" not in chosen.ways:
+        return History(key=_by_passphrase(ask=ask))
+    try:
+        return History(key=key.unlock())
+    except HistoryLocked:
+        if "passphrase" not in chosen.ways:
+            raise
+        return History(key=_by_passphrase(ask=ask))
+
+
+def kept(history: History) -> Kept:
+    """How what `history` holds is kept."""
+    if history.in_memory:
+        return "memory"
+    return "encrypted" if history.encrypted else "plain"
+
+
+def _first_run(*, ask: bool, plain: bool) -> History:
+    from localai.history import History, key
+
+    if plain:
+        key.create(())
+        return History()
+    problem = key.keyring_problem()
+    if not problem:
+        return History(key=key.create(("keyring",)))
+    passphrase = given_passphrase()
+    if passphrase is None:
+        if not (ask and _terminal()):
+            raise HistoryLocked(
+                f"a passphrase must protect the conversations, for there is no keyring here: {problem}",
+                f"Run `localai chat` on a terminal, set {PASSPHRASE}, or use --incognito or --plain-history",
+            )
+        output.note(f"your conversations are kept encrypted; there is no keyring here for the key: {problem}")
+        output.note("a passphrase protects them; it is asked for at each start, and nobody can recover it")
+        passphrase = new_passphrase(empty="keep nothing this time")
+        if not passphrase:
+            return History(memory=True)
+    ways: tuple[Way, ...] = ("passphrase",)
+    return History(key=key.create(ways, passphrase))
+
+
+def given_passphrase() -> str | None:
+    """The passphrase that the environment gives, if it does. Raises UsageError for an unreadable file."""
+    if value := os.environ.get(PASSPHRASE):
+        return value
+    if not (name := os.environ.get(PASSPHRASE_FILE)):
+        return None
+    try:
+        text = Path(name).expanduser().read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"{PASSPHRASE_FILE} names {name}, which cannot be read: {reason}") from error
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def new_passphrase(*, empty: str = "") -> str:
+    """Ask for a new passphrase, twice. `empty`: what an empty one means; without it there must be one."""
+    while True:
+        first = _secret(f"New passphrase (empty: {empty}): " if empty else "New passphrase: ")
+        if not first and empty:
+            return ""
+        if len(first) < LEAST_LETTERS:
+            output.note(f"a passphrase has at least {LEAST_LETTERS} letters; several words are good")
+        elif _secret("Once more: ") == first:
+            return first
+        else:
+            output.note("the two are not the same")
+
+
+def _by_passphrase(*, ask: bool) -> bytes | None:
+    from localai.history import key
+
+    passphrase = given_passphrase()
+    if passphrase is not None or not (ask and _terminal()):
+        return key.unlock(passphrase)
+    for attempt in range(ATTEMPTS):
+        try:
+            return key.unlock(_secret("Passphrase of your conversations: "))
+        except HistoryLocked:
+            if attempt == ATTEMPTS - 1:
+                raise
+            output.note("that is not the passphrase")
+    raise AssertionError
+
+
+def _terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _secret(prompt: str) -> str:
+    """What the user types without seeing it."""
+    try:
+        return getpass.getpass(prompt, stream=sys.stderr)
+    except (EOFError, KeyboardInterrupt) as error:
+        output.aside("\n")
+        raise Interrupted("nothing was typed") from error

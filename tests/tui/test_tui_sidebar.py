@@ -1,0 +1,263 @@
+"""The sidebar: search, pin, rename, delete and bring back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from chat_fakes import R1, FakeEngine, answer, done
+from conftest import NOON, wait_until
+from textual.pilot import Pilot
+from textual.widgets import Input, OptionList
+
+from localai.chat.conversation import Conversation, Message
+from localai.history import History, Summary
+from tui.app import ChatApp
+from tui.widgets.composer import Composer
+from tui.widgets.conversation_list import AT_MOST, ConversationList
+from tui.widgets.conversation_view import AT_ONCE, ConversationView
+from tui.widgets.welcome import Welcome
+
+MakeApp = Callable[..., ChatApp]
+
+
+def store(history: History, *texts: str, age: float = 60.0) -> Conversation:
+    when = NOON - age
+    conversation = Conversation(created=when, updated=when, model=R1.name)
+    for i, text in enumerate(texts):
+        role = "assistant" if i % 2 else "user"
+        conversation.append(Message(parent=conversation.head, role=role, content=text, created=when))
+    history.save(conversation)
+    return conversation
+
+
+def lines(app: ChatApp) -> list[str]:
+    """What the list shows, without empty lines."""
+    options = app.query_one(ConversationList).query_one(OptionList).options
+    return [text for option in options if (text := str(option.prompt))]
+
+
+def notices(app: ChatApp) -> list[str]:
+    return [n.message for n in app._notifications]
+
+
+async def listed(pilot: Pilot[None], *expected: str) -> None:
+    await wait_until(pilot, lambda: lines(pilot.app) == list(expected))
+
+
+# ------------------------------------------------------------------------------------------------- search
+
+
+async def test_titles_are_found_as_one_types(make_app: MakeApp, history: History):
+    store(history, "How to bake bread", "Slowly.")
+    store(history, "Why is the sky blue?", "Scattering.", age=120)
+    async with make_app().run_test() as pilot:
+        await pilot.press("ctrl+f", "s", "k", "y")
+        await wait_until(pilot, lambda: lines(pilot.app)[0] == "Why is the sky blue?")
+        assert "How to bake bread" not in lines(pilot.app)
+        await pilot.press("escape")
+        await listed(pilot, "Today", "How to bake bread", "Why is the sky blue?")
+
+
+async def test_messages_are_found_and_opened_where_they_are(make_app: MakeApp, history: History):
+    texts = [f"m{i}" for i in range(3 * AT_ONCE)]
+    texts[3] = "The flour must be sieved twice before it is used."
+    long = store(history, *texts)
+    async with make_app().run_test() as pilot:
+        await pilot.press("ctrl+f", *"sieved")
+        await wait_until(pilot, lambda: "In messages" in lines(pilot.app))
+        assert "sieved" in lines(pilot.app)[1]
+        await pilot.press("enter")
+        view = pilot.app.query_one(ConversationView)
+        await wait_until(pilot, lambda: view.selected is not None)
+        assert pilot.app.session.conversation.id == long.id
+        assert view.selected.message.content == texts[3]
+        await wait_until(pilot, lambda: view.region.contains_region(view.selected.region))
+
+
+async def test_a_match_on_another_branch_is_shown(make_app: MakeApp, history: History):
+    both = store(history, "question", "walnut")
+    both.head = next(iter(both.messages))
+    both.append(Message(parent=both.head, role="assistant", content="almond", created=NOON))
+    history.save(both)
+    async with make_app().run_test() as pilot:
+        await pilot.press("ctrl+f", *"walnut")
+        await wait_until(pilot, lambda: "In messages" in lines(pilot.app))
+        await pilot.press("enter")
+        view = pilot.app.query_one(ConversationView)
+        await wait_until(pilot, lambda: view.selected is not None)
+        assert [w.message.content for w in view.messages] == ["question", "walnut"]
+
+
+async def test_nothing_found(make_app: MakeApp, history: History):
+    store(history, "question", "answer")
+    async with make_app().run_test() as pilot:
+        await pilot.press("ctrl+f", *"xyz")
+        await listed(pilot, "Nothing found")
+
+
+async def test_down_goes_from_the_search_to_the_list(make_app: MakeApp, history: History):
+    store(history, "question", "answer")
+    async with make_app().run_test() as pilot:
+        await pilot.press("ctrl+f", "down")
+        assert pilot.app.query_one(ConversationList).query_one(OptionList).has_focus
+        await pilot.press("slash")
+        assert pilot.app.query_one(".search", Input).has_focus
+
+
+async def test_a_long_list_is_cut_and_says_so(make_app: MakeApp):
+    async with make_app().run_test() as pilot:
+        many = [
+            Summary(id=f"{i}", title=f"t{i}", model="", updated=NOON - i, message_count=1)
+            for i in range(AT_MOST + 7)
+        ]
+        sidebar = pilot.app.query_one(ConversationList)
+        sidebar.show(many, "", NOON)
+        assert lines(pilot.app)[-1] == "7 older: search"
+        sidebar.query_one(".search", Input).value = f"t{AT_MOST + 6}"
+        await listed(pilot, f"t{AT_MOST + 6}")
+
+
+# ------------------------------------------------------------------------------------------ pin and rename
+
+
+async def test_pin(make_app: MakeApp, history: History):
+    store(history, "new one", "a", age=60)
+    store(history, "old one", "a", age=90_000)
+    async with make_app().run_test() as pilot:
+        await pilot.press("ctrl+b", "down", "p")
+        await listed(pilot, "Pinned", "old one", "Today", "new one")
+        assert history.summaries()[0].pinned
+        await pilot.press("p")
+        await listed(pilot, "Today", "new one", "Yesterday", "old one")
+
+
+async def test_rename(make_app: MakeApp, history: History):
+    one = store(history, "question", "a")
+    async with make_app().run_test() as pilot:
+        await pilot.press("ctrl+b", "r")
+        rename = pilot.app.query_one(".rename", Input)
+        assert rename.value == "question"
+        rename.value = "  Better \x1b[31m name "
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: history.load(one.id).title != "question")
+        assert "\x1b" not in history.load(one.id).title
+        assert history.load(one.id).title.startswith("Better")
+        assert not pilot.app.query_one(ConversationList).has_class("-renaming")
+        await pilot.press("r", "x", "escape")
+        await pilot.pause()
+        assert history.load(one.id).title.startswith("Better")
+        assert not pilot.app.query_one(ConversationList).has_class("-renaming")
+
+
+async def test_a_new_title_of_the_open_conversation_stays(
+    make_app: MakeApp, history: History, engine: FakeEngine
+):
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        pilot.app.query_one(Composer).put("question")
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: history.summaries() and not pilot.app.session.busy)
+        await pilot.press("ctrl+b", "r")
+        pilot.app.query_one(".rename", Input).value = "Better"
+        await pilot.press("enter")
+        await listed(pilot, "Today", "Better")
+        pilot.app.session.choose(R1.name)  # this stores the whole conversation
+        assert history.summaries()[0].title == "Better"
+
+
+# ------------------------------------------------------------------------------------- delete, bring back
+
+
+async def test_delete_and_bring_back(make_app: MakeApp, history: History):
+    one = store(history, "question", "answer")
+    async with make_app().run_test() as pilot:
+        await pilot.press("ctrl+b", "d")
+        await wait_until(pilot, lambda: not history.summaries())
+        await listed(pilot, "None yet")
+        assert "Deleted “question” · Ctrl+Z brings it back" in notices(pilot.app)
+        await pilot.press("ctrl+z")
+        await listed(pilot, "Today", "question")
+        assert history.load(one.id).messages == one.messages
+
+
+async def test_delete_the_open_conversation_and_bring_it_back(make_app: MakeApp, history: History):
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        pilot.app.query_one(Composer).put("question")
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: history.summaries() and not pilot.app.session.busy)
+        await pilot.press("ctrl+b", "delete")
+        await wait_until(pilot, lambda: pilot.app.screen.query(Welcome))
+        assert history.summaries() == []
+        await pilot.press("ctrl+z")
+        view = pilot.app.query_one(ConversationView)
+        await wait_until(pilot, lambda: [w.message.content for w in view.messages] == ["question", "OK"])
+
+
+async def test_delete_while_its_reply_streams(make_app: MakeApp, history: History, engine: FakeEngine):
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        engine.script(answer("half"), asyncio.Event(), done())
+        pilot.app.query_one(Composer).put("question")
+        await pilot.press("enter")
+        await wait_until(
+            pilot, lambda: pilot.app.session.turn and pilot.app.session.turn.phase == "answering"
+        )
+        await pilot.press("ctrl+b", "delete")
+        await wait_until(pilot, lambda: not history.summaries())
+        await pilot.press("ctrl+z")
+        await wait_until(pilot, lambda: history.summaries())
+        assert [m.content for m in history.load(history.summaries()[0].id).branch()] == ["question", "half"]
+
+
+async def test_ctrl_z_is_the_composers_own_otherwise(make_app: MakeApp):
+    async with make_app().run_test() as pilot:
+        await pilot.press("a", "b")
+        await pilot.press("ctrl+z")
+        assert pilot.app.query_one(Composer).text != "ab"
+
+
+# -------------------------------------------------------------------------------------------------- draft
+
+
+async def test_what_was_being_written_is_there_after_a_restart(make_app: MakeApp, history: History):
+    async with make_app().run_test() as pilot:
+        await pilot.press(*"half a th")
+        await pilot.press("ctrl+q")
+    async with make_app().run_test() as pilot:
+        await wait_until(pilot, lambda: pilot.app.query_one(Composer).text == "half a th")
+
+
+async def test_every_conversation_has_its_own_draft(make_app: MakeApp, history: History):
+    one = store(history, "question", "answer")
+    async with make_app().run_test() as pilot:
+        pilot.app.query_one(Composer).put("for a new one")
+        pilot.app.screen.open_conversation(one.id)
+        await wait_until(pilot, lambda: pilot.app.session.conversation.id == one.id)
+        await wait_until(pilot, lambda: pilot.app.query_one(Composer).text == "")
+        pilot.app.query_one(Composer).put("for this one")
+        await pilot.press("ctrl+n")
+        await wait_until(pilot, lambda: pilot.app.query_one(Composer).text == "for a new one")
+        assert history.draft(one.id) == "for this one"
+
+
+async def test_a_question_that_was_sent_is_no_draft(make_app: MakeApp, history: History):
+    async with make_app().run_test() as pilot:
+        await pilot.press(*"question")
+        pilot.app.screen.store_draft()  # as after a pause
+        assert history.draft("") == "question"
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: history.summaries() and not pilot.app.session.busy)
+        await pilot.press("ctrl+q")
+    assert history.draft("") == ""
+    assert history.draft(history.summaries()[0].id) == ""
+
+
+async def test_an_edit_is_no_draft(make_app: MakeApp, history: History):
+    async with make_app().run_test() as pilot:
+        pilot.app.query_one(Composer).put("question")
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: history.summaries() and not pilot.app.session.busy)
+        pilot.app.query_one(Composer).put("what I was at")
+        await pilot.press("ctrl+up", "up", "e")
+        await wait_until(pilot, lambda: pilot.app.query_one(Composer).text == "question")
+        await pilot.press("ctrl+q")
+    assert history.draft(history.summaries()[0].id) == "what I was at"

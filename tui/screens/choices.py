@@ -1,0 +1,183 @@
+"""What a user chooses for the chat: its model."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import msgspec
+from textual import on, work
+
+from localai.chat.budget import DropOldest, Enlarge, Offer, Shorten, StartAnew
+from localai.chat.clean import clean
+from localai.chat.conversation import Attachment, prompt_of
+from localai.errors import LocalAIError
+from tui.preferences import THINKING_MODES
+from tui.screens.context import ContextScreen
+from tui.screens.conversation_settings import ConversationSettings
+from tui.screens.messages import MessageActions
+from tui.screens.model_picker import ModelPicker
+from tui.screens.overflow import OverflowScreen
+from tui.screens.settings import THINKING_WORDS, SettingsScreen
+from tui.turn import Turn
+from tui.widgets.composer import Composer
+from tui.widgets.welcome import Welcome
+
+SYSTEM_ROLE_NOTICE: Final = (
+    "This model has no system role: your system prompt is put at the start of your first message."
+)
+
+
+class ChoiceActions(MessageActions):
+    """The part of the chat's screen that works on the model and the settings."""
+
+    def action_settings(self) -> None:
+        """Show the settings of the program."""
+        self.app.push_screen(SettingsScreen(self.preferences, self._apply_preferences))
+
+    def action_thinking_mode(self) -> None:
+        """Show thoughts the next way: folded, hidden, always open."""
+        modes = THINKING_MODES
+        try:
+            self.preferences.set_thinking(modes[(modes.index(self.preferences.thinking) + 1) % len(modes)])
+        except LocalAIError as error:
+            self._tell(error)
+        self._apply_preferences()
+        self._say(f"Thinking: {THINKING_WORDS[self.preferences.thinking]}")
+
+    def _apply_preferences(self) -> None:
+        self._view.show_thoughts(self.preferences.thinking)
+        self._composer.send_on = self.preferences.send_key
+
+    @work(group="settings", exclusive=True)
+    async def action_conversation_settings(self) -> None:
+        """Set this conversation's system prompt and sampling; it holds from the next reply on."""
+        session = self.session
+        conversation, loaded = session.conversation, session.loader.loaded
+        usual = msgspec.structs.asdict(loaded.sampling) if loaded is not None else {}
+        screen = ConversationSettings(session.history, conversation.system, conversation.settings, usual)
+        setup = await self.app.push_screen_wait(screen)
+        if setup is None or conversation is not session.conversation:
+            return
+        try:
+            session.set_up(*setup)
+        except LocalAIError as error:
+            self._tell(error)
+            return
+        self._say("Set from the next reply on.")
+        self._notice_system_role()
+
+    # -------------------------------------------------------------------------------------- the context
+
+    @work(group="context", exclusive=True)
+    async def action_context(self) -> None:
+        """Show what the context is spent on."""
+        try:
+            shares = await self.session.shares()
+        except LocalAIError as error:
+            self._tell(error)
+            return
+        if shares is None:
+            self._say("There is no context before a model is loaded.")
+            return
+        replies = [m for m in self.session.conversation.branch() if m.role == "assistant"]
+        await self.app.push_screen(ContextScreen(shares, replies[-1].tokens_per_s if replies else 0.0))
+
+    @on(Composer.DraftChanged)
+    def _count_draft(self, event: Composer.DraftChanged) -> None:
+        if event.text or event.attachments:
+            self._show_cost(event.text, event.attachments)
+
+    @work(group="cost", exclusive=True)
+    async def _show_cost(self, text: str, attachments: tuple[Attachment, ...]) -> None:
+        try:
+            cost = await self.session.draft_cost(text, attachments)
+        except LocalAIError:
+            return  # who sends it will be told
+        if cost is not None:
+            self._composer.show_cost(cost.tokens, cost.room, cost.files)
+
+    def _reply_shown(self, turn: Turn) -> None:
+        super()._reply_shown(turn)
+        overflow = turn.overflow
+        # Who is typing already must not choose by accident: Ctrl+R and the line at the reply are left.
+        if overflow and overflow.offers and self.is_current and not self._composer.text:
+            screen = OverflowScreen(overflow, turn.prompt)
+            self.app.push_screen(screen, lambda offer: self._make_room(turn, offer))
+
+    def _make_room(self, turn: Turn, offer: Offer | None) -> None:
+        if offer is None or turn is not self.session.turn:
+            return
+        match offer:
+            case StartAnew():
+                self._begin_anew(turn)
+            case Shorten(message=index):
+                self._shorten(turn.prompt[index].content)
+            case DropOldest() | Enlarge():
+                self.try_again(offer=offer)
+
+    def _shorten(self, content: str) -> None:
+        for message in reversed(self.session.conversation.branch()):
+            if message.role == "user" and prompt_of(message.content, message.attachments) in content:
+                self.edit(message)
+                return
+        self.action_conversation_settings()  # it is the system prompt
+
+    @work(group="navigate", exclusive=True)
+    async def _begin_anew(self, turn: Turn) -> None:
+        self._say("The model summarizes the conversation…")
+        try:
+            work = asyncio.create_task(self.session.begin_anew(turn))
+            await asyncio.sleep(0)
+            self._refresh_status()
+            begun = await work
+        except LocalAIError as error:
+            self._tell(error)
+            begun = None
+        self._refresh_status()
+        if begun is None:
+            return
+        await self._view.show(self.session.conversation.branch()[:-1])
+        self._remember_prompts()
+        self._refresh_list()
+        self._follow(begun)
+
+    # ---------------------------------------------------------------------------------------- the model
+
+    @work(group="model", exclusive=True)
+    async def action_choose_model(self) -> None:
+        """Pick another model; the conversation goes on with it."""
+        loader = self.session.loader
+        current = loader.entry.name if loader.entry else ""
+        try:
+            picker = ModelPicker(self.session.models.entries(), current)
+        except LocalAIError as error:
+            self._tell(error)
+            return
+        name = await self.app.push_screen_wait(picker)
+        if name is None or (name == current and loader.state == "ready"):
+            return
+        await self._settle()
+        try:
+            self.session.choose(name)
+        except LocalAIError as error:
+            self._tell(error)
+
+    def _model_changed(self) -> None:
+        loader = self.session.loader
+        self._refresh_status()
+        for welcome in self.query(Welcome):
+            welcome.show(loader.entry)
+        self._failure.show(loader.error)
+        if loader.loaded is None:
+            return
+        for note in loader.loaded.notes:
+            self._notice(f"note {note}", clean(note))
+        self._notice_system_role()
+        if loader.state == "ready":
+            self._composer.tell_draft()  # it may have been written while the model was loaded
+
+    def _notice_system_role(self) -> None:
+        loaded = self.session.loader.loaded
+        if loaded is not None and self.session.conversation.system and not loaded.system_role:
+            self._notice("system", SYSTEM_ROLE_NOTICE)

@@ -1,0 +1,97 @@
+"""The settings of the program: each line is one, and Enter goes to its next value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Final, TypeVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import OptionList, Static
+from textual.widgets.option_list import Option
+
+from localai.chat.clean import clean
+from localai.errors import LocalAIError
+from tui.preferences import SEND_KEYS, THINKING_MODES, Preferences
+from tui.theme import CONTRAST, DARK, LIGHT
+
+THINKING_WORDS: Final = {
+    "open": "always open",
+    "folded": "folded when the answer starts",
+    "hidden": "hidden",
+}
+SEND_WORDS: Final = {"enter": "Enter", "ctrl+enter": "Ctrl+Enter or Ctrl+S"}
+THEME_WORDS: Final = {DARK.name: "dark", LIGHT: "light", CONTRAST.name: "high contrast"}
+_COLUMN: Final = 12
+T = TypeVar("T")
+
+
+class SettingsScreen(ModalScreen[None]):
+    """Changes hold at once and are stored. `on_change` is told after each."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,f2,q", "dismiss(None)", "Close", show=False),
+        Binding("right,space", "turn(1)", "Next value", show=False),
+        Binding("left", "turn(-1)", "Value before", show=False),
+    ]
+
+    def __init__(self, preferences: Preferences, on_change: Callable[[], None]) -> None:
+        super().__init__(classes="modal")
+        self._preferences = preferences
+        self._on_change = on_change
+        self._list = OptionList(markup=False)
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="box") as box:
+            box.border_title = "Settings"
+            box.border_subtitle = "Enter changes · Esc closes"
+            yield Static("", classes="title", markup=False)
+            yield self._list
+            hint = "F3 sets this conversation's system prompt and sampling. Ctrl+P has more themes."
+            yield Static(Content(hint), classes="hint", markup=False)
+
+    def on_mount(self) -> None:
+        self._show(0)
+        self._list.focus()
+
+    def _show(self, highlighted: int | None) -> None:
+        theme = self.app.theme
+        lines = {
+            "thinking": ("Thinking", THINKING_WORDS[self._preferences.thinking]),
+            "theme": ("Theme", THEME_WORDS.get(theme, clean(theme))),
+            "send_key": ("Send with", SEND_WORDS[self._preferences.send_key]),
+        }
+        self._list.set_options([Option(_line(*line), id=name) for name, line in lines.items()])
+        self._list.highlighted = highlighted
+
+    @on(OptionList.OptionSelected)
+    def _selected(self) -> None:
+        self.action_turn(1)
+
+    def action_turn(self, step: int) -> None:
+        """The highlighted setting's next value, or the one before."""
+        option, preferences = self._list.highlighted_option, self._preferences
+        try:
+            match option.id if option is not None else None:
+                case "thinking":
+                    preferences.set_thinking(_turned(THINKING_MODES, preferences.thinking, step))
+                case "send_key":
+                    preferences.set_send_key(_turned(SEND_KEYS, preferences.send_key, step))
+                case "theme":
+                    self.app.theme = _turned(tuple(THEME_WORDS), self.app.theme, step)
+        except LocalAIError as error:
+            self.notify(clean(str(error)), severity="error", markup=False)
+        self._on_change()
+        self._show(self._list.highlighted)
+
+
+def _line(name: str, value: str) -> Content:
+    return Content(f"  {name:<{_COLUMN}}") + Content.styled(f"‹ {value} ›", "$primary")
+
+
+def _turned(values: Sequence[T], value: T, step: int) -> T:
+    return values[(values.index(value) + step) % len(values)] if value in values else values[0]
