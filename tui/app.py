@@ -16,7 +16,7 @@ from textual.screen import Screen
 from localai.engine.client import Engine
 from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.errors import LocalAIError
-from localai.history import History
+from localai.history import History, Kept
 from tui import clipboard
 from tui.commands import chat_commands
 from tui.driver import DRIVER
@@ -26,6 +26,7 @@ from tui.screens.chat import ChatScreen
 from tui.session import Session
 from tui.shelf import ModelShelf
 from tui.theme import CONTRAST, DARK, LIGHT
+from tui.warmer import States
 
 
 class ChatApp(App[None]):
@@ -46,10 +47,15 @@ class ChatApp(App[None]):
         system: str = "",
         sampling: Sampling = Sampling(),
         limits: Limits = Limits(),
+        states: States | None = None,
+        kept: Kept = "encrypted",
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`model`: a name or path; None: the only one installed, or the user's choice."""
+        """`model`: a name or path; None: the only one installed, or the user's choice.
+
+        `states`: see `Session`. `kept`: how `history` keeps the conversations; what is unusual is shown.
+        """
         super().__init__(driver_class=DRIVER)
         self.session = Session(
             engine,
@@ -59,6 +65,8 @@ class ChatApp(App[None]):
             system=system,
             sampling=sampling,
             limits=limits,
+            states=states,
+            kept=kept,
             clock=clock,
             now=now,
         )

@@ -18,6 +18,7 @@ def chat_commands(screen: ChatScreen) -> Iterator[SystemCommand]:
     yield SystemCommand("Stop", "Stop the reply; what has come is kept", screen.action_stop)
     yield SystemCommand("Answer now", "Close the thinking: the answer comes", screen.action_answer_now)
     yield SystemCommand("Try again", "Another reply to the last question", screen.action_regenerate)
+    yield SystemCommand("Go on", "With a reply that was stopped or cut", screen.action_go_on)
     yield SystemCommand("Edit", "Ask the last question otherwise", screen.action_edit_message)
     yield SystemCommand("Earlier branch", "Show what was there before", lambda: screen.action_branch(-1))
     yield SystemCommand("Later branch", "Show what came after it", lambda: screen.action_branch(1))

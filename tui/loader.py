@@ -104,7 +104,10 @@ class Loader:
             self.entry = model.entry
             self.on_change()
             await self._before()
-            self.loaded = await self._engine.load(model.path, options, self._progress, sha256=model.sha256)
+            stored = model.entry.name if model.sha256 else ""
+            self.loaded = await self._engine.load(
+                model.path, options, self._progress, sha256=model.sha256, name=stored
+            )
             await self._after()
         except LocalAIError as error:
             self.state, self.error = "failed", error

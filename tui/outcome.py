@@ -14,7 +14,7 @@ import msgspec
 from localai.chat.budget import DropOldest, Enlarge, Offer, Shorten, describe
 from localai.chat.conversation import Message
 from localai.chat.messages import ChatMessage
-from localai.engine.protocol import Looping, Overflow
+from localai.engine.protocol import Begun, Looping, Overflow
 from tui.format import count
 
 LOOP_QUOTED: Final = 40
@@ -112,3 +112,18 @@ def loop_words(looping: Looping) -> str:
 def loop_keys(looping: Looping) -> str:
     """The keys that end it."""
     return "Ctrl+G answer now · Esc stop" if looping.proposal == "answer-now" else "Esc stop"
+
+
+def unfinished(message: Message) -> bool:
+    """Whether a reply ended before the model was done with it, so that it can be gone on with."""
+    if message.role != "assistant" or not (message.content or message.thinking):
+        return False
+    if message.state == "complete":
+        return outcome_of(message).reason in ("length", "context")
+    return message.state in ("stopped", "failed")
+
+
+def begun_of(message: Message) -> Begun:
+    """What was written of a reply, for the engine to go on with."""
+    answering = bool(message.content) or outcome_of(message).answer == "empty"
+    return Begun(message.thinking, message.content, answering)

@@ -21,15 +21,15 @@ from localai.engine.client import Engine
 from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.engine.states import StateCache
 from localai.errors import LocalAIError
-from localai.history import History
+from localai.history import History, Kept
 from tui.anew import summarize
 from tui.costs import DraftCost, Shares, draft_cost, shares
 from tui.loader import Loader
-from tui.outcome import Remedy, remedy_of
+from tui.outcome import Remedy, remedy_of, unfinished
 from tui.sampling import sampling_of
 from tui.shelf import ModelShelf, ResolvedModel
 from tui.turn import Turn
-from tui.warmer import Warmer
+from tui.warmer import States, Warmer
 
 PATIENCE_S: Final = 3.0
 """How long the end of the program waits for the engine to stop, and again for it to close."""
@@ -48,10 +48,15 @@ class Session:
         system: str = "",
         sampling: Sampling = Sampling(),
         limits: Limits = Limits(),
+        states: States | None = None,
+        kept: Kept = "encrypted",
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`clock` measures durations, `now` dates messages; both in seconds."""
+        """`clock` measures durations, `now` dates messages; both in seconds.
+
+        `states` keeps what the engine has read of conversations that are left; by default in memory.
+        """
         self.engine = engine
         self.history = history
         self.models = models
@@ -59,7 +64,8 @@ class Session:
         self.limits = limits
         self.clock = clock
         self.now = now
-        self.states = StateCache()
+        self.kept = kept
+        self.states = StateCache() if states is None else states
         self.loader = Loader(
             engine, models, load_options, sampling, before=self._save_state, after=self._begin_model
         )
@@ -82,12 +88,15 @@ class Session:
     async def new(self) -> None:
         """Begin an empty conversation. It is stored with its first message."""
         await self.stop()
+        self._leave()
         self._go_on_with(self._empty())
 
     async def open(self, conversation_id: str) -> None:
         """Go on with a stored conversation."""
         await self.stop()
-        self._go_on_with(self.history.load(conversation_id))
+        conversation = self.history.load(conversation_id)
+        self._leave()
+        self._go_on_with(conversation)
         self.draft("")
 
     def _go_on_with(self, conversation: Conversation) -> None:
@@ -190,6 +199,17 @@ class Session:
             self._left_out = frozenset()  # they were counted along another branch
         return self._begin()
 
+    def go_on(self, message_id: str | None = None) -> Turn | None:
+        """A branch beside that reply, by default the last, that goes on with it; None if it had ended."""
+        conversation = self.conversation
+        wanted = message_id or conversation.head
+        if wanted is None or not unfinished(message := conversation.messages[wanted]):
+            return None
+        if wanted != conversation.head:
+            self._left_out = frozenset()  # they were counted along another branch
+        conversation.head = message.parent
+        return self._begin(message)
+
     def place_of(self, message: Message) -> tuple[int, int]:
         """Which of its branches a message is, from 1, and how many there are."""
         if message.id not in self.conversation.messages:
@@ -255,7 +275,7 @@ class Session:
             with contextlib.suppress(LocalAIError):
                 await self.turn.answer_now()
 
-    def _begin(self) -> Turn:
+    def _begin(self, before: Message | None = None) -> Turn:
         entry = self.loader.entry
         reply = Message(
             parent=self.conversation.head,
@@ -271,6 +291,7 @@ class Session:
             self.engine,
             self.history,
             left_out=self._left_out,
+            before=before,
             on_unstored=self.on_unstored,
             clock=self.clock,
         )
@@ -335,9 +356,17 @@ class Session:
         await self._warm()
 
     async def _save_state(self) -> None:
-        replies = [m for m in self.conversation.branch() if m.role == "assistant" and m.content]
-        if self.engine.model is not None and any(m.state == "complete" for m in replies):
+        if self._worth_saving():
             await self._warmer.save(self.conversation.id, self.prompt())
+
+    def _leave(self) -> None:
+        """Keep, in the background, what the engine has read of the open conversation."""
+        if self._worth_saving():
+            self._warmer.later(self._warmer.save(self.conversation.id, self.prompt()))
+
+    def _worth_saving(self) -> bool:
+        replies = [m for m in self.conversation.branch() if m.role == "assistant" and m.content]
+        return self.engine.model is not None and any(m.state == "complete" for m in replies)
 
     # ------------------------------------------------------------------------------------------- the end
 
@@ -359,6 +388,7 @@ class Session:
         """Stop everything and end the worker. Never hangs: an engine that does not answer is left behind."""
         await self.stop()
         await self.loader.close()
+        await _within(PATIENCE_S, self._save_state())
         await self._warmer.close()
         with contextlib.suppress(LocalAIError):
             await _within(PATIENCE_S, self.engine.close())

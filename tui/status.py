@@ -21,6 +21,7 @@ def status_of(session: Session) -> Status:
     else:
         state, tone = _turn_state(turn, loader) if turn and session.busy else _model_state(loader)
     return Status(
+        notice={"encrypted": "", "plain": "not encrypted", "memory": "incognito"}[session.kept],
         model=entry.name if entry else "",
         file_type=loaded.file_type if loaded else entry.file_type if entry else "",
         context_used=used,

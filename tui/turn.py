@@ -32,7 +32,7 @@ from localai.engine.protocol import (
 from localai.engine.settings import Limits, Sampling
 from localai.errors import HistoryError, LocalAIError, StoreError
 from localai.history import History
-from tui.outcome import ClosedBy, Outcome, overflow_words, sound
+from tui.outcome import ClosedBy, Outcome, begun_of, overflow_words, sound
 from tui.shelf import ResolvedModel
 
 STORE_EVERY_S: Final = 1.0
@@ -61,10 +61,13 @@ class Turn:
         history: History,
         *,
         left_out: Collection[int] = (),
+        before: Message | None = None,
         on_unstored: Callable[[LocalAIError], None] = lambda error: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`left_out`: indices into the conversation's `chat_messages` that the model is not shown.
+
+        `before`: a reply that was cut or stopped, which this one repeats and goes on with.
 
         `on_unstored` is told, once, when the reply could not be stored; the reply goes on.
         """
@@ -87,8 +90,13 @@ class Turn:
         self.prompt: list[ChatMessage] = []
         self._asked_to_answer = False
         self._task: asyncio.Task[None] | None = None
-        self._thinking: list[str] = []
-        self._answer: list[str] = []
+        self._before = before
+        self._thinking: list[str] = [before.thinking] if before is not None else []
+        self._answer: list[str] = [before.content] if before is not None else []
+        if before is not None:
+            message.thinking_s = before.thinking_s
+            message.thinking_tokens = before.thinking_tokens
+            message.completion_tokens = before.completion_tokens
         self._taken = (0, 0)
         self._stored_at = 0.0
         self._thinking_since: float | None = None
@@ -144,8 +152,9 @@ class Turn:
     async def _stream(self, sampling: Sampling, limits: Limits) -> None:
         self.phase = "reading"
         self.changed.set()
-        self.prompt = without(self.conversation.chat_messages(), self._left_out)
-        async with aclosing(self._engine.generate(self.prompt, sampling, limits)) as events:
+        self.prompt = without(self.conversation.chat_messages(before=self.message.id), self._left_out)
+        begun = begun_of(self._before) if self._before is not None else None
+        async with aclosing(self._engine.generate(self.prompt, sampling, limits, begun=begun)) as events:
             async for event in events:
                 self._apply(event)
                 self.changed.set()
@@ -184,10 +193,13 @@ class Turn:
         self.message.completion_tokens += tokens
 
     def _finish(self, done: Done) -> None:
-        message = self.message
-        message.prompt_tokens = done.usage.prompt_tokens
-        message.completion_tokens = done.usage.completion_tokens
-        message.thinking_tokens = done.usage.thinking_tokens
+        message, before, usage = self.message, self._before, done.usage
+        repeated, thought = (
+            (before.completion_tokens, before.thinking_tokens) if before is not None else (0, 0)
+        )
+        message.prompt_tokens = max(usage.prompt_tokens - repeated, 0)
+        message.completion_tokens = usage.completion_tokens + repeated
+        message.thinking_tokens = usage.thinking_tokens + thought
         message.tokens_per_s = done.timings.tokens_per_s
         closed_by: ClosedBy = "user" if self._asked_to_answer else "budget"
         outcome = Outcome(
@@ -216,7 +228,8 @@ class Turn:
     def thinking_s(self) -> float:
         """How long the model has thought so far, in seconds."""
         if self.phase == "thinking" and self._thinking_since is not None:
-            return self._clock() - self._thinking_since
+            earlier = self._before.thinking_s if self._before is not None else 0.0
+            return earlier + self._clock() - self._thinking_since
         return self.message.thinking_s
 
     @property
@@ -225,7 +238,8 @@ class Turn:
         if self.phase == "done" or self._first_token_at is None:
             return self.message.tokens_per_s
         elapsed = self._clock() - self._first_token_at
-        return (self.message.completion_tokens - 1) / elapsed if elapsed > 0 else 0.0
+        repeated = self._before.completion_tokens if self._before is not None else 0
+        return (self.message.completion_tokens - repeated - 1) / elapsed if elapsed > 0 else 0.0
 
     @property
     def context_used(self) -> int:

@@ -15,15 +15,20 @@ from localai.chat.messages import ChatMessage
 from localai.engine.client import Engine
 from localai.engine.states import StateCache
 from localai.errors import LocalAIError
+from localai.history import StateStore
 
 WORTH_READING: Final = 20
 """Characters that a draft must have more than what the engine was given before."""
 
 
+States = StateCache | StateStore
+"""What keeps the states: memory, or a file beside the conversations."""
+
+
 class Warmer:
     """What is known of one engine's cache, and the work on it that nobody waits for."""
 
-    def __init__(self, engine: Engine, states: StateCache) -> None:
+    def __init__(self, engine: Engine, states: States) -> None:
         self._engine = engine
         self._states = states
         self._lock = asyncio.Lock()
@@ -44,7 +49,7 @@ class Warmer:
             with suppress(LocalAIError):
                 state = await self._engine.save(messages, limit=self._states.limit)
                 if state is not None:
-                    self._states.put(key, state)
+                    await asyncio.to_thread(self._states.put, key, state)
 
     async def warm(
         self, key: str, fingerprint: str, prompt: list[ChatMessage], free: Callable[[], bool]
@@ -56,7 +61,8 @@ class Warmer:
         async with self._lock:
             if key not in self._seen:
                 self._seen.add(key)
-                if (state := self._states.get(key, fingerprint)) is not None:
+                state = await asyncio.to_thread(self._states.get, key, fingerprint)
+                if state is not None:
                     with suppress(LocalAIError):
                         await self._engine.restore(state)
             if free() and self._is_news(prompt):

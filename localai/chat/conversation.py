@@ -112,13 +112,16 @@ class Conversation(msgspec.Struct, kw_only=True):
             at = message.parent
         return found[::-1]
 
-    def chat_messages(self) -> list[ChatMessage]:
+    def chat_messages(self, *, before: str | None = None) -> list[ChatMessage]:
         """The shown branch as the model gets it: no thinking, no replies that never said anything.
 
-        Questions that then follow each other are one message: models know only turns that alternate.
+        With `before`, only what stands before that message. Questions that then follow each other are one
+        message: models know only turns that alternate.
         """
         found = [ChatMessage("system", self.system)] if self.system.strip() else []
         for message in self.branch():
+            if message.id == before:
+                break
             content = prompt_of(message.content, message.attachments)
             if message.role == "user" and found and found[-1].role == "user":
                 found[-1] = ChatMessage("user", f"{found[-1].content}\n\n{content}")

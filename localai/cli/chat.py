@@ -48,7 +48,7 @@ def chat(
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the chat needs a terminal", 'Ask without one: localai ask "What is 2 + 2?"')
     from localai.engine.client import Engine
-    from localai.history import History
+    from localai.history import History, StateStore
     from models import fit
     from models.store import Store
     from tui.app import ChatApp, run_chat
@@ -59,7 +59,7 @@ def chat(
         _fetch_starter(store)
     resolved = options.choose_model(store, model)
     # What cannot be loaded is said here, not on a screen.
-    fit.check_context(resolved.header(), loading.context)
+    fit.check_context(options.header(resolved), loading.context)
     if incognito and plain_history:
         raise UsageError("--incognito stores nothing, so --plain-history cannot be given with it")
     history = History(memory=True) if incognito else open_history(plain=plain_history)
@@ -72,6 +72,8 @@ def chat(
         system=clean(system),
         sampling=drawing.sampling(),
         limits=ending.limits(),
+        states=None if history.in_memory else StateStore(history.key),
+        kept=history.kept,
     )
     if code := run_chat(app):
         raise typer.Exit(code)

@@ -251,7 +251,7 @@ def _forget_states(history: History, names: list[str]) -> None:
     from localai.history.states import StateStore, states_path
 
     if names and not history.in_memory and states_path().exists():
-        states = StateStore(history_protection.key_of(history))
+        states = StateStore(history.key)
         for name in names:
             states.discard(name)
         states.close()
@@ -315,7 +315,7 @@ def _clear_states(history: History) -> None:
     from localai.history.states import StateStore, states_path
 
     if not history.in_memory and states_path().exists():
-        states = StateStore(history_protection.key_of(history))
+        states = StateStore(history.key)
         states.clear()
         states.close()
 

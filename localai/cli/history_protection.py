@@ -13,18 +13,12 @@ from localai.cli import options, output
 from localai.errors import HistoryError, HistoryLocked, LocalAIError, UsageError
 
 if TYPE_CHECKING:
-    from localai.history import History
     from localai.history.key import Way
 
 PassphraseFile = Annotated[
     Path | None,
     typer.Option("--passphrase-file", help="A file with the new passphrase.", show_default=False),
 ]
-
-
-def key_of(history: History) -> bytes | None:
-    """The key that a store was opened with."""
-    return history._db.key
 
 
 def lock(
@@ -65,7 +59,7 @@ def _current(ways: tuple[Way, ...]) -> bytes | None:
     if not ways:
         return None
     with open_history() as history:
-        return key_of(history)
+        return history.key
 
 
 def _encrypt(ways: tuple[Way, ...], passphrase: str | None) -> None:

@@ -10,7 +10,7 @@ import getpass
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from localai.cli import output
 from localai.errors import HistoryLocked, Interrupted, UsageError
@@ -23,9 +23,6 @@ PASSPHRASE, PASSPHRASE_FILE = "LOCALAI_PASSPHRASE", "LOCALAI_PASSPHRASE_FILE"
 """Environment variables for where there is no terminal to ask on."""
 ATTEMPTS: Final = 3
 LEAST_LETTERS: Final = 8
-
-Kept = Literal["encrypted", "plain", "memory"]
-"""How the conversations are kept."""
 
 
 def open_history(*, ask: bool = True, plain: bool = False) -> History:
@@ -52,13 +49,6 @@ def open_history(*, ask: bool = True, plain: bool = False) -> History:
         if "passphrase" not in chosen.ways:
             raise
         return History(key=_by_passphrase(ask=ask))
-
-
-def kept(history: History) -> Kept:
-    """How what `history` holds is kept."""
-    if history.in_memory:
-        return "memory"
-    return "encrypted" if history.encrypted else "plain"
 
 
 def _first_run(*, ask: bool, plain: bool) -> History:

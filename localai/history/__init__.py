@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from localai.history.search import Hit
 from localai.history.states import StateStore
-from localai.history.store import History, Preset, Summary
+from localai.history.store import History, Kept, Preset, Summary
 
-__all__ = ["History", "Hit", "Preset", "StateStore", "Summary"]
+__all__ = ["History", "Hit", "Kept", "Preset", "StateStore", "Summary"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import msgspec
 
@@ -21,6 +21,8 @@ from localai.history.database import DAMAGED, MEMORY, Database
 from localai.history.search import Hit
 from localai.paths import history_path
 
+Kept = Literal["encrypted", "plain", "memory"]
+"""How conversations are kept."""
 DAY_S: Final = 86_400
 SEARCHED_LETTERS: Final = 20_000
 """Of an attachment, so much of its beginning is searched."""
@@ -241,6 +243,18 @@ class History:
         if not self.encrypted:
             raise HistoryError(f"{self.path} is not encrypted, so its key cannot be changed")
         self._db.rekey(key)
+
+    @property
+    def kept(self) -> Kept:
+        """How what it holds is kept."""
+        if self.in_memory:
+            return "memory"
+        return "encrypted" if self.encrypted else "plain"
+
+    @property
+    def key(self) -> bytes | None:
+        """What the file is encrypted with; None: it is not."""
+        return self._db.key
 
     def close(self) -> None:
         """Close the file; a closed store can no longer be used."""

@@ -68,7 +68,7 @@ def test_a_keyring_is_used_without_a_question(tmp_path: Path) -> None:
     keyring.set_keyring(Ring())
     with unlock.open_history(ask=False) as history:
         history.save(talk())
-        assert unlock.kept(history) == "encrypted"
+        assert history.kept == "encrypted"
     assert b"quick brown" not in history.path.read_bytes()
     with unlock.open_history(ask=False) as again:
         assert again.load("c").title == "the quick brown fox"
@@ -98,7 +98,7 @@ def test_no_passphrase_at_all_keeps_nothing_this_time(terminal: list[str], tmp_p
     terminal += [""]
     with unlock.open_history() as history:
         history.save(talk())
-        assert unlock.kept(history) == "memory"
+        assert history.kept == "memory"
     assert key.protection() is None
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
@@ -131,9 +131,9 @@ def test_the_environment_gives_the_passphrase(monkeypatch: pytest.MonkeyPatch, t
 def test_plain_is_the_users_choice_and_stays_it() -> None:
     with unlock.open_history(ask=False, plain=True) as history:
         history.save(talk())
-        assert unlock.kept(history) == "plain"
+        assert history.kept == "plain"
     with unlock.open_history(ask=False) as again:
-        assert unlock.kept(again) == "plain"
+        assert again.kept == "plain"
         assert again.load("c").title == "the quick brown fox"
 
 

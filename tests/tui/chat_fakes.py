@@ -126,6 +126,9 @@ class FakeEngine:
 
     def __init__(self, model: protocol.Loaded | None = None) -> None:
         self.model: protocol.Loaded | None = None
+        self.names: list[str] = []
+        self.begun: protocol.Begun | None = None
+        """What the last reply was to go on with."""
         self.will_load: list[protocol.Loaded | LocalAIError] = []
         """What the next loads give; when used up, `default`."""
         self.default = model or loaded()
@@ -164,8 +167,10 @@ class FakeEngine:
         on_progress: Callable[[float], None] | None = None,
         *,
         sha256: str = "",
+        name: str = "",
     ) -> protocol.Loaded:
         self.calls.append("load")
+        self.names.append(name)
         self.digests.append(sha256)
         self.loads.append(path)
         self.options.append(options)
@@ -185,8 +190,11 @@ class FakeEngine:
         messages: Sequence[ChatMessage],
         sampling: Sampling = Sampling(),
         limits: Limits = Limits(),
+        *,
+        begun: protocol.Begun | None = None,
     ) -> AsyncIterator[protocol.GenerationEvent]:
         self.calls.append("generate")
+        self.begun = begun
         self.prompts.append(list(messages))
         self.samplings.append(sampling)
         self.limits.append(limits)

@@ -6,9 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from chat_fakes import NANO, R1, Clock, FakeEngine, FakeShelf, answer, done, loaded, overflow
+from chat_fakes import NANO, R1, Clock, FakeEngine, FakeShelf, answer, done, loaded, overflow, thinking
 
 from localai.chat.budget import DropOldest, Enlarge, Offer, StartAnew
+from localai.engine import protocol
 from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.errors import HistoryError, LoadError, ModelNotFound
 from localai.history import History
@@ -70,6 +71,47 @@ async def test_a_question_that_cannot_be_stored_has_not_been_asked(session: Sess
     history._db.execute("PRAGMA query_only = OFF")
     session.ask("hello")
     await finish(session)
+
+
+async def test_a_reply_that_was_cut_goes_on_in_a_branch_beside_it(
+    session: Session, engine: FakeEngine, history: History
+):
+    engine.script(thinking("Hmm."), answer("The cat"), done("length", completion=5, thought=2, prompt=10))
+    engine.script(answer(" sat."), done(completion=3, thought=0, prompt=15))
+    session.choose(R1.name)
+    session.ask("hello")
+    await finish(session)
+    cut = session.conversation.branch()[-1]
+    turn = session.go_on()
+    assert turn is not None
+    await finish(session)
+    assert engine.begun == protocol.Begun("Hmm.", "The cat", answering=True)
+    assert engine.prompts[-1] == engine.prompts[0]
+    stored = history.load(session.conversation.id)
+    assert [(m.thinking, m.content) for m in stored.branch()[1:]] == [("Hmm.", "The cat sat.")]
+    assert stored.messages[cut.id].content == "The cat"
+    assert len(stored.siblings(cut.id)) == 2
+    last = stored.branch()[-1]
+    assert (last.prompt_tokens, last.thinking_tokens, last.completion_tokens) == (10, 2, 8)
+    assert session.go_on() is None, "it came to its end"
+
+
+async def test_a_reply_that_was_stopped_while_it_thought_goes_on_thinking(
+    session: Session, engine: FakeEngine
+):
+    engine.script(thinking("One"), asyncio.Event())
+    engine.script(thinking(" two."), answer("Yes."), done())
+    session.choose(R1.name)
+    turn = session.ask("hello")
+    while not turn.message.thinking_tokens:
+        await turn.changed.wait()
+        turn.changed.clear()
+    await session.stop()
+    again = session.go_on()
+    assert again is not None
+    await finish(session)
+    assert engine.begun == protocol.Begun("One", "", answering=False)
+    assert (again.message.thinking, again.message.content) == ("One two.", "Yes.")
 
 
 async def test_retry_is_a_sibling(session: Session, engine: FakeEngine, history: History):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from chat_fakes import NANO, R1, Clock, FakeEngine, FakeShelf, answer, done, loaded
@@ -11,11 +12,12 @@ from chat_fakes import NANO, R1, Clock, FakeEngine, FakeShelf, answer, done, loa
 from localai.chat.conversation import Conversation, Message
 from localai.engine.states import State
 from localai.errors import EngineError, WorkerDied
-from localai.history import History
+from localai.history import History, StateStore
 from tui.session import Session
 from tui.warmer import WORTH_READING
 
 DRAFT = "What is the best way to learn the piano"
+STATE = State("r1-7b", [b"cache"])
 
 
 @pytest.fixture
@@ -26,11 +28,11 @@ async def session(engine: FakeEngine, history: History, shelf: FakeShelf, clock:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let the loop run until `condition` holds; everything here needs only turns of the loop."""
-    for _ in range(1000):
+    """Let the loop run until `condition` holds; states come from a thread, all else needs only turns."""
+    for _ in range(5000):
         if condition():
             return
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
     raise AssertionError("the condition did not come true")
 
 
@@ -258,3 +260,43 @@ async def test_close_does_not_wait_for_a_state(session: Session, engine: FakeEng
     await until(lambda: "restore" in engine.calls)
     await session.close()
     assert not session._warmer._tasks
+
+
+# ------------------------------------------------------------------------------------------------- the file
+
+
+async def test_what_was_read_is_kept_when_a_conversation_is_left_and_there_after_a_restart(
+    engine: FakeEngine, history: History, shelf: FakeShelf, clock: Clock, tmp_path: Path
+):
+    states = StateStore(b"k" * 32, tmp_path / "states.sqlite")
+    session = Session(engine, history, shelf, states=states, clock=clock, now=clock)
+    session.choose(R1.name)
+    await session.loader.ready()
+    await talk(session)
+    left = session.conversation.id
+    engine.will_save = [STATE]
+    await session.new()
+    await until(lambda: states.get(left) is not None)
+    await session.close()
+    states.close()
+
+    again = StateStore(b"k" * 32, tmp_path / "states.sqlite")
+    session = Session(FakeEngine(), history, shelf, states=again, clock=clock, now=clock)
+    session.choose(R1.name)
+    await session.loader.ready()
+    await session.open(left)
+    await until(lambda: "restore" in session.engine.calls)
+    await session.close()
+    again.close()
+
+
+async def test_what_was_read_is_kept_at_the_end_of_the_program(
+    engine: FakeEngine, history: History, shelf: FakeShelf, clock: Clock
+):
+    session = Session(engine, history, shelf, clock=clock, now=clock)
+    session.choose(R1.name)
+    await session.loader.ready()
+    await talk(session)
+    engine.will_save = [STATE]
+    await session.close()
+    assert session.states.get(session.conversation.id) is STATE

@@ -105,6 +105,25 @@ class MessageActions(ChatParts):
             self._composer.focus()  # the selected message may be gone
         self._follow(turn)
 
+    @work(group="navigate", exclusive=True)
+    async def action_go_on(self) -> None:
+        """Let a reply that was stopped or cut go on, in a branch beside it."""
+        selected = self._view.selected
+        await self._settle()
+        try:
+            turn = self.session.go_on(selected.message.id if selected is not None else None)
+        except LocalAIError as error:
+            self._tell(error)
+            return
+        if turn is None:
+            self._say("That reply had come to its end.")
+            return
+        await self._view.change(self.session.conversation.branch()[:-1])
+        self._view.anchor()
+        if selected is not None:
+            self._composer.focus()  # the selected message is gone
+        self._follow(turn)
+
     # ------------------------------------------------------------------------------------------ branches
 
     @work(group="navigate", exclusive=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from typing import Final
@@ -11,6 +12,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.widgets import Static
 
+from localai import hardware
 from localai.chat.clean import clean
 from localai.chat.conversation import Message
 from tui.format import count
@@ -23,17 +25,21 @@ from tui.widgets.thinking import ThinkingBlock
 
 PAINT_EVERY_S: Final = 0.05
 PAINT_EVERY_S_AT_MOST: Final = 0.5
-PAINT_SHARE: Final = 0.2
-"""Of one core, at most, for painting a reply that streams: the processor belongs to the model."""
+PAINT_SHARE: Final = 0.2 if (os.cpu_count() or 1) > hardware.physical_cores() + 1 else 0.05
+"""Of one core, at most, for painting a reply that streams.
+
+The model computes with all cores, and its threads wait for each other: what painting takes of one is lost on
+all, unless there is one more.
+"""
 
 
-def pause_after(processor_s: float) -> float:
+def pause_after(processor_s: float, share: float = PAINT_SHARE) -> float:
     """Seconds to the next paint, given the processor time since the last one.
 
     A layout costs Textual time in proportion to all widgets of the screen, so long conversations paint less
     often.
     """
-    return min(max(processor_s / PAINT_SHARE, PAINT_EVERY_S), PAINT_EVERY_S_AT_MOST)
+    return min(max(processor_s / share, PAINT_EVERY_S), PAINT_EVERY_S_AT_MOST)
 
 
 CLOSED: Final = {"": "", "user": "closed by you", "budget": "closed by the budget"}

@@ -13,6 +13,7 @@ from textual.style import Style
 from textual.widget import Widget
 
 from localai.chat.conversation import Message
+from tui.outcome import unfinished
 
 Place = tuple[int, int]
 """Which of its branches a message is, from 1, and how many there are."""
@@ -62,6 +63,7 @@ class ActionRow(Widget):
 def _hints(message: Message) -> list[tuple[str, str, str]]:
     hints = [("E", "edit", "screen.edit_message")] if message.role == "user" else []
     hints += [("R", "try again", "screen.try_again")] if message.role == "assistant" else []
+    hints += [("G", "go on", "screen.go_on")] if unfinished(message) else []
     hints.append(("C", "copy", "screen.copy_message"))
     hints += [("B", "copy code", "screen.copy_code")] if "```" in message.content else []
     return hints
@@ -90,6 +92,7 @@ class MessageWidget(Vertical, can_focus=True):
         Binding("right,l", "screen.branch(1)", "Later branch", show=False),
         Binding("e", "screen.edit_message", "Edit", show=False),
         Binding("r", "screen.try_again", "Try again", show=False),
+        Binding("g", "screen.go_on", "Go on", show=False),
         Binding("c,y", "screen.copy_message", "Copy", show=False),
         Binding("b", "screen.copy_code", "Copy code", show=False),
         Binding("t", "screen.toggle_thinking", "Open or fold the thoughts", show=False),

@@ -31,6 +31,8 @@ ANSWER_HINT: Final = ("^G", "answer now", "screen.answer_now")
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What the line says."""
 
+    notice: str = ""
+    """What is unusual about how the conversations are kept."""
     model: str = ""
     file_type: str = ""
     context_used: int | None = 0
@@ -82,6 +84,8 @@ def _parts(status: Status, *, with_gauge: bool) -> list[tuple[int, Content]]:
     """The parts from left to right, each with its rank (0 stays longest)."""
     tones = {"quiet": "", "busy": "$text-accent", "good": "$text-success", "bad": "$text-error"}
     parts = [(1, _action(clean(status.model) or "no model", "screen.choose_model", "$foreground"))]
+    if status.notice:
+        parts.insert(0, (1, Content.styled(status.notice, "$text-warning")))
     if status.file_type:
         parts.append((4, Content(clean(status.file_type))))
     used = status.context_used
