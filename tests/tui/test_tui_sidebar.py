@@ -261,3 +261,25 @@ async def test_an_edit_is_no_draft(make_app: MakeApp, history: History):
         await wait_until(pilot, lambda: pilot.app.query_one(Composer).text == "question")
         await pilot.press("ctrl+q")
     assert history.draft(history.summaries()[0].id) == "what I was at"
+
+
+async def test_what_is_typed_on_the_way_to_another_conversation_is_not_lost(
+    make_app: MakeApp, engine: FakeEngine, history: History
+):
+    app = make_app()
+    async with app.run_test() as pilot:
+        composer = app.query_one(Composer)
+        composer.put("old draft")
+        await pilot.press("ctrl+n", *"Hello")
+        await wait_until(pilot, lambda: composer.text == "old draftHello")
+        engine.script(answer("Hi."), done())
+        composer.put("A question")
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: app.session.conversation.messages and not app.session.busy)
+        first = app.session.conversation.id
+        composer.put("unfinished")
+        await pilot.press("ctrl+n", *"Hello")
+        await wait_until(pilot, lambda: composer.text == "Hello" and app.session.conversation.id != first)
+        assert history.draft(first) == "unfinished"
+        app.screen.open_conversation(first)
+        await wait_until(pilot, lambda: composer.text == "unfinished")

@@ -34,14 +34,19 @@ class ConversationActions(ChatParts):
         self._deleted_was_open = False
         self._forget: Timer | None = None
         self._draft_pause: Timer | None = None
+        self._going = False
+        """Whether the user is on the way to another conversation: what is typed belongs to that one."""
 
     # -------------------------------------------------------------------------------------- go elsewhere
 
-    @work(group="navigate", exclusive=True)
-    async def action_new_conversation(self) -> None:
+    def action_new_conversation(self) -> None:
         """Begin anew; a reply in the making is stopped."""
+        self._set_draft_aside()
+        self._go_to_new()
+
+    @work(group="navigate", exclusive=True)
+    async def _go_to_new(self) -> None:
         await self._settle()
-        self.store_draft()
         await self.session.new()
         await self._conversation_changed()
 
@@ -49,12 +54,15 @@ class ConversationActions(ChatParts):
     def _open(self, event: ConversationList.Opened) -> None:
         self.open_conversation(event.conversation_id, event.message_id)
 
-    @work(group="navigate", exclusive=True)
-    async def open_conversation(self, conversation_id: str, message_id: str = "") -> None:
+    def open_conversation(self, conversation_id: str, message_id: str = "") -> None:
         """Show a stored conversation and go on with it; from that message, if one is given."""
+        self._set_draft_aside()
+        self._go_to(conversation_id, message_id)
+
+    @work(group="navigate", exclusive=True)
+    async def _go_to(self, conversation_id: str, message_id: str) -> None:
         if conversation_id != self.session.conversation.id:
             await self._settle()
-            self.store_draft()
             try:
                 await self.session.open(conversation_id)
             except LocalAIError as error:
@@ -75,6 +83,7 @@ class ConversationActions(ChatParts):
         await self._show_conversation()
         self._refresh_list()
         self._refresh_status()
+        self._going = False
         self.restore_draft()
         self._composer.focus()
 
@@ -94,6 +103,8 @@ class ConversationActions(ChatParts):
 
     def store_draft(self) -> None:
         """Store what is being written, so that it is there again after a restart."""
+        if self._going:
+            return
         if self._draft_pause is not None:
             self._draft_pause.stop()
             self._draft_pause = None
@@ -107,6 +118,13 @@ class ConversationActions(ChatParts):
         except LocalAIError as error:
             self._notice("draft", clean(str(error)))
 
+    def _set_draft_aside(self) -> None:
+        """Store what is being written: what is typed from now on belongs to where the user goes."""
+        self.store_draft()
+        self._going = True
+        self._edit_notice.show(None)
+        self._composer.restore("")
+
     def restore_draft(self) -> None:
         """Go on with what was being written in this conversation."""
         try:
@@ -114,7 +132,8 @@ class ConversationActions(ChatParts):
         except LocalAIError as error:
             self._tell(error)
             return
-        self._composer.restore(text)
+        typed, attachments = self._composer.draft  # on the way here
+        self._composer.restore(text + typed, attachments)
 
     # ------------------------------------------------------------------------------------------- changes
 
