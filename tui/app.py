@@ -20,7 +20,7 @@ from localai.history import History, Kept
 from tui import clipboard
 from tui.commands import chat_commands
 from tui.driver import DRIVER
-from tui.ending import orderly
+from tui.ending import HANGUP, orderly, terminal_gone
 from tui.preferences import Preferences
 from tui.screens.chat import ChatScreen
 from tui.session import Session
@@ -154,10 +154,16 @@ async def _run(app: ChatApp) -> int:
         told.append(return_code)
         app.end(return_code)
 
+    async def hang_up() -> None:
+        await terminal_gone()
+        end(HANGUP)
+
     with orderly(end):
+        watch = asyncio.create_task(hang_up())
         try:
             await app.run_async()
         finally:
+            watch.cancel()
             # However the screen ended, a crash of it included, the reply is stored and the worker ends.
             await app.session.close()
     # A terminal that is gone may have broken the screen before the signal came: the signal is the reason.

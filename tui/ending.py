@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,25 @@ from typing import Final
 
 GRACE_S: Final = 12.0
 """For an orderly end: longer than `Session.close` ever takes."""
+
+
+LOOK_EVERY_S: Final = 1.0
+"""How often one looks whether the terminal is still there."""
+HANGUP: Final = 129
+
+
+async def terminal_gone() -> None:
+    """Wait until there is no terminal any more.
+
+    Usually SIGHUP tells. Who is not the terminal's own session gets none, and reading then gives nothing,
+    at once, for ever.
+    """
+    if not hasattr(select, "poll"):
+        await asyncio.Event().wait()
+    hung_up = select.poll()
+    hung_up.register(sys.stdin.fileno(), 0)  # hang-ups and errors are always told
+    while not hung_up.poll(0):  # noqa: ASYNC110 - the loop has no event for a hang-up
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
 @contextmanager

@@ -160,6 +160,15 @@ def test_the_chat_ends_soon_after_its_terminal(nano: Path, terminals: list[Termi
     assert chat.process.wait(GRACE_S - 3) == 129
 
 
+def test_the_chat_ends_when_its_terminal_is_gone_and_nobody_says_so(
+    nano: Path, terminals: list[Terminal]
+) -> None:
+    terminals.append(chat := Terminal("chat", str(nano), "--plain-history"))
+    chat.wait_for("ready")
+    chat.hang_up()  # it is not the controlling terminal: there is no signal
+    assert chat.process.wait(GRACE_S) == 129
+
+
 def test_a_signal_ends_a_chat_whose_terminal_takes_no_output() -> None:
     program = """
 import asyncio, queue

@@ -386,3 +386,25 @@ def test_the_tool_gets_the_text_from_its_standard_input(tmp_path):
     assert taken.read_text(encoding="utf-8") == "é✓"
     assert not hand_over("x", ["sh", "-c", "exit 1"])
     assert not hand_over("x", [str(tmp_path / "none")])
+
+
+# -------------------------------------------------------------------------------------------------- go on
+
+
+async def test_a_cut_reply_goes_on_by_a_key_in_a_branch_beside_it(make_app: MakeApp, engine: FakeEngine):
+    engine.script(answer("The cat"), done("length"))
+    engine.script(answer(" sat."), done())
+    app = make_app()
+    async with app.run_test() as pilot:
+        await say(pilot, "Tell me.")
+        await pilot.press("ctrl+up")
+        assert "G go on" in rows(app)[-1]
+        await pilot.press("g")
+        await settled(pilot)
+        await wait_until(pilot, lambda: texts(app) == ["Tell me.", "The cat sat."])
+        assert "‹ 2/2 ›" in rows(app)[-1]
+        await pilot.press("ctrl+up")
+        assert "go on" not in rows(app)[-1]
+        await pilot.press("left")
+        await settled(pilot)
+        assert texts(app) == ["Tell me.", "The cat"]
