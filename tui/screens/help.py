@@ -39,6 +39,7 @@ KEYS: Final = (
             ("Left, Right", "its other branches"),
             ("E", "edit a question; the old one is kept"),
             ("R", "another reply in its place"),
+            ("G", "go on with a reply that was cut"),
             ("C, B", "copy it, its blocks of code one by one"),
             ("Mouse, then Ctrl+C", "copy what is selected"),
             ("Esc", "back to the composer"),
