@@ -8,9 +8,9 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 GRACE_S: Final = 12.0
 """For an orderly end: longer than `Session.close` ever takes."""
@@ -58,3 +58,12 @@ def orderly(end: Callable[[int], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+async def within(seconds: float, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether `work` ended in that time; if not, it is cancelled."""
+    try:
+        await asyncio.wait_for(work, seconds)
+    except TimeoutError:
+        return False
+    return True

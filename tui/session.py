@@ -6,10 +6,9 @@ What the engine can read or be given back beforehand, it gets in the background:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +23,7 @@ from localai.errors import LocalAIError
 from localai.history import History, Kept
 from tui.anew import summarize
 from tui.costs import DraftCost, Shares, draft_cost, shares
+from tui.ending import within
 from tui.loader import Loader
 from tui.outcome import Remedy, remedy_of, unfinished
 from tui.sampling import sampling_of
@@ -378,9 +378,9 @@ class Session:
         if self.turn is None or self.turn.phase == "done":
             return
         with contextlib.suppress(LocalAIError):
-            if not await _within(PATIENCE_S, self.turn.stop()):
+            if not await within(PATIENCE_S, self.turn.stop()):
                 self.turn.abandon()
-        if not await _within(PATIENCE_S, self.turn.ended()):
+        if not await within(PATIENCE_S, self.turn.ended()):
             self.turn.abandon()
             await self.turn.ended()
 
@@ -388,16 +388,7 @@ class Session:
         """Stop everything and end the worker. Never hangs: an engine that does not answer is left behind."""
         await self.stop()
         await self.loader.close()
-        await _within(PATIENCE_S, self._save_state())
+        await within(PATIENCE_S, self._save_state())
         await self._warmer.close()
         with contextlib.suppress(LocalAIError):
-            await _within(PATIENCE_S, self.engine.close())
-
-
-async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> bool:
-    """Whether `work` ended in that time; if not, it is cancelled."""
-    try:
-        await asyncio.wait_for(work, seconds)
-    except TimeoutError:
-        return False
-    return True
+            await within(PATIENCE_S, self.engine.close())
