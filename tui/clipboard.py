@@ -16,7 +16,7 @@ from markdown_it.token import Token
 
 from localai.chat.clean import clean
 from localai.chat.conversation import Conversation, Message
-from tui.widgets.answer import parser
+from tui.markdown import parser
 
 PATIENCE_S: Final = 2.0
 """How long a tool may take to take the text."""

@@ -1,124 +1,140 @@
-"""An answer as Markdown, with nothing in it that acts.
+"""An answer as Markdown: one widget for all of it, so that a screen with many stays quick to lay out.
 
-Markup is not interpreted, HTML is shown as the text it is, a link shows its address when it is clicked and
-opens nothing. Text must have gone through `clean`.
+What is on the screen is painted from rows that are laid out once. While the answer grows, only its end is
+laid out anew.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Iterator
-from typing import Final
 
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
-from textual import on
-from textual.app import ComposeResult
-from textual.content import Content
+from textual import events
+from textual.geometry import Region, Size
+from textual.selection import Selection
+from textual.strip import Strip
+from textual.style import Style
+from textual.visual import Visual
 from textual.widget import Widget
-from textual.widgets import Markdown
-from textual.widgets._markdown import MarkdownBlock, MarkdownFence, MarkdownTable, MarkdownTableContent
+
+from tui.growing import Growing
+from tui.lines import Line, selected
+from tui.markdown import lay_out
 
 
-def parser() -> MarkdownIt:
-    """GitHub's Markdown, without what would undo `clean` or hide text.
-
-    With `html` on, Textual would drop tags; with it off they are text. Entities could spell the characters
-    that `clean` has removed.
-    """
-    return MarkdownIt("gfm-like", {"html": False, "linkify": False}).disable("entity")
-
-
-class TableContent(MarkdownTableContent):
-    """Textual's table without its tooltips, which would interpret a cell's text as markup."""
-
-    def compose(self) -> ComposeResult:
-        for cell in super().compose():
-            cell.tooltip = None
-            yield cell
-
-    async def _update_rows(self, updated_rows: list[list[Content]]) -> None:
-        if updated_rows:  # Textual fails on none
-            await super()._update_rows(updated_rows)
-
-
-class Table(MarkdownTable):
-    """A table block made of `TableContent`."""
-
-    def compose(self) -> Iterator[Widget]:
-        for content in super().compose():
-            if isinstance(content, MarkdownTableContent):
-                yield TableContent(content.headers, content.rows)
-
-
-# A link's target that is defined apart from it, as in "[name]: address".
-_REFERENCE: Final = re.compile(r"^ {0,3}\[[^\]]+\]:", re.MULTILINE)
-
-Shape = tuple[str, tuple[int, int], str]
-"""A block at the top level: type, lines, and the text if it is code."""
-
-
-def _shape(token: Token) -> Shape:
-    lines = (token.map[0], token.map[1]) if token.map else (0, 0)
-    return token.type, lines, token.content.rstrip() if token.type in ("fence", "code_block") else ""
-
-
-def _shape_of(block: MarkdownBlock) -> Shape:
-    return block.name or "", block.source_range, block.code if isinstance(block, MarkdownFence) else ""
-
-
-class Answer(Markdown):
-    """The answer's text. `append` while it streams, `update` once at the end."""
+class Answer(Widget):
+    """The answer's text, which must have gone through `clean`. `append` as it comes, then `finish`."""
 
     DEFAULT_CSS = """
-    Answer {
-        padding: 0;
-        MarkdownParagraph { margin: 0 0 1 0; }
-        MarkdownHeader { margin: 0 0 1 0; }
-        MarkdownH1, MarkdownH2, MarkdownH3, MarkdownH4, MarkdownH5, MarkdownH6 {
-            color: $primary;
-            text-style: bold;
-            content-align: left middle;
-            width: 1fr;
-            background: transparent;
-            margin: 0 0 1 0;
-        }
-        MarkdownFence {
-            margin: 0 0 1 0;
-            background: $surface;
-            & > Label { padding: 0 2; }
-        }
-        MarkdownBulletList, MarkdownOrderedList { margin: 0 0 1 0; padding: 0; }
-        MarkdownList MarkdownParagraph, MarkdownBlockQuote MarkdownParagraph { margin: 0; }
-        MarkdownList MarkdownList { margin: 0; }
-        MarkdownBlockQuote { margin: 0 0 1 0; background: transparent; border-left: outer $border; }
-        MarkdownTable { margin-bottom: 1; }
-    }
+    Answer { height: auto; width: 1fr; }
     """
 
-    BLOCKS: dict[str, type[MarkdownBlock]] = {  # noqa: RUF012 - as Textual declares it
-        **Markdown.BLOCKS,
-        "table_open": Table,
-    }
+    auto_links = False  # the parts that can be clicked keep their colours
 
     def __init__(self, text: str = "") -> None:
-        super().__init__(text, parser_factory=parser, open_links=False)
+        super().__init__()
+        self.source = text
+        self._growing: Growing | None = None
+        self._lines: list[Line] = []
+        self._laid_for = 0
+        """The width in cells that `_lines` are for; 0: none yet."""
+        self._strips: dict[int, Strip] = {}
+
+    def append(self, text: str) -> None:
+        """Add text at the end."""
+        self.source += text
+        if not self._laid_for:
+            return
+        new = text
+        if self._growing is None:
+            self._growing, new = Growing(self._laid_for), self.source
+        before = self._lines[:]
+        first = self._growing.add(new)
+        self._show(self._growing.lines, before, first)
 
     async def finish(self, text: str) -> None:
-        """The whole `text` has been appended. Render it anew if, piece by piece, it did not come out right.
+        """`text` is all of it: what its later lines changed of earlier ones comes right."""
+        self.source, self._growing = text, None
+        if width := self._laid_for:
+            lines = await asyncio.to_thread(lay_out, text, width)
+            if width == self._laid_for:
+                self._show(lines, self._lines)
 
-        That happens where a later line changes what earlier ones mean, such as the target of a link. A new
-        rendering takes seconds of processor time for a long answer, so it is not done without need.
-        """
-        tokens = await asyncio.to_thread(parser().parse, text)
-        wanted = [_shape(token) for token in tokens if token.level == 0 and token.nesting >= 0]
-        shown = [_shape_of(block) for block in self.children if isinstance(block, MarkdownBlock)]
-        if self.source != text or wanted != shown or _REFERENCE.search(text):
-            await self.update(text)
+    def _show(self, lines: list[Line], before: list[Line], first: int = 0) -> None:
+        """Paint what differs from `before`, from row `first` on; lay the screen out if the height does."""
+        self._lines = lines
+        changed = [
+            y
+            for y, line in enumerate(lines[first:], first)
+            if y >= len(before) or not line.content.is_same(before[y].content)
+        ]
+        for y in changed:
+            self._strips.pop(y, None)
+        if len(lines) != len(before):
+            self.refresh(layout=True)
+        elif changed:
+            self.refresh(Region(0, changed[0], self._laid_for, changed[-1] - changed[0] + 1))
 
-    @on(Markdown.LinkClicked)
-    def _show_address(self, event: Markdown.LinkClicked) -> None:
+    def _lay_out(self, width: int) -> None:
+        if width != self._laid_for:
+            self._laid_for, self._growing = width, None
+            self._lines = lay_out(self.source, width)
+            self._strips.clear()
+
+    # ------------------------------------------------------------------------------ as Textual asks for it
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        self._lay_out(width)
+        return len(self._lines) + 1  # an empty row keeps what follows apart
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """Rows that are ready: there is no edge here that Textual would have to put around them."""
+        strips = [self.render_line(y) for y in crop.line_range]
+        for line_filter in self.get_line_filters():
+            background = self.background_colors[1]
+            strips = [strip.apply_filter(line_filter, background) for strip in strips]
+        if crop.column_span != (0, self._laid_for):
+            strips = [strip.crop(*crop.column_span) for strip in strips]
+        return strips
+
+    def render_line(self, y: int) -> Strip:
+        if y not in self._strips:
+            self._strips[y] = self._strip(y)
+        return self._strips[y]
+
+    def _strip(self, y: int) -> Strip:
+        if y >= len(self._lines):
+            return Strip.blank(self._laid_for, self.visual_style.rich_style)
+        content = self._lines[y].content
+        if (selection := self.text_selection) is not None and (span := selection.get_span(y)) is not None:
+            start, end = span
+            style = Style.from_styles(self.screen.get_component_styles("screen--selection"))
+            content = content.stylize(
+                style, max(start, self._lines[y].lead), len(content) if end == -1 else end
+            )
+        strips = Visual.to_strips(
+            self, content, self._laid_for, 1, self.visual_style, apply_selection=False, pad=True
+        )
+        return (strips[0] if strips else Strip.blank(self._laid_for)).apply_offsets(0, y)
+
+    def notify_style_update(self) -> None:
+        self._strips.clear()
+        super().notify_style_update()
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        return selected(self._lines, selection), "\n"
+
+    def selection_updated(self, selection: Selection | None) -> None:
+        self._strips.clear()
+        self.refresh()
+
+    def on_click(self, event: events.Click) -> None:
+        """A click on the row above a block of code copies it."""
+        offset = event.get_content_offset(self)
+        line = self._lines[offset.y] if offset is not None and offset.y < len(self._lines) else None
+        if line is not None and line.copies:
+            self.app.copy_to_clipboard(line.copies)
+            self.app.notify("The code is copied.", markup=False)
+
+    def action_link(self, address: str) -> None:
         """Say where a link leads; whether to go there is the reader's business."""
-        event.stop()
-        self.app.notify(event.href, title="Link", markup=False)
+        self.app.notify(address, title="Link", markup=False)

@@ -142,7 +142,7 @@ class AssistantMessage(MessageWidget):
             await turn.changed.wait()
             turn.changed.clear()
             ended = turn.phase == "done"
-            await self._paint(turn)
+            self._paint(turn)
             on_paint()
             if ended:
                 break
@@ -152,7 +152,7 @@ class AssistantMessage(MessageWidget):
             await self._answer.finish(clean(self.message.content))
         self._show_end()
 
-    async def _paint(self, turn: Turn) -> None:
+    def _paint(self, turn: Turn) -> None:
         self._show_note(*_meanwhile(turn))
         pieces = turn.take()
         if pieces.thinking:
@@ -162,7 +162,7 @@ class AssistantMessage(MessageWidget):
         if pieces.answer:
             text = clean(pieces.answer)
             self.set_class(self.has_class("-answered") or bool(text.strip()), "-answered")
-            await self._answer.append(text)
+            self._answer.append(text)
 
     def _show_end(self) -> None:
         self.set_class(bool(clean(self.message.content).strip()), "-answered")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from textual.app import ComposeResult
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
@@ -15,6 +15,7 @@ from localai.chat.conversation import Message
 from tui.preferences import ThinkingMode
 from tui.turn import Turn
 from tui.widgets.assistant_message import AssistantMessage
+from tui.widgets.ground import Column, Ground
 from tui.widgets.message import ONLY, MessageWidget, Place
 from tui.widgets.thinking import ThinkingBlock
 from tui.widgets.user_message import UserMessage
@@ -42,7 +43,7 @@ class Earlier(Static):
         await self.remove()
 
 
-class ConversationView(VerticalScroll):
+class ConversationView(VerticalScroll, Ground):
     """Shows one branch of a conversation, or whatever stands in its place."""
 
     DEFAULT_CSS = """
@@ -73,7 +74,7 @@ class ConversationView(VerticalScroll):
     def __init__(self, place_of: Callable[[Message], Place] = lambda message: ONLY) -> None:
         """`place_of` says which of its branches a message is, and how many there are."""
         super().__init__()
-        self.column = Vertical(classes="column")
+        self.column = Column(classes="column")
         self._place_of = place_of
         self._thoughts: ThinkingMode = "folded"
 

@@ -7,13 +7,13 @@ from typing import ClassVar
 from textual import events
 from textual.app import RenderResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.content import Content
 from textual.style import Style
 from textual.widget import Widget
 
 from localai.chat.conversation import Message
 from tui.outcome import unfinished
+from tui.widgets.ground import Column
 
 Place = tuple[int, int]
 """Which of its branches a message is, from 1, and how many there are."""
@@ -78,7 +78,7 @@ def _action(text: str, action: str, colour: str = "") -> Content:
     return Content(text).stylize(Style.from_meta({"@click": action})).stylize(colour)
 
 
-class MessageWidget(Vertical, can_focus=True):
+class MessageWidget(Column, can_focus=True):
     """Base of the widgets that show a message. The one with the focus, or a part of it, is selected."""
 
     DEFAULT_CSS = """
