@@ -6,7 +6,10 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from typing import BinaryIO
+from typing import BinaryIO, Final
+
+CONFINEMENT: Final[str] = ""
+"""What keeps a worker from the rest of the machine, in a few words; empty: nothing does yet."""
 
 
 def worker_command(module: str) -> list[str]:

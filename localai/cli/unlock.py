@@ -1,7 +1,8 @@
-"""Opening the stored conversations: where their key comes from, and what is chosen on the first run.
+"""Opening the stored conversations: where their key comes from.
 
 The passphrase is the one in the environment, or in a file that it names, else it is asked for on the
-terminal. Nothing is ever stored unprotected unless the user said so with `--plain-history`.
+terminal. `localai chat` asks on a screen how they are protected (`localai.cli.first_run`); the other commands
+do it here. Nothing is ever stored unprotected unless the user said so.
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ PASSPHRASE, PASSPHRASE_FILE = "LOCALAI_PASSPHRASE", "LOCALAI_PASSPHRASE_FILE"
 """Environment variables for where there is no terminal to ask on."""
 ATTEMPTS: Final = 3
 LEAST_LETTERS: Final = 8
+
+
+def is_first_run() -> bool:
+    """Whether neither the user nor the environment has said yet how the conversations are protected."""
+    from localai.history import key
+
+    return key.protection() is None and given_passphrase() is None
 
 
 def open_history(*, ask: bool = True, plain: bool = False) -> History:
@@ -57,11 +65,11 @@ def _first_run(*, ask: bool, plain: bool) -> History:
     if plain:
         key.create(())
         return History()
-    problem = key.keyring_problem()
-    if not problem:
-        return History(key=key.create(("keyring",)))
     passphrase = given_passphrase()
     if passphrase is None:
+        problem = key.keyring_problem()
+        if not problem:
+            return History(key=key.create(("keyring",)))
         if not (ask and _terminal()):
             raise HistoryLocked(
                 f"a passphrase must protect the conversations, for there is no keyring here: {problem}",

@@ -9,8 +9,9 @@ import keyring
 import pytest
 from keyring.backend import KeyringBackend
 
+from localai import hardware
 from localai.chat.conversation import Conversation, Message
-from localai.cli import unlock
+from localai.cli import first_run, unlock
 from localai.errors import HistoryError, HistoryLocked, UsageError
 from localai.history import History, key
 
@@ -163,3 +164,74 @@ def test_a_lost_key_is_said_and_the_file_stays(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(HistoryError):
         unlock.open_history()
     assert history.path.read_bytes() == before
+
+
+# -------------------------------------------------------------------------------- what the first run does
+
+
+def test_a_passphrase_in_the_environment_wins_over_a_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyring.set_keyring(Ring())
+    monkeypatch.setenv(unlock.PASSPHRASE, PASSPHRASE)
+    unlock.open_history(ask=False).close()
+    assert key.protection() == key.Protection(("passphrase",))
+
+
+def test_it_is_the_first_run_until_somebody_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unlock.is_first_run()
+    monkeypatch.setenv(unlock.PASSPHRASE, PASSPHRASE)
+    assert not unlock.is_first_run()
+    monkeypatch.delenv(unlock.PASSPHRASE)
+    first_run.protect("plain", "")
+    assert not unlock.is_first_run()
+
+
+def test_what_is_chosen_on_the_screen_is_done(tmp_path: Path) -> None:
+    made = first_run.protect("passphrase", PASSPHRASE)
+    assert key.protection() == key.Protection(("passphrase",))
+    with History(key=made) as history:
+        history.save(talk())
+    assert key.unlock(PASSPHRASE) == made
+
+
+def test_the_keyring_that_is_chosen_gets_the_key() -> None:
+    ring = Ring()
+    keyring.set_keyring(ring)
+    made = first_run.protect("keyring", "")
+    assert made is not None
+    assert list(ring.kept.values()) == [made.hex()]
+
+
+def test_who_keeps_nothing_decides_nothing(tmp_path: Path) -> None:
+    assert first_run.protect("memory", "") is None
+    assert first_run.protect("plain", "") is None
+    assert key.protection() == key.Protection(())
+
+
+def test_memory_only_leaves_no_file(tmp_path: Path) -> None:
+    first_run.protect("memory", "")
+    assert unlock.is_first_run()
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_nothing_is_asked_where_nothing_is_open() -> None:
+    begun = first_run.ask(model=False, protection=False, starter=False)
+    assert (begun.model, begun.choice, begun.key) == (None, None, None)
+
+
+def test_only_what_is_open_is_asked() -> None:
+    asked = first_run.questions(model=False, protection=True, starter=False)
+    assert not asked.models
+    assert asked.recommended is None
+    assert asked.keyring_problem
+    asked = first_run.questions(model=True, protection=False, starter=True)
+    assert asked.recommended is not None
+    assert asked.recommended.name == first_run.STARTER
+    assert not asked.protection
+    assert asked.keyring_problem == ""
+
+
+async def test_the_machine_is_this_one() -> None:
+    machine = await first_run.machine()
+    assert machine.memory == hardware.total_memory()
+    assert machine.cores == hardware.physical_cores()
+    assert machine.gpu_memory >= 0

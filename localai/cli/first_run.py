@@ -1,0 +1,87 @@
+"""What `localai chat` asks on a screen on the first run: a model, and how what one writes is protected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from localai.cli import unlock
+from localai.errors import LocalAIError
+
+if TYPE_CHECKING:
+    from models.recommend import Machine, Recommendation
+    from tui.screens.first_run import Begun, Questions
+    from tui.widgets.protection_question import Choice
+
+STARTER = "smollm2:135m"
+
+
+def ask(*, model: bool, protection: bool, starter: bool) -> Begun:
+    """Ask what is open, and nothing if nothing is; ends the program if the user does.
+
+    `model`, `protection`: whether it is open. `starter`: offer the starter model first.
+    """
+    from tui.screens.first_run import Begun
+
+    if not (model or protection):
+        return Begun()
+    from tui.first_run import FirstRunApp, run_first
+
+    begun = run_first(FirstRunApp(questions(model=model, protection=protection, starter=starter), protect))
+    if isinstance(begun, int):
+        raise typer.Exit(begun)
+    return begun
+
+
+def protect(choice: Choice, passphrase: str) -> bytes | None:
+    """Do with the conversations what was chosen: their key, if they are encrypted. Raises HistoryError."""
+    from localai.history import key
+
+    if choice == "memory":
+        return None
+    return key.create(() if choice == "plain" else (choice,), passphrase or None)
+
+
+def questions(*, model: bool, protection: bool, starter: bool) -> Questions:
+    """What is to be asked, as `ask` takes it."""
+    from localai.history import key
+    from models import catalog
+    from tui.screens.first_run import Questions
+
+    entries = catalog.entries() if model else []
+    return Questions(
+        models=entries,
+        recommended=_recommended(starter) if model else None,
+        protection=protection,
+        keyring_problem=key.keyring_problem() if protection else "",
+        least_letters=unlock.LEAST_LETTERS,
+    )
+
+
+def _recommended(starter: bool) -> Recommendation | None:
+    import asyncio
+
+    from models import catalog
+    from models.recommend import Recommendation, recommend
+
+    if starter:
+        return Recommendation(STARTER, "It is small, and the Python package index has it.")
+    return recommend(catalog.entries(), asyncio.run(machine()))
+
+
+async def machine() -> Machine:
+    """This machine. What its graphics card has, only the engine can tell; without an engine it counts not."""
+    from localai import hardware
+    from localai.engine.client import Engine
+    from models.recommend import Machine
+
+    engine, cards = Engine(), [0]
+    try:
+        info = await engine.describe()
+        cards += [device.memory_total for device in info.devices if device.kind == "gpu"]
+    except LocalAIError:
+        pass  # the chat will say what is wrong
+    finally:
+        await engine.close()
+    return Machine(hardware.total_memory(), hardware.physical_cores(), max(cards))

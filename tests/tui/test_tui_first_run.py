@@ -1,0 +1,473 @@
+"""The first run: choose a model, protect the conversations, type."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import pytest
+from conftest import wait_until
+from textual.pilot import Pilot
+from textual.widgets import Input, OptionList, Static
+
+from benchmarks.terminal import Terminal
+from localai.errors import HistoryError
+from localai.history import key
+from models import catalog
+from models.recommend import Machine, recommend
+from models.store import Store
+from tui.first_run import FirstRunApp
+from tui.passphrase import strength
+from tui.screens.first_run import Begun, FirstRunScreen, Questions
+from tui.widgets.model_question import ModelQuestion
+from tui.widgets.protection_question import ProtectionQuestion
+
+NO_KEYRING = "this system offers no keyring service"
+PASSPHRASE = "correct horse battery"
+SMALL, MEDIUM = (80, 24), (120, 40)
+STARTER = "smollm2:135m"
+
+
+class FakeJob:
+    """`tui.jobs.Job`, moved by the test."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.doing = name, "fetching"
+        self.state, self.stage, self.error = "running", "", ""
+        self.done = self.total = 0
+        self.on_change: Callable[[], None] = lambda: None
+        self.ran = 0
+        self._over = asyncio.Event()
+
+    async def run(self) -> None:
+        self.ran += 1
+        await self._over.wait()
+
+    async def stop(self) -> None:
+        if self.state == "running":
+            self.end("stopped")
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        self.stage, self.done, self.total = stage, done, total
+        self.on_change()
+
+    def end(self, state: str = "done", error: str = "") -> None:
+        self.state, self.error = state, error
+        self._over.set()
+        self.on_change()
+
+
+class Asked:
+    """The application with its seams: what was fetched, and what was protected."""
+
+    def __init__(self) -> None:
+        self.jobs: list[FakeJob] = []
+        self.protected: list[tuple[str, str]] = []
+        self.problem: HistoryError | None = None
+
+    def pull(self, name: str) -> FakeJob:
+        self.jobs.append(FakeJob(name))
+        return self.jobs[-1]
+
+    def protect(self, choice: str, passphrase: str) -> bytes | None:
+        self.protected.append((choice, passphrase))
+        if self.problem is not None:
+            raise self.problem
+        return b"k" * 32
+
+    def app(self, **changes: object) -> FirstRunApp:
+        entries = catalog.entries()
+        asked: dict[str, object] = {"models": entries, "recommended": recommend(entries, Machine(8 << 30, 4))}
+        return FirstRunApp(Questions(**(asked | changes)), self.protect, self.pull)
+
+
+@pytest.fixture
+def asked() -> Asked:
+    return Asked()
+
+
+async def page(pilot: Pilot[None], kind: type) -> None:
+    await wait_until(pilot, lambda: [q for q in pilot.app.screen.query(kind) if q.has_focus_within])
+
+
+def shown(app: FirstRunApp) -> str:
+    """All the text that is on the page."""
+    return "\n".join(str(w.visual) for w in app.screen.query(Static) if w.display and w.parent.display)
+
+
+async def over(pilot: Pilot[None]) -> Begun | None:
+    await wait_until(pilot, lambda: pilot.app._exit)
+    return pilot.app.return_value
+
+
+# ------------------------------------------------------------------------------------------------ the paths
+
+
+async def test_enter_and_enter_are_enough_where_there_is_a_keyring(asked: Asked) -> None:
+    async with asked.app().run_test(size=SMALL) as pilot:
+        await page(pilot, ModelQuestion)
+        assert "1 of 2" in shown(pilot.app)
+        assert "Recommended for this machine" in shown(pilot.app)
+        await pilot.press("enter")
+        await page(pilot, ProtectionQuestion)
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: "The chat opens when the model is there" in shown(pilot.app))
+        assert asked.protected == []
+        asked.jobs[0].progress("Downloading", 20_000_000, 92_871_040)
+        assert "downloading ▰▰▰▱▱▱▱▱▱▱▱▱ 20 MB of 93 MB" in shown(pilot.app)
+        asked.jobs[0].end()
+        assert await over(pilot) == Begun(model=STARTER, choice="keyring", key=b"k" * 32)
+    assert asked.protected == [("keyring", "")]
+    assert [job.ran for job in asked.jobs] == [1]
+
+
+async def test_the_rate_is_told_once_it_says_something(asked: Asked) -> None:
+    app = asked.app()
+    times = iter(range(100, 1000))
+    app._first._clock = lambda: next(times)
+    async with app.run_test(size=SMALL) as pilot:
+        await page(pilot, ModelQuestion)
+        await pilot.press("enter")
+        await page(pilot, ProtectionQuestion)
+        asked.jobs[0].progress("Downloading", 5_000_000, 92_871_040)
+        asked.jobs[0].progress("Downloading", 15_000_000, 92_871_040)
+        assert "15 MB of 93 MB, 5.0 MB/s" in shown(app).replace("5 MB/s", "5.0 MB/s")
+
+
+async def test_a_passphrase_is_typed_twice(asked: Asked) -> None:
+    async with asked.app(keyring_problem=NO_KEYRING).run_test(size=SMALL) as pilot:
+        await page(pilot, ModelQuestion)
+        await pilot.press("enter")
+        await page(pilot, ProtectionQuestion)
+        asked.jobs[0].end()
+        assert NO_KEYRING in shown(pilot.app)
+        assert "keyring" not in asked.protected
+        await pilot.press("enter", *"short", "enter")
+        assert "At least 8 letters" in shown(pilot.app)
+        await pilot.press("ctrl+u", *PASSPHRASE)
+        await pilot.pause()
+        assert "Strong." in shown(pilot.app)
+        await pilot.press("enter", *"something else", "enter")
+        assert "not the same" in shown(pilot.app)
+        await pilot.press(*PASSPHRASE, "enter")
+        assert await over(pilot) == Begun(model=STARTER, choice="passphrase", key=b"k" * 32)
+    assert asked.protected == [("passphrase", PASSPHRASE)]
+
+
+async def test_who_types_at_once_types_the_passphrase(asked: Asked) -> None:
+    async with asked.app(models=(), keyring_problem=NO_KEYRING).run_test(size=SMALL) as pilot:
+        await page(pilot, ProtectionQuestion)
+        await pilot.press(*PASSPHRASE)
+        first, second = pilot.app.screen.query(Input)
+        assert (first.value, second.value) == (PASSPHRASE, "")
+        await pilot.press("down", *PASSPHRASE, "up", "up")
+        assert pilot.app.screen.query_one(ProtectionQuestion).query_one(OptionList).has_focus
+        await pilot.press("enter", "enter", "enter")
+        assert (await over(pilot)).choice == "passphrase"
+
+
+async def test_an_empty_passphrase_is_none(asked: Asked) -> None:
+    async with asked.app(models=(), keyring_problem=NO_KEYRING).run_test(size=SMALL) as pilot:
+        await page(pilot, ProtectionQuestion)
+        await pilot.press("enter", "enter")
+        assert "A passphrase is needed." in shown(pilot.app)
+    assert asked.protected == []
+
+
+@pytest.mark.parametrize(("downs", "choice", "word"), [(2, "memory", "gone when"), (3, "plain", "can read")])
+async def test_what_is_not_encrypted_says_what_it_means(
+    asked: Asked, downs: int, choice: str, word: str
+) -> None:
+    async with asked.app(models=()).run_test(size=SMALL) as pilot:
+        await page(pilot, ProtectionQuestion)
+        assert "of 2" not in shown(pilot.app)
+        await pilot.press(*["down"] * downs)
+        await pilot.pause()
+        assert word in shown(pilot.app)
+        assert not pilot.app.screen.query(Input).first().parent.display
+        await pilot.press("enter")
+        await over(pilot)
+    assert asked.protected == [(choice, "")]
+
+
+async def test_only_the_model_is_asked_where_the_rest_is_decided(asked: Asked) -> None:
+    async with asked.app(protection=False).run_test(size=SMALL) as pilot:
+        await page(pilot, ModelQuestion)
+        await pilot.press("down", "enter")
+        await wait_until(pilot, lambda: asked.jobs)
+        asked.jobs[0].end()
+        assert await over(pilot) == Begun(model="r1-nano")
+    assert asked.protected == []
+
+
+async def test_a_model_that_cannot_be_fetched_leads_to_another(asked: Asked) -> None:
+    async with asked.app().run_test(size=SMALL) as pilot:
+        await page(pilot, ModelQuestion)
+        await pilot.press("enter")
+        await page(pilot, ProtectionQuestion)
+        asked.jobs[0].end("failed", "The package index could not be reached.")
+        assert "could not be fetched. The package index could not be reached. Esc:" in shown(pilot.app)
+        await pilot.press("enter")
+        await page(pilot, ModelQuestion)
+        await pilot.press("down", "enter")
+        await wait_until(pilot, lambda: len(asked.jobs) == 2)
+        asked.jobs[1].end()  # how the conversations are protected is not asked again
+        assert await over(pilot) == Begun(model="r1-nano", choice="keyring", key=b"k" * 32)
+
+
+async def test_a_model_that_fails_while_one_waits_asks_for_another(asked: Asked) -> None:
+    async with asked.app(protection=False).run_test(size=SMALL) as pilot:
+        await page(pilot, ModelQuestion)
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: "The chat opens when" in shown(pilot.app))
+        asked.jobs[0].end("failed", "No route to host")
+        await page(pilot, ModelQuestion)
+        assert "No route to host." in shown(pilot.app)
+        await pilot.press("enter")  # and the same may be tried again
+        await wait_until(pilot, lambda: len(asked.jobs) == 2)
+        asked.jobs[1].end()
+        assert (await over(pilot)).model == STARTER
+
+
+async def test_a_failure_is_in_sight_however_long_the_list_is(asked: Asked) -> None:
+    entries = [msgspec.structs.replace(e, name=f"{e.name}-{n}") for e in catalog.entries() for n in range(9)]
+    app = asked.app(models=entries, recommended=recommend(entries, Machine(8 << 30, 4)), protection=False)
+    async with app.run_test(size=SMALL) as pilot:
+        await page(pilot, ModelQuestion)
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: asked.jobs)
+        asked.jobs[0].end("failed", "The package index could not be reached: no route to host. " * 3)
+        await page(pilot, ModelQuestion)
+        await wait_until(pilot, lambda: app._first._box.scroll_y)
+        assert app._first._box.region.contains_region(app._first._state.region)
+
+
+async def test_another_model_stops_the_first(asked: Asked) -> None:
+    async with asked.app().run_test(size=SMALL) as pilot:
+        await page(pilot, ModelQuestion)
+        await pilot.press("enter")
+        await page(pilot, ProtectionQuestion)
+        await pilot.press("escape")
+        await page(pilot, ModelQuestion)
+        assert asked.jobs[0].state == "running"
+        await pilot.press("enter")
+        await page(pilot, ProtectionQuestion)
+        assert len(asked.jobs) == 1
+        await pilot.press("escape")
+        await page(pilot, ModelQuestion)
+        await pilot.press("down", "enter")
+        await wait_until(pilot, lambda: len(asked.jobs) == 2 and asked.jobs[1].ran)
+        assert asked.jobs[0].state == "stopped"
+
+
+async def test_esc_stops_what_one_waits_for(asked: Asked) -> None:
+    async with asked.app(protection=False).run_test(size=SMALL) as pilot:
+        await page(pilot, ModelQuestion)
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: "The chat opens when" in shown(pilot.app))
+        await pilot.press("escape")
+        await page(pilot, ModelQuestion)
+        assert asked.jobs[0].state == "stopped"
+        assert not pilot.app._exit
+
+
+async def test_who_goes_back_may_answer_all_anew(asked: Asked) -> None:
+    async with asked.app().run_test(size=SMALL) as pilot:
+        await page(pilot, ModelQuestion)
+        await pilot.press("enter")
+        await page(pilot, ProtectionQuestion)
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: "The chat opens when" in shown(pilot.app))
+        await pilot.press("escape")
+        await page(pilot, ModelQuestion)
+        assert "smollm2:135m was stopped." in shown(pilot.app)
+        await pilot.press("enter")
+        await page(pilot, ProtectionQuestion)
+        await pilot.press("down", "down", "enter")
+        await wait_until(pilot, lambda: len(asked.jobs) == 2)
+        asked.jobs[1].end()
+        assert (await over(pilot)).choice == "memory"
+
+
+async def test_a_keyring_that_refuses_is_said_and_another_choice_can_be_made(asked: Asked) -> None:
+    asked.problem = HistoryError("The keyring does not take the key: locked", "Unlock it")
+    async with asked.app(models=()).run_test(size=SMALL) as pilot:
+        await page(pilot, ProtectionQuestion)
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: "does not take the key: locked. Unlock it" in shown(pilot.app))
+        await page(pilot, ProtectionQuestion)
+        asked.problem = None
+        await pilot.press("down", "down", "enter")
+        assert (await over(pilot)).choice == "memory"
+
+
+@pytest.mark.parametrize("keys", [["escape"], ["ctrl+q"], ["enter", "ctrl+q"], ["enter", "enter", "ctrl+q"]])
+async def test_to_quit_leaves_nothing(asked: Asked, keys: list[str], home: Path) -> None:
+    async with asked.app().run_test(size=SMALL) as pilot:
+        await page(pilot, ModelQuestion)
+        for press in keys:
+            await pilot.press(press)
+            await pilot.pause()
+        assert await over(pilot) is None
+    assert asked.protected == []
+    assert all(job.state == "stopped" for job in asked.jobs)
+    assert not list(home.rglob("*"))
+
+
+async def test_esc_on_the_only_page_quits(asked: Asked) -> None:
+    async with asked.app(models=()).run_test(size=SMALL) as pilot:
+        await page(pilot, ProtectionQuestion)
+        await pilot.press("escape")
+        assert await over(pilot) is None
+
+
+async def test_a_reason_that_comes_from_elsewhere_is_shown_as_text(asked: Asked) -> None:
+    async with asked.app(protection=False).run_test(size=SMALL) as pilot:
+        await page(pilot, ModelQuestion)
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: asked.jobs)
+        asked.jobs[0].end("failed", "[bold]index\x1b[2J")
+        assert "[bold]index" in shown(pilot.app)
+        assert "\x1b" not in shown(pilot.app)
+
+
+@pytest.mark.parametrize(
+    ("passphrase", "word"),
+    [
+        ("", ""),
+        ("seven77", "At least 8"),
+        ("12345678", "Easy"),
+        ("aaaaaaaaaaaaaaaaaaaaaaaa", "Easy"),
+        ("Tr0ub4dor&3", "Fair"),
+        (PASSPHRASE, "Strong"),
+    ],
+)
+def test_the_strength_of_a_passphrase(passphrase: str, word: str) -> None:
+    assert strength(passphrase, 8).startswith(word)
+    assert bool(strength(passphrase, 8)) == bool(word)
+
+
+# ----------------------------------------------------------------------------------------------- how it looks
+
+
+async def to_model(pilot: Pilot[None]) -> None:
+    await wait_until(pilot, lambda: isinstance(pilot.app.screen, FirstRunScreen))
+    await page(pilot, ModelQuestion)
+
+
+@pytest.mark.parametrize("size", [SMALL, MEDIUM], ids=["80x24", "120x40"])
+def test_the_models(snap_compare, asked: Asked, size: tuple[int, int]) -> None:
+    assert snap_compare(asked.app(), terminal_size=size, run_before=to_model)
+
+
+def protection(asked: Asked, *keys: str) -> Callable[[Pilot[None]], object]:
+    async def script(pilot: Pilot[None]) -> None:
+        await to_model(pilot)
+        await pilot.press("enter")
+        await page(pilot, ProtectionQuestion)
+        pilot.app._first._clock = lambda: 0.0
+        asked.jobs[0].progress("Downloading", 35_000_000, 92_871_040)
+        await pilot.press(*keys)
+
+    return script
+
+
+@pytest.mark.parametrize("size", [SMALL, MEDIUM], ids=["80x24", "120x40"])
+def test_the_passphrase(snap_compare, asked: Asked, size: tuple[int, int]) -> None:
+    script = protection(asked, "enter", *PASSPHRASE, "enter", *"another", "enter")
+    assert snap_compare(asked.app(keyring_problem=NO_KEYRING), terminal_size=size, run_before=script)
+
+
+def test_the_keyring(snap_compare, asked: Asked) -> None:
+    assert snap_compare(asked.app(), terminal_size=SMALL, run_before=protection(asked))
+
+
+def test_waiting(snap_compare, asked: Asked) -> None:
+    assert snap_compare(asked.app(), terminal_size=SMALL, run_before=protection(asked, "enter"))
+
+
+def test_failed_without_colours(snap_compare, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    async def script(pilot: Pilot[None]) -> None:
+        await protection(asked)(pilot)
+        asked.jobs[0].end("failed", "The package index could not be reached: no route to host.")
+        await pilot.press("escape", "down")
+        await pilot.pause()
+
+    assert snap_compare(asked.app(), terminal_size=SMALL, run_before=script)
+
+
+# ----------------------------------------------------------------------------------------- on a real terminal
+
+
+Start = Callable[..., Terminal]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Runs `localai` with these words on a terminal, where there is no keyring."""
+    with ExitStack() as opened:
+
+        def begin(*words: str | Path) -> Terminal:
+            command = [sys.executable, "-P", "-m", "localai", *map(str, words)]
+            environment = {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
+            return opened.enter_context(Terminal(command, environment=environment))
+
+        yield begin
+
+
+def test_from_nothing_to_an_answer_and_back(start: Start, home: Path) -> None:
+    chat = start("chat", "--temperature", "0")
+    chat.wait_for("Recommended for this machine")
+    chat.type("\x1b[B")
+    chat.wait_for("shipped with the program")
+    chat.type("\r")
+    chat.wait_for("2 of 2")
+    chat.type(f"{PASSPHRASE}\r")
+    chat.wait_for("Now the same once more")
+    chat.type(f"{PASSPHRASE}\r")
+    chat.wait_for("ready")
+    chat.type("What is 128 + 256?\r")
+    chat.wait_for("384")
+    chat.type("\x11")
+    assert chat.wait_for_end() == 0
+    assert key.protection() == key.Protection(("passphrase",))
+    assert [model.name for model in Store().manifests()] == ["r1-nano"]
+    assert not any(b"128 + 256" in path.read_bytes() for path in home.rglob("*") if path.is_file())
+
+    again = start("chat")
+    again.wait_for("Passphrase of your conversations")
+    again.type(f"{PASSPHRASE}\r")
+    again.wait_for("ready")
+    again.type("\x02")
+    again.wait_for("What is 128 + 256?")
+    again.type("\x11")
+    assert again.wait_for_end() == 0
+
+
+def test_what_the_command_line_says_is_not_asked(start: Start, nano: Path, home: Path) -> None:
+    chat = start("chat", "--incognito", nano)
+    chat.wait_for("ready")
+    assert "Protect" not in chat.text
+    chat.type("\x11")
+    assert chat.wait_for_end() == 0
+
+    chat = start("chat", nano)
+    chat.wait_for("Protect your conversations")
+    assert "of 2" not in chat.text
+    chat.type("\x1b")
+    assert chat.wait_for_end() == 0
+    assert not list(home.rglob("*"))
+
+
+def test_a_signal_ends_the_first_run_and_gives_the_terminal_back(start: Start) -> None:
+    chat = start("chat")
+    chat.wait_for("Recommended for this machine")
+    chat.process.terminate()
+    assert chat.wait_for_end() == 143
+    assert b"\x1b[?1049l" in chat.raw
