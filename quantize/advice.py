@@ -34,8 +34,8 @@ def context_of(candidate: Candidate) -> int:
 
 def recommend(forecast: Forecast, memory: int) -> Advice:
     """The type for a machine on which a model may take `memory` bytes."""
-    sensible = list(_sensible(forecast))
-    fitting = [one for one in sensible if one.memory[context_of(one)] <= memory]
+    suited = list(sensible(forecast))
+    fitting = [one for one in suited if one.memory[context_of(one)] <= memory]
     by_name = {one.file_type: one for one in fitting}
     for name in _BETTER:
         if name in by_name and by_name[name].size <= _QUICK:
@@ -44,7 +44,7 @@ def recommend(forecast: Forecast, memory: int) -> Advice:
         return Advice(_USUAL, "the usual balance of quality, size and speed, and it fits")
     if fitting:
         return Advice(fitting[0].file_type, f"the best that fits into {megabytes(memory)} of memory")
-    least = min(sensible or forecast.candidates, key=lambda one: one.size)
+    least = min(suited or forecast.candidates, key=lambda one: one.size)
     context = context_of(least)
     return Advice(
         least.file_type,
@@ -58,12 +58,12 @@ def choose(forecast: Forecast, max_size: int | None, max_memory: int | None) -> 
 
     UsageError, with what the smallest needs, if there is none.
     """
-    sensible = list(_sensible(forecast))
-    for one in sensible:
+    suited = list(sensible(forecast))
+    for one in suited:
         fits_disk = max_size is None or one.size <= max_size
         if fits_disk and (max_memory is None or one.memory[context_of(one)] <= max_memory):
             return Advice(one.file_type, "the best type within the limits")
-    least = min(sensible or forecast.candidates, key=lambda one: one.size)
+    least = min(suited or forecast.candidates, key=lambda one: one.size)
     context = context_of(least)
     raise UsageError(
         f"no type fits: {least.file_type} takes {megabytes(least.size)} of disk, and "
@@ -72,7 +72,7 @@ def choose(forecast: Forecast, max_size: int | None, max_memory: int | None) -> 
     )
 
 
-def _sensible(forecast: Forecast) -> Iterator[Candidate]:
+def sensible(forecast: Forecast) -> Iterator[Candidate]:
     """The types that make sense for this model, best first.
 
     No more precision than the source has, none that needs an importance matrix that is not there, and

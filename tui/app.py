@@ -13,6 +13,7 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
+from localai.chat.clean import clean
 from localai.engine.client import Engine
 from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.errors import LocalAIError
@@ -21,11 +22,12 @@ from tui import clipboard
 from tui.commands import chat_commands
 from tui.driver import DRIVER
 from tui.ending import HANGUP, orderly, terminal_gone
+from tui.jobs import Job, Jobs
 from tui.preferences import Preferences
 from tui.screens.chat import ChatScreen
 from tui.session import Session
 from tui.shelf import ModelShelf
-from tui.theme import CONTRAST, DARK, LIGHT
+from tui.theme import CONTRAST, DARK, LIGHT, PALE
 from tui.warmer import States
 
 
@@ -49,6 +51,7 @@ class ChatApp(App[None]):
         limits: Limits = Limits(),
         states: States | None = None,
         kept: Kept = "encrypted",
+        jobs: Jobs | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -70,16 +73,20 @@ class ChatApp(App[None]):
             clock=clock,
             now=now,
         )
+        self.jobs = jobs or Jobs()
+        self.jobs.on_end = self._job_ended
         self._model = model
         self._ending = False
-        self.preferences = Preferences(history)
-        for theme in (DARK, CONTRAST):
+        self.preferences = Preferences(history, now)
+        for theme in (DARK, PALE, CONTRAST):
             self.register_theme(theme)
         wanted = self.preferences.theme
         self.theme = wanted if wanted in self.available_themes else DARK.name
 
     def get_default_screen(self) -> Screen[None]:
-        return ChatScreen(self.session, self.preferences)
+        screen = ChatScreen(self.session, self.preferences)
+        screen.jobs = self.jobs
+        return screen
 
     def on_mount(self) -> None:
         if self._model is not None:
@@ -94,6 +101,16 @@ class ChatApp(App[None]):
             self.session.choose(entries[0].name)
         elif entries:
             self.call_after_refresh(self.run_action, "screen.choose_model")
+
+    def _job_ended(self, job: Job) -> None:
+        if job.state == "failed":
+            text = f"{job.name}: {job.error}"
+            self.notify(clean(text), severity="error", timeout=12, markup=False)
+        elif job.state == "done" and self.session.loader.state == "none":
+            self.notify(f"{job.name} is here, and loads.", timeout=6, markup=False)
+            self.session.choose(job.name)
+        elif job.state == "done":
+            self.notify(f"{job.name} is here. Ctrl+O uses it.", timeout=6, markup=False)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The command palette. (Textual's own also writes screenshots: conversations stay off the disk.)"""
@@ -138,6 +155,7 @@ class ChatApp(App[None]):
     async def _end(self, return_code: int) -> None:
         if isinstance(screen := self.screen_stack[0], ChatScreen):
             screen.store_draft()
+        await self.jobs.stop()
         await self.session.close()
         self.exit(return_code=return_code)
 
@@ -165,6 +183,7 @@ async def _run(app: ChatApp) -> int:
         finally:
             watch.cancel()
             # However the screen ended, a crash of it included, the reply is stored and the worker ends.
+            await app.jobs.stop()
             await app.session.close()
     # A terminal that is gone may have broken the screen before the signal came: the signal is the reason.
     return told[0] if told else app.return_code or 0

@@ -161,6 +161,8 @@ def show(
 
 
 def _print_facts(facts: dict[str, Any], manifest: Manifest | None) -> None:
+    from models.origins import describe
+
     context = (
         f"{facts['context_trained']:,} tokens, {output.size(facts['kv_bytes_per_token'])} of memory each"
     )
@@ -178,7 +180,7 @@ def _print_facts(facts: dict[str, Any], manifest: Manifest | None) -> None:
     if manifest is not None:
         rows |= {
             "sha256": manifest.sha256 + (" (verified now)" if facts["verified"] else ""),
-            "source": output.describe(manifest.source),
+            "source": describe(manifest.source),
             "added": manifest.added[:19].replace("T", " ") + " UTC",
             "reasoning": "yes" if manifest.reasoning else "no",
             "note": manifest.note,

@@ -20,7 +20,6 @@ __all__ = [
     "aside",
     "clean",
     "count",
-    "describe",
     "dims",
     "error",
     "is_terminal",
@@ -127,10 +126,14 @@ class Progress:
     """A line on standard error that is rewritten on a terminal, and printed every tenth elsewhere if slow.
 
     Called as (step, done, total), the last two in bytes, and what it is at; a total of 0 means unknown.
+
+    With LOCALAI_PROGRESS=json in the environment, for programs: each call is a line of JSON (docs/json.md).
+    If nobody reads them any more, nobody waits for the result: OSError, which ends the work.
     """
 
     def __init__(self) -> None:
-        self._terminal = is_terminal()
+        self._for_programs = os.environ.get("LOCALAI_PROGRESS") == "json"
+        self._terminal = is_terminal() and not self._for_programs
         self._step = ""
         self._tenth = -1
         self._started = self._at = 0.0
@@ -140,11 +143,22 @@ class Progress:
         if step != self._step:
             self._step, self._tenth, self._started, self._at = step, -1, now, 0.0
         fraction = done / total if total else 0.0
-        if self._terminal:
+        if self._for_programs:
+            self._tell(now, done, total)
+        elif self._terminal:
             self._rewrite(now, fraction, done, total, detail)
         elif int(fraction * 10) > self._tenth and now - self._started >= QUIET_S:
             self._tenth = int(fraction * 10)
             aside((f"{step}: {fraction:.0%} of {size(total)}" if total else step) + "\n")
+
+    def _tell(self, now: float, done: int, total: int) -> None:
+        if now - self._at < 0.1 and done != total:
+            return
+        self._at = now
+        import json
+
+        sys.stderr.write(json.dumps({"step": self._step, "done": done, "total": total}) + "\n")
+        sys.stderr.flush()
 
     def _rewrite(self, now: float, fraction: float, done: int, total: int, detail: str) -> None:
         if now - self._at < 0.1 and fraction < 1:
@@ -180,14 +194,3 @@ def count(number: int) -> str:
         if number >= limit:
             return f"{number / limit:.3g}{unit}"
     return str(number)
-
-
-def describe(source: Any) -> str:
-    """A model's source on one line: its kind, then where. Digests and sizes are left to `--json`."""
-    import msgspec
-
-    fields = msgspec.to_builtins(source)
-    kind = fields.pop("kind")
-    hidden = ("sha256", "size", "inputs", "program", "llama_cpp")
-    words = [str(value) for key, value in fields.items() if value and not key.endswith(hidden)]
-    return f"{kind}: {', '.join(words)}"

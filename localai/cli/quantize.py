@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from localai.cli import options, quantize_output, quantize_work
-from localai.errors import UsageError
+from localai.errors import LocalAIError, UsageError
 
 _DEFAULT = "Q4_K_M"
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -132,15 +134,28 @@ def quantize(
             "--tensor-type counts for quantized types only, as in llama-quantize",
             "Take --type Q8_0, or set --output-type and --embedding-type",
         )
-    if dry_run or any(limits):
-        known, advised = quantize_work.forecast(job, *limits)
-        if dry_run:
-            quantize_output.forecast(known, advised, output_path, json)
-            return
-        wanted = [advised.file_type]
-    work = quantize_work.Work(job, model, wanted, overwrite, check)
-    made, kept = work.into_files(output_path) if output_path is not None else work.into_store(name)
+    with _called(path, model):
+        if dry_run or any(limits):
+            known, advised = quantize_work.forecast(job, *limits)
+            if dry_run:
+                quantize_output.forecast(known, advised, output_path, json)
+                return
+            wanted = [advised.file_type]
+        work = quantize_work.Work(job, model, wanted, overwrite, check)
+        made, kept = work.into_files(output_path) if output_path is not None else work.into_store(name)
     quantize_output.report(made, kept, output_path, json)
+
+
+@contextmanager
+def _called(path: Path, model: str) -> Iterator[None]:
+    """Errors call a model of the store by its name, not by the file that it has there."""
+    try:
+        yield
+    except LocalAIError as error:
+        if not model:
+            raise
+        words = (text.replace(str(path), model) for text in (error.message, error.hint))
+        raise type(error)(*words) from error
 
 
 def _find(source: str) -> tuple[Path, str]:

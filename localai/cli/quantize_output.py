@@ -100,8 +100,10 @@ def _disk_free(where: Path | None) -> int:
 
 def _as_data(known: Forecast, advised: Advice | None, where: Path | None) -> dict[str, Any]:
     from localai import hardware
+    from quantize.advice import sensible
 
     usable = memory_here()
+    sensible_types = {one.file_type for one in sensible(known)}
     found: dict[str, Any] = {
         "architecture": known.architecture,
         "tensors": known.tensors,
@@ -119,6 +121,7 @@ def _as_data(known: Forecast, advised: Advice | None, where: Path | None) -> dic
                 "size": one.size,
                 "bits_per_weight": one.bits_per_weight,
                 "needs_imatrix": one.needs_imatrix,
+                "sensible": one.file_type in sensible_types,
                 "memory": [
                     {"context": context, "bytes": needed, "fits": needed <= usable}
                     for context, needed in one.memory.items()

@@ -200,7 +200,7 @@ def test_a_dry_run_for_programs(tmp_path: Path) -> None:
     (one,) = [one for one in known["types"] if one["type"] == "Q5_K_M"]
     assert one["size"] == (tmp_path / "x.gguf").stat().st_size
     assert [list(each) for each in one["memory"]] == [["context", "bytes", "fits"]]
-    assert list(one) == ["type", "size", "bits_per_weight", "needs_imatrix", "memory"]
+    assert list(one) == ["type", "size", "bits_per_weight", "needs_imatrix", "sensible", "memory"]
     assert (known["architecture"], known["tensors"], known["weights"]) == ("qwen2", 63, 4_199_680)
     assert (known["source_type"], known["source_bytes"]) == (
         "BF16",

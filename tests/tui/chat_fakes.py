@@ -21,6 +21,7 @@ from localai.engine import protocol
 from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.engine.states import State
 from localai.errors import LocalAIError, ModelNotFound
+from tui.fitting import Fit
 from tui.shelf import ModelEntry, ResolvedModel
 
 R1 = ModelEntry(
@@ -270,16 +271,40 @@ class FakeEngine:
 
 
 class FakeShelf:
-    """Models that are just there."""
+    """Models that are just there, and others that could be had: those are not `installed`."""
 
     def __init__(self, *entries: ModelEntry) -> None:
-        self._entries = entries
+        self.all = list(entries)
+        self.fits: dict[str, Fit] = {}
+        self.given_back: list[int] = []
+        """What `fit` was told."""
+        self.will_remove: LocalAIError | None = None
 
     def entries(self) -> Sequence[ModelEntry]:
-        return self._entries
+        return [entry for entry in self.all if entry.installed]
+
+    def available(self) -> Sequence[ModelEntry]:
+        return [entry for entry in self.all if not entry.installed]
+
+    def damaged(self) -> Sequence[ModelEntry]:
+        return []
+
+    def fit(self, entry: ModelEntry, given_back: int) -> Fit:
+        self.given_back.append(given_back)
+        return self.fits.get(entry.name, Fit("fits", "Fits, with all 8,192 tokens of its context."))
+
+    def source(self, name: str) -> str:
+        return f"/made/from/{name}"
+
+    def remove(self, name: str) -> int:
+        if self.will_remove is not None:
+            raise self.will_remove
+        gone = next(entry for entry in self.all if entry.name == name)
+        self.all.remove(gone)
+        return gone.frees
 
     def resolve(self, name: str) -> ResolvedModel:
-        for entry in self._entries:
+        for entry in self.entries():
             if entry.name == name:
                 sampling = Sampling(temperature=0.6, top_p=0.95)
                 path = Path(f"/models/{name}")

@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Center, Horizontal, Vertical
 
 from localai.errors import LocalAIError
+from tui.screens.about import AboutScreen
 from tui.screens.choices import ChoiceActions
 from tui.screens.conversations import ConversationActions
 from tui.screens.help import HelpScreen
@@ -30,7 +31,7 @@ class ChatScreen(ConversationActions, ChoiceActions):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop the reply"),
         Binding("ctrl+n", "new_conversation", "New conversation"),
-        Binding("ctrl+o", "choose_model", "Choose a model"),
+        Binding("ctrl+o", "choose_model", "Models"),
         Binding("ctrl+b", "toggle_sidebar", "Conversations"),
         Binding("ctrl+f", "search_conversations", "Search", priority=True),
         Binding("ctrl+t", "toggle_thinking", "Open or fold the thoughts"),
@@ -41,6 +42,8 @@ class ChatScreen(ConversationActions, ChoiceActions):
         Binding("f2", "settings", "Settings"),
         Binding("f3", "conversation_settings", "This conversation"),
         Binding("f5", "context", "Context"),
+        Binding("f6", "about", "About", priority=True),
+        Binding("f7", "incognito", "Incognito", priority=True),
         Binding("f1,question_mark", "help", "Keys"),
     ]
 
@@ -65,6 +68,10 @@ class ChatScreen(ConversationActions, ChoiceActions):
         self._model_changed()  # it may have failed before there was a screen to say so
         self.restore_draft()
         self._composer.focus()
+
+    def _apply_preferences(self) -> None:
+        super()._apply_preferences()
+        self.delete_old()
 
     def on_resize(self) -> None:
         self._place_sidebar()
@@ -142,6 +149,10 @@ class ChatScreen(ConversationActions, ChoiceActions):
     async def action_answer_now(self) -> None:
         """Ctrl+G: while the model thinks, close its thinking and let the answer come."""
         await self.session.answer_now()
+
+    def action_about(self) -> None:
+        """Tell what the program, its engine and the model are."""
+        self.app.push_screen(AboutScreen(self.session))
 
     def action_help(self) -> None:
         """Show the keys."""

@@ -12,11 +12,12 @@ from localai.chat.budget import DropOldest, Enlarge, Offer, Shorten, StartAnew
 from localai.chat.clean import clean
 from localai.chat.conversation import Attachment, prompt_of
 from localai.errors import LocalAIError
+from tui.jobs import Jobs
 from tui.preferences import THINKING_MODES
 from tui.screens.context import ContextScreen
 from tui.screens.conversation_settings import ConversationSettings
 from tui.screens.messages import MessageActions
-from tui.screens.model_picker import ModelPicker
+from tui.screens.models import ModelsScreen
 from tui.screens.overflow import OverflowScreen
 from tui.screens.settings import THINKING_WORDS, SettingsScreen
 from tui.turn import Turn
@@ -30,6 +31,9 @@ SYSTEM_ROLE_NOTICE: Final = (
 
 class ChoiceActions(MessageActions):
     """The part of the chat's screen that works on the model and the settings."""
+
+    jobs: Jobs
+    """What goes on beside the conversation. The application has them, and sets this."""
 
     def action_settings(self) -> None:
         """Show the settings of the program."""
@@ -146,16 +150,17 @@ class ChoiceActions(MessageActions):
 
     @work(group="model", exclusive=True)
     async def action_choose_model(self) -> None:
-        """Pick another model; the conversation goes on with it."""
+        """Show the models. The conversation goes on with the one that is chosen, if one is."""
         loader = self.session.loader
+        screen = ModelsScreen(
+            self.session.models,
+            self.jobs,
+            in_use=lambda: loader.entry.name if loader.entry else "",
+            given_back=loader.loaded.context * loader.loaded.kv_bytes_per_token if loader.loaded else 0,
+        )
+        name = await self.app.push_screen_wait(screen)
         current = loader.entry.name if loader.entry else ""
-        try:
-            picker = ModelPicker(self.session.models.entries(), current)
-        except LocalAIError as error:
-            self._tell(error)
-            return
-        name = await self.app.push_screen_wait(picker)
-        if name is None or (name == current and loader.state == "ready"):
+        if name is None or (name == current and loader.state in ("loading", "ready")):
             return
         await self._settle()
         try:

@@ -50,8 +50,10 @@ KEYS: Final = (
         (
             ("Ctrl+F", "search titles and messages"),
             ("P, R, D", "pin, rename, delete"),
+            ("X, Shift+X", "export it, or all of them"),
             ("Ctrl+Z", "bring back what was just deleted"),
             ("Ctrl+N", "begin a new one"),
+            ("F7", "incognito: nothing is kept; again: back"),
             ("F3", "its system prompt and sampling; presets"),
             ("F5", "what its context is spent on"),
         ),
@@ -59,9 +61,10 @@ KEYS: Final = (
     (
         "Program",
         (
-            ("Ctrl+O", "choose a model"),
+            ("Ctrl+O", "models: use, fetch, quantize, remove"),
             ("Ctrl+P", "all commands, more themes"),
             ("F2", "settings: thinking, theme, send key"),
+            ("F6", "about: engine, model, sandbox"),
             ("F1", "this help"),
             ("Ctrl+Q", "quit"),
         ),

@@ -27,7 +27,7 @@ KEYS: Final = (
     ("Ctrl+O", "model"),
     ("F1", "help"),
 )
-NO_MODEL: Final = "No model is chosen. Ctrl+O shows the installed ones; `localai models pull` gets one."
+NO_MODEL: Final = "No model is chosen. Ctrl+O shows those that are here, and gets others."
 NOT_REASONING: Final = "This is not a reasoning model: it answers without thinking first."
 
 

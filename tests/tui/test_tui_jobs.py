@@ -1,0 +1,211 @@
+"""Jobs: our own command line in a process of its own, fetching and quantizing for real."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from localai.errors import QuantizeError
+from models.catalog import builtin_checkpoint
+from models.store import Store
+from tui.jobs import Job, Jobs, forecast, pull, quantize
+
+NANO = "r1-nano"
+
+
+def checkpoint() -> str:
+    return str(builtin_checkpoint(NANO))
+
+
+async def until(job: Job, condition: Callable[[], object]) -> None:
+    """Wait until `condition` holds after something of `job` has changed."""
+    changed = asyncio.Event()
+    job.on_change = changed.set
+    while not condition():
+        changed.clear()
+        await asyncio.wait_for(changed.wait(), 60)
+
+
+def children(job: Job) -> list[psutil.Process]:
+    assert job._process is not None
+    command = psutil.Process(job._process.pid)
+    return [command, *command.children(recursive=True)]
+
+
+def assert_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, 20)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def assert_nothing_was_kept(home: Path) -> None:
+    assert Store().manifests() == []
+    store = Store().root
+    assert [path for path in store.rglob("*") if path.is_file() and path.name != "lock"] == []
+    assert home in store.parents
+
+
+async def test_a_model_is_fetched() -> None:
+    job = pull(NANO)
+    seen: list[tuple[str, int, int]] = []
+    job.on_change = lambda: seen.append((job.stage, job.done, job.total))
+    assert (job.name, job.doing, job.state) == (NANO, "fetching", "running")
+    await job.run()
+    assert (job.state, job.error) == ("done", "")
+    [model] = Store().manifests()
+    assert (model.name, model.file_type) == (NANO, "Q8_0")
+    assert ("Checking", model.size, model.size) in seen
+    assert {stage for stage, _, _ in seen} >= {"Quantize", "Checking"}
+
+
+async def test_a_model_is_quantized() -> None:
+    job = quantize(checkpoint(), "Q4_K_M", "r1-nano:small")
+    await job.run()
+    assert (job.doing, job.state, job.error) == ("quantizing", "done", "")
+    [model] = Store().manifests()
+    assert (model.name, model.file_type, model.reasoning) == ("r1-nano:small", "Q4_K_M", True)
+
+
+async def test_what_it_would_be() -> None:
+    known = await forecast(checkpoint())
+    sizes = {one.type: one.size for one in known.types if one.sensible}
+    assert sizes["Q4_K_M"] < sizes["Q8_0"] < sizes[known.source_type]
+    assert "F32" not in sizes
+    assert known.recommended.type == "Q8_0"
+    assert known.recommended.reason
+
+
+async def test_what_it_cannot_be() -> None:
+    await pull(NANO).run()
+    with pytest.raises(QuantizeError) as caught:
+        await forecast(NANO)
+    assert caught.value.message.startswith("r1-nano is quantized already")
+
+
+async def test_stopping_keeps_the_store_whole(home: Path) -> None:
+    job = quantize(checkpoint(), "Q4_K_M", "r1-nano:small")
+    running = asyncio.create_task(job.run())
+    await until(job, lambda: job.done)
+    processes = children(job)
+    await job.stop()
+    assert job.state == "stopped"
+    assert running.done() or await running is None
+    assert_gone(processes)
+    assert_nothing_was_kept(home)
+
+
+async def test_one_that_has_not_begun_can_be_stopped() -> None:
+    job = pull(NANO)
+    await job.stop()
+    await job.run()
+    assert job.state == "stopped"
+    assert Store().manifests() == []
+
+
+async def test_one_that_is_just_starting_can_be_stopped() -> None:
+    job = pull(NANO)
+    running = asyncio.create_task(job.run())
+    await asyncio.sleep(0)
+    await job.stop()
+    await running
+    assert job.state == "stopped"
+    assert Store().manifests() == []
+
+
+async def test_whatever_ends_the_waiting_ends_the_process(home: Path) -> None:
+    job = quantize(checkpoint(), "Q4_K_M", "r1-nano:small")
+    running = asyncio.create_task(job.run())
+    await until(job, lambda: job.done)
+    processes = children(job)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    assert job.state == "stopped"
+    assert_gone(processes)
+    assert_nothing_was_kept(home)
+
+
+async def test_why_it_failed() -> None:
+    job = pull("nonsense")
+    await job.run()
+    assert job.state == "failed"
+    assert job.error.startswith("No model called 'nonsense' is in the catalogue. There are: ")
+
+
+async def test_a_name_that_looks_like_an_option() -> None:
+    job = pull("--help")
+    await job.run()
+    assert job.state == "failed"
+    assert "'--help'" in job.error
+
+
+async def test_one_that_the_system_ends() -> None:
+    job = quantize(checkpoint(), "Q4_K_M", "r1-nano:small")
+    running = asyncio.create_task(job.run())
+    await until(job, lambda: job.done)
+    processes = children(job)
+    processes[0].send_signal(signal.SIGKILL)
+    await running
+    assert job.state == "failed"
+    assert "SIGKILL" in job.error
+    assert_gone(processes)
+
+
+async def test_all_jobs_of_the_program() -> None:
+    jobs, ended = Jobs(), []
+    jobs.on_end = ended.append
+    changes: list[int] = []
+    jobs.on_change = lambda: changes.append(len(jobs.running))
+    jobs.pull(NANO)
+    job = jobs.of(NANO)
+    assert job is not None
+    assert jobs.running == jobs.all == [job]
+    await jobs.stop()
+    assert (job.state, jobs.of(NANO), jobs.running, ended) == ("stopped", None, [], [job])
+    assert (changes[0], changes[-1]) == (1, 0)
+    again = pull("nonsense")
+    jobs.start(again)
+    while again.state == "running":
+        await asyncio.sleep(0.01)
+    jobs.pull("nonsense")
+    assert again not in jobs.all
+    await jobs.stop()
+
+
+def test_progress_for_programs() -> None:
+    found = run_pull(LOCALAI_PROGRESS="json")
+    told = [json.loads(line) for line in found.stderr.splitlines()]
+    assert all(set(line) == {"step", "done", "total"} for line in told)
+    assert told[-1]["done"] == told[-1]["total"] == Store().get(NANO).size
+
+
+def test_progress_for_people() -> None:
+    assert "{" not in run_pull().stderr
+
+
+def run_pull(**more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "localai", "models", "pull", NANO]
+    return subprocess.run(
+        command, env=os.environ | more, capture_output=True, text=True, check=True, timeout=60
+    )
+
+
+def test_work_that_nobody_waits_for_ends(home: Path) -> None:
+    command = [sys.executable, "-P", "-m", "localai", "models", "pull", NANO]
+    environment = os.environ | {"LOCALAI_PROGRESS": "json"}
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as child:
+        assert child.stderr is not None
+        child.stderr.close()
+        assert child.wait(60) == 1
+    assert_nothing_was_kept(home)
