@@ -1,9 +1,12 @@
 """Entry of the command `localai`, and of `python -m localai`."""
 
+import gc
 import os
 import signal
 
 INTERRUPTED = 130
+GARBAGE = (20_000, 20, 20)
+"""Thresholds of the collector: with Python's own, a tenth of each start goes to looking for garbage."""
 
 
 def main() -> None:
@@ -14,6 +17,7 @@ def main() -> None:
     """
     try:
         signal.signal(signal.SIGINT, _interrupted)
+        gc.set_threshold(*GARBAGE)
         from localai.cli.main import main as commands
 
         commands()

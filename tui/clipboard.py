@@ -10,13 +10,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import Final
-
-from markdown_it.token import Token
+from typing import TYPE_CHECKING, Final
 
 from localai.chat.clean import clean
 from localai.chat.conversation import Conversation, Message
 from tui.markdown import parser
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 PATIENCE_S: Final = 2.0
 """How long a tool may take to take the text."""

@@ -8,10 +8,13 @@ text is laid out at the end.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tui.lines import BLANK, Line
-from tui.markdown import Node, block, code_head, code_rows, is_tight, items, language_of, nodes_of, parser
+from tui.markdown import block, code_head, code_rows, is_tight, items, language_of, nodes_of, parser
+
+if TYPE_CHECKING:
+    from markdown_it.tree import SyntaxTreeNode as Node
 
 CODE_LINES: Final = 40
 """Lines of a block of code that are highlighted together while it grows."""

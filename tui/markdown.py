@@ -7,17 +7,19 @@ it is clicked and opens nothing. Text must have gone through `localai.chat.clean
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from functools import cache
+from typing import TYPE_CHECKING, Final
 
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
-from markdown_it.tree import SyntaxTreeNode
 from textual.content import Content
 from textual.style import Style
 
 from tui.lines import BLANK, Line, folded, indented, wrapped
-from tui.maths import maths
 from tui.tables import table
+
+if TYPE_CHECKING:  # read only when there is something to lay out: an empty chat starts sooner
+    from markdown_it import MarkdownIt
+    from markdown_it.token import Token
+    from markdown_it.tree import SyntaxTreeNode as Node
 
 BULLETS: Final = ("• ", "◦ ", "▪ ")
 QUOTE: Final = Content.styled("▌ ", "$border")
@@ -32,21 +34,27 @@ _INLINE: Final = {
     "s": "strike",
     "link": "$primary underline",
 }
-Node = SyntaxTreeNode
 
 
+@cache
 def parser() -> MarkdownIt:
     """GitHub's Markdown, without what would undo `clean` or hide text.
 
     With `html` on, tags would be dropped; with it off they are text. Entities could spell the characters that
     `clean` has removed.
     """
+    from markdown_it import MarkdownIt
+
+    from tui.maths import maths
+
     return MarkdownIt("gfm-like", {"html": False, "linkify": False}).disable("entity").use(maths)
 
 
 def nodes_of(tokens: Sequence[Token]) -> list[Node]:
     """The blocks at the top level. `node.map` has the first line of each and the line behind it."""
-    return list(Node(list(tokens)).children)
+    from markdown_it.tree import SyntaxTreeNode
+
+    return list(SyntaxTreeNode(list(tokens)).children)
 
 
 def lay_out(text: str, width: int) -> list[Line]:

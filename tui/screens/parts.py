@@ -15,7 +15,7 @@ from tui.session import Session
 from tui.status import status_of
 from tui.turn import Turn
 from tui.widgets.composer import Composer, Draft
-from tui.widgets.conversation_list import ConversationList
+from tui.widgets.conversation_list import AT_MOST, ConversationList
 from tui.widgets.conversation_view import ConversationView
 from tui.widgets.edit_notice import EditNotice
 from tui.widgets.load_failure import LoadFailure
@@ -24,6 +24,8 @@ from tui.widgets.welcome import Welcome
 
 WIDE: Final = 110
 """Cells from which on the conversations have a place of their own."""
+STATUS_EVERY_S: Final = 0.25
+"""While a reply comes, its numbers need not be written as often as its words."""
 
 
 class ChatParts(Screen[None]):
@@ -45,6 +47,8 @@ class ChatParts(Screen[None]):
         """What the user chose; None: shown where there is room."""
         self._set_aside: Draft = ("", ())
         """What was in the composer before an edit began."""
+        self._status_was = ("", 0.0)
+        """The phase of the reply that the status line was last written for, and when."""
         self._noticed: set[str] = set()
         """Notices that were given and need no repetition."""
 
@@ -84,7 +88,10 @@ class ChatParts(Screen[None]):
             self._notice(f"context {self.session.conversation.id}", text)
 
     def _painted(self, turn: Turn) -> None:
-        self._refresh_status()
+        phase, since = self._status_was
+        if turn.phase != phase or self.session.clock() - since >= STATUS_EVERY_S:
+            self._status_was = (turn.phase, self.session.clock())
+            self._refresh_status()
         if turn.looping is not None:
             text = f"The reply repeats itself. {loop_keys(turn.looping)}"
             self._notice(f"loop {turn.message.id} {turn.looping.part}", text)
@@ -107,12 +114,14 @@ class ChatParts(Screen[None]):
         self._composer.prompts = [clean(m.content) for m in branch if m.role == "user"]
 
     def _refresh_list(self) -> None:
+        history = self.session.history
         try:
-            summaries = self.session.history.summaries()
+            summaries = history.summaries(None if self._sidebar.searching else AT_MOST)
+            count = history.count()[0]
         except LocalAIError as error:
             self._tell(error)
             return
-        self._sidebar.show(summaries, self.session.conversation.id, self.session.now())
+        self._sidebar.show(summaries, self.session.conversation.id, self.session.now(), count)
 
     def _refresh_status(self) -> None:
         self._status.status = status_of(self.session)
