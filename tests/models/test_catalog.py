@@ -54,6 +54,7 @@ def test_the_built_in_model_is_there() -> None:
     assert entry.parameters == sum(math.prod(tensor["shape"]) for tensor in header.values())
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert entry.context == config["max_position_embeddings"]
+    assert entry.examples[0] == "What is 47 + 85?"  # it can do nothing else
 
 
 def test_unknown_names_suggest_the_nearest() -> None:

@@ -1,4 +1,4 @@
-"""The model's reasoning: its last lines while it thinks, one line when it has thought."""
+"""The model's reasoning: its last lines or all of it while it thinks, one line when it has thought."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from textual.widgets import Static
 
 from tui.format import count, duration
 from tui.preferences import ThinkingMode
+from tui.widgets.thought import Thought
 
 ANSWER_NOW: Final = ("Ctrl+G", "answer now")
 TAIL_LINES: Final = 5
@@ -62,8 +63,8 @@ class Tail(Widget):
 class ThinkingBlock(Vertical):
     """Reasoning of one reply; shows nothing as long as there is none but white space.
 
-    Live (`elapsed` is given) until `settle`; from then on folded, open or hidden, as `mode` says. Text must
-    have gone through `clean`.
+    Live (`elapsed` is given) until `settle`: all of it in the mode "open", else its last lines; from then on
+    folded, open or hidden, as `mode` says. Text must have gone through `clean`.
     """
 
     DEFAULT_CSS = """
@@ -88,7 +89,8 @@ class ThinkingBlock(Vertical):
             color: $text-muted;
         }
         &.-live Tail { display: block; }
-        &.-open Static.body { display: block; }
+        &.-open Tail { display: none; }
+        &.-open Thought { display: block; }
         &.-folded .body { display: none; }
         &.-hidden { display: none; }
         &.-hidden.-live.-some { display: block; }
@@ -108,8 +110,6 @@ class ThinkingBlock(Vertical):
     ) -> None:
         """`closed`: how the thinking was closed if not by the model, such as "closed by you"."""
         super().__init__()
-        self._text = text
-        self._pieces: list[str] = []
         self._seconds = seconds
         self._tokens = tokens
         self._end = closed
@@ -119,7 +119,7 @@ class ThinkingBlock(Vertical):
         self._line = ""
         self._header = ThinkingHeader(markup=False)
         self._tail = Tail(classes="body")
-        self._body = Static(markup=False, classes="body")
+        self._whole = Thought(text, classes="body")
 
     @property
     def live(self) -> bool:
@@ -131,15 +131,15 @@ class ThinkingBlock(Vertical):
         """Whether only the one line is shown."""
         if self.has_class("-hidden"):
             return True
-        return not (self.has_class("-open") or (self.live and not self.has_class("-folded")))
+        return self.has_class("-folded") if self.live else not self.has_class("-open")
 
     def compose(self) -> ComposeResult:
         yield self._header
         yield self._tail
-        yield self._body
+        yield self._whole
 
     def on_mount(self) -> None:
-        self.set_class(bool(self._text.strip()), "-some")
+        self.set_class(bool(self._whole.source.strip()), "-some")
         self.set_class(self.live, "-live")
         self.show_as(self._mode)
 
@@ -147,22 +147,16 @@ class ThinkingBlock(Vertical):
         """Open, fold or hide it, as the user has set it for all of them."""
         self._mode = mode
         self.set_class(mode == "hidden", "-hidden")
-        if not self.live:
-            self._open(mode == "open")
+        self.set_class(mode == "open", "-open")
         self._update_header()
-
-    def _open(self, wanted: bool) -> None:
-        if wanted and not self.has_class("-open"):
-            self._body.update(Content(self._text.strip()))
-        self.set_class(wanted, "-open")
 
     def feed(self, text: str, tokens: int) -> None:
         """Add what the model has thought since the last call; `tokens` counts all of it."""
         if not self.live:
             return
-        self._pieces.append(text)
         self._tokens = tokens
         self._tail.feed(text)
+        self._whole.add(text)
         if not self.has_class("-some") and self._tail.text.strip():
             self.add_class("-some")
             # Counts the seconds in which nothing comes; stops with the thinking.
@@ -175,12 +169,14 @@ class ThinkingBlock(Vertical):
             return
         if self._ticker is not None:
             self._ticker.stop()
-        self._text = "".join(self._pieces)
-        self._pieces.clear()
         self._seconds, self._tokens, self._elapsed = seconds, tokens, None
-        self.set_class(bool(self._text.strip()), "-some")
-        self.remove_class("-live", "-open", "-folded")
+        folded_by_hand = self.has_class("-folded")
+        self.set_class(bool(self._whole.source.strip()), "-some")
+        self.remove_class("-live", "-folded")
         self.show_as(self._mode)
+        if folded_by_hand:
+            self.remove_class("-open")
+            self._update_header()
 
     def say_closed(self, closed: str) -> None:
         """Say how the thinking was closed; the engine tells only when the reply has ended."""
@@ -188,14 +184,12 @@ class ThinkingBlock(Vertical):
         self._update_header()
 
     def toggle(self) -> None:
-        """Fold or unfold; what is hidden is shown. While the model thinks, what unfolds is its last lines."""
+        """Fold or unfold; what is hidden is shown, while the model thinks by its last lines."""
         if self.has_class("-hidden"):
-            self.remove_class("-hidden")
-            self._open(not self.live)
-        elif self.live:
-            self.toggle_class("-folded")
+            self.remove_class("-hidden", "-folded")
+            self.set_class(not self.live, "-open")
         else:
-            self._open(not self.has_class("-open"))
+            self.toggle_class("-folded" if self.live else "-open")
         self._update_header()
 
     def _update_header(self) -> None:
