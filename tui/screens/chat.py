@@ -10,10 +10,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import Center, Horizontal, Vertical
 
 from localai.errors import LocalAIError
-from tui.screens.about import AboutScreen
 from tui.screens.choices import ChoiceActions
 from tui.screens.conversations import ConversationActions
-from tui.screens.help import HelpScreen
 from tui.screens.parts import WIDE
 from tui.turn import Turn
 from tui.widgets.composer import Composer
@@ -152,8 +150,12 @@ class ChatScreen(ConversationActions, ChoiceActions):
 
     def action_about(self) -> None:
         """Tell what the program, its engine and the model are."""
+        from tui.screens.about import AboutScreen
+
         self.app.push_screen(AboutScreen(self.session))
 
     def action_help(self) -> None:
         """Show the keys."""
+        from tui.screens.help import HelpScreen
+
         self.app.push_screen(HelpScreen())

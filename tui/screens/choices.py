@@ -1,9 +1,12 @@
-"""What a user chooses for the chat: its model."""
+"""What a user chooses for the chat: its model, its settings, and what to do where there is no room.
+
+The screens that ask are read when they are asked for: the chat starts sooner without them.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from textual import on, work
@@ -12,17 +15,14 @@ from localai.chat.budget import DropOldest, Enlarge, Offer, Shorten, StartAnew
 from localai.chat.clean import clean
 from localai.chat.conversation import Attachment, prompt_of
 from localai.errors import LocalAIError
-from tui.jobs import Jobs
 from tui.preferences import THINKING_MODES
-from tui.screens.context import ContextScreen
-from tui.screens.conversation_settings import ConversationSettings
 from tui.screens.messages import MessageActions
-from tui.screens.models import ModelsScreen
-from tui.screens.overflow import OverflowScreen
-from tui.screens.settings import THINKING_WORDS, SettingsScreen
 from tui.turn import Turn
 from tui.widgets.composer import Composer
 from tui.widgets.welcome import Welcome
+
+if TYPE_CHECKING:
+    from tui.jobs import Jobs
 
 SYSTEM_ROLE_NOTICE: Final = (
     "This model has no system role: your system prompt is put at the start of your first message."
@@ -37,10 +37,14 @@ class ChoiceActions(MessageActions):
 
     def action_settings(self) -> None:
         """Show the settings of the program."""
+        from tui.screens.settings import SettingsScreen
+
         self.app.push_screen(SettingsScreen(self.preferences, self._apply_preferences))
 
     def action_thinking_mode(self) -> None:
         """Show thoughts the next way: folded, hidden, always open."""
+        from tui.screens.settings import THINKING_WORDS
+
         modes = THINKING_MODES
         try:
             self.preferences.set_thinking(modes[(modes.index(self.preferences.thinking) + 1) % len(modes)])
@@ -56,6 +60,8 @@ class ChoiceActions(MessageActions):
     @work(group="settings", exclusive=True)
     async def action_conversation_settings(self) -> None:
         """Set this conversation's system prompt and sampling; it holds from the next reply on."""
+        from tui.screens.conversation_settings import ConversationSettings
+
         session = self.session
         conversation, loaded = session.conversation, session.loader.loaded
         usual = msgspec.structs.asdict(loaded.sampling) if loaded is not None else {}
@@ -76,6 +82,8 @@ class ChoiceActions(MessageActions):
     @work(group="context", exclusive=True)
     async def action_context(self) -> None:
         """Show what the context is spent on."""
+        from tui.screens.context import ContextScreen
+
         try:
             shares = await self.session.shares()
         except LocalAIError as error:
@@ -106,6 +114,8 @@ class ChoiceActions(MessageActions):
         overflow = turn.overflow
         # Who is typing already must not choose by accident: Ctrl+R and the line at the reply are left.
         if overflow and overflow.offers and self.is_current and not self._composer.text:
+            from tui.screens.overflow import OverflowScreen
+
             screen = OverflowScreen(overflow, turn.prompt)
             self.app.push_screen(screen, lambda offer: self._make_room(turn, offer))
 
@@ -151,6 +161,8 @@ class ChoiceActions(MessageActions):
     @work(group="model", exclusive=True)
     async def action_choose_model(self) -> None:
         """Show the models. The conversation goes on with the one that is chosen, if one is."""
+        from tui.screens.models import ModelsScreen
+
         loader = self.session.loader
         screen = ModelsScreen(
             self.session.models,
