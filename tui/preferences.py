@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Final, Literal, get_args
 
 from localai.errors import LocalAIError
@@ -14,14 +16,19 @@ SendKey = Literal["enter", "ctrl+enter"]
 
 THINKING_MODES: Final[tuple[ThinkingMode, ...]] = get_args(ThinkingMode)
 SEND_KEYS: Final[tuple[SendKey, ...]] = get_args(SendKey)
+KEEP_DAYS: Final = (0, 365, 90, 30, 7)
+"""How long a conversation may be left alone before it is deleted; 0: for ever."""
 
 
 class Preferences:
     """The settings, read once. What cannot be stored holds until the program ends."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, now: Callable[[], float] = time.time) -> None:
+        """`now`: seconds since the epoch."""
         self._history = history
-        found = {name: self._read(name) for name in ("thinking", "theme", "send_key")}
+        self._now = now
+        found = {name: self._read(name) for name in ("thinking", "theme", "send_key", "keep_days")}
+        self.keep_days = next((days for days in KEEP_DAYS if str(days) == found["keep_days"]), 0)
         self.thinking: ThinkingMode = next((m for m in THINKING_MODES if m == found["thinking"]), "folded")
         self.send_key: SendKey = next((k for k in SEND_KEYS if k == found["send_key"]), "enter")
         self.theme = found["theme"]
@@ -41,6 +48,22 @@ class Preferences:
         """The theme from now on; raises `HistoryError` if it cannot be stored."""
         self.theme = name
         self._history.set_setting("theme", name)
+
+    def set_keep_days(self, days: int) -> None:
+        """How long conversations are kept from now on; raises `HistoryError` if it cannot be stored."""
+        self._history.set_setting("keep_days", str(days))
+        self.keep_days = days
+
+    def old(self, days: int | None = None) -> list[str]:
+        """Conversations that were not changed for `days`, by default for as long as they are kept.
+
+        None of them is pinned. What cannot be read is nothing.
+        """
+        wanted = self.keep_days if days is None else days
+        try:
+            return self._history.expired(wanted, self._now()) if wanted else []
+        except LocalAIError:
+            return []
 
     def _read(self, name: str) -> str:
         try:

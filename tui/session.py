@@ -57,13 +57,9 @@ class Session:
 
         `states` keeps what the engine has read of conversations that are left; by default in memory.
         """
-        self.engine = engine
-        self.history = history
-        self.models = models
-        self.system = system
-        self.limits = limits
-        self.clock = clock
-        self.now = now
+        self.engine, self.history, self.models = engine, history, models
+        self.system, self.limits = system, limits
+        self.clock, self.now = clock, now
         self.kept = kept
         self.states = StateCache() if states is None else states
         self.loader = Loader(
@@ -98,6 +94,15 @@ class Session:
         self._leave()
         self._go_on_with(conversation)
         self.draft("")
+
+    async def move(self, history: History, states: States, kept: Kept) -> None:
+        """Begin anew, from now on with these conversations and states instead of those so far."""
+        await self.stop()
+        if self.kept != "memory":
+            self._leave()
+        self.history, self.states, self.kept = history, states, kept
+        self._warmer.states = states
+        self._go_on_with(self._empty())
 
     def _go_on_with(self, conversation: Conversation) -> None:
         self.conversation = conversation
@@ -388,7 +393,8 @@ class Session:
         """Stop everything and end the worker. Never hangs: an engine that does not answer is left behind."""
         await self.stop()
         await self.loader.close()
-        await within(PATIENCE_S, self._save_state())
+        if self.kept != "memory":
+            await within(PATIENCE_S, self._save_state())
         await self._warmer.close()
         with contextlib.suppress(LocalAIError):
             await within(PATIENCE_S, self.engine.close())

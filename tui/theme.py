@@ -1,4 +1,4 @@
-"""The program's own themes: a quiet dark one, which Textual's light one goes with, and a high contrast."""
+"""The program's own themes: a quiet dark one, a light one, and a high contrast."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final
 
 from textual.theme import Theme
 
-LIGHT: Final = "textual-light"
+LIGHT: Final = "localai-light"
 
 DARK: Final = Theme(
     name="localai-dark",
@@ -47,6 +47,47 @@ DARK: Final = Theme(
     },
 )
 
+PALE: Final = Theme(
+    name=LIGHT,
+    primary="#1f5a96",
+    secondary="#56616d",
+    accent="#8a5600",
+    warning="#8a5600",
+    error="#b3261e",
+    success="#2b6a33",
+    foreground="#1c1f24",
+    background="#fafaf8",
+    surface="#f0f1f2",
+    panel="#e4e7ea",
+    dark=False,
+    variables={
+        "border": "#9aa5b1",
+        "border-blurred": "#cfd5db",
+        "text-muted": "#565e68",
+        "text-disabled": "#767e88",
+        "block-cursor-background": "#d3e0ee",
+        "block-cursor-foreground": "#1c1f24",
+        "block-cursor-blurred-background": "#e0e6ec",
+        "block-cursor-blurred-foreground": "#1c1f24",
+        "block-cursor-text-style": "none",
+        "block-cursor-blurred-text-style": "none",
+        "block-hover-background": "#e8ecf0",
+        "input-selection-background": "#1f5a96 25%",
+        "scrollbar": "#cfd5db",
+        "scrollbar-hover": "#b4bdc7",
+        "scrollbar-active": "#8f9aa6",
+        "scrollbar-background": "#fafaf8",
+        "scrollbar-background-hover": "#fafaf8",
+        "scrollbar-background-active": "#fafaf8",
+        "scrollbar-corner-color": "#fafaf8",
+        "link-color": "#1f5a96",
+        "link-background-hover": "#d3e0ee",
+        "link-color-hover": "#1c1f24",
+        "link-style-hover": "underline",
+        "footer-key-foreground": "#1f5a96",
+    },
+)
+
 CONTRAST: Final = Theme(
     name="localai-contrast",
     primary="#ffff00",
@@ -65,8 +106,8 @@ CONTRAST: Final = Theme(
         "border-blurred": "#c0c0c0",
         "text-muted": "#ffffff",
         "text-disabled": "#d0d0d0",
-        "block-cursor-background": "#ffff00",
-        "block-cursor-foreground": "#000000",
+        "block-cursor-background": "#00307a",
+        "block-cursor-foreground": "#ffffff",
         "block-cursor-blurred-background": "#404040",
         "block-cursor-blurred-foreground": "#ffffff",
         "block-hover-background": "#303030",

@@ -30,7 +30,8 @@ class Warmer:
 
     def __init__(self, engine: Engine, states: States) -> None:
         self._engine = engine
-        self._states = states
+        self.states = states
+        """What keeps the states from now on."""
         self._lock = asyncio.Lock()
         self._seen: set[str] = set()
         """Conversations that the loaded model has been given; what it was saved with before is older."""
@@ -43,13 +44,19 @@ class Warmer:
         self._seen.clear()
         self._handed = []
 
-    async def save(self, key: str, messages: list[ChatMessage]) -> None:
-        """Keep the cache's state of the conversation `key`, before its model goes."""
+    def save(self, key: str, messages: list[ChatMessage]) -> Coroutine[Any, Any, None]:
+        """Keep the cache's state of the conversation `key`, before its model goes.
+
+        It goes to the `states` of this moment, whenever the work is done.
+        """
+        return self._save(self.states, key, messages)
+
+    async def _save(self, states: States, key: str, messages: list[ChatMessage]) -> None:
         async with self._lock:
             with suppress(LocalAIError):
-                state = await self._engine.save(messages, limit=self._states.limit)
+                state = await self._engine.save(messages, limit=states.limit)
                 if state is not None:
-                    await asyncio.to_thread(self._states.put, key, state)
+                    await asyncio.to_thread(states.put, key, state)
 
     async def warm(
         self, key: str, fingerprint: str, prompt: list[ChatMessage], free: Callable[[], bool]
@@ -61,7 +68,7 @@ class Warmer:
         async with self._lock:
             if key not in self._seen:
                 self._seen.add(key)
-                state = await asyncio.to_thread(self._states.get, key, fingerprint)
+                state = await asyncio.to_thread(self.states.get, key, fingerprint)
                 if state is not None:
                     with suppress(LocalAIError):
                         await self._engine.restore(state)

@@ -102,9 +102,11 @@ def _begin(
 
 
 def _runnable(store: Store, model: str | None, loading: options.Loading) -> Resolved:
-    """What cannot be loaded is said here, not on a screen."""
+    """The model. Where one was asked for that cannot be loaded, that is said here, not on a screen."""
     from models import fit
 
     resolved = options.choose_model(store, model)
-    fit.check_context(options.header(resolved), loading.context)
+    # To read a header takes up to 0.1 s: whoever asks for nothing special gets the screen that much sooner.
+    if model is not None or loading.context is not None:
+        fit.check_context(options.header(resolved), loading.context)
     return resolved

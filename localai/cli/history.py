@@ -156,15 +156,15 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write conversations with all branches, thinking and attachments where others can read them."""
-    from localai.history import exchange, page
+    from localai.history import exchange
+    from localai.history.export import render
 
     if everything == (which is not None):
         raise UsageError("give the ID of a conversation, or --all", "`localai history list` shows them")
     with _open() as history:
         names = [item.id for item in history.summaries()] if everything else [_find(history, which or "")]
         conversations = [history.load(name) for name in names]
-    write = {"markdown": exchange.as_markdown, "json": exchange.as_json, "html": page.as_page}[form]
-    text = write(conversations)
+    text = render(form, conversations)
     if to is None:
         sys.stdout.write(text)
         return
@@ -231,8 +231,7 @@ def delete(
     now = time.time()
     with _open() as history:
         if older_than is not None:
-            before = now - older_than * 86_400
-            names = [s.id for s in history.summaries() if not s.pinned and s.updated < before]
+            names = history.expired(older_than, now)
         else:
             names = list(dict.fromkeys(_find(history, name) for name in which or []))
         if names and not yes:

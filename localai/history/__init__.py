@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from localai.history.search import Hit
 from localai.history.states import StateStore
-from localai.history.store import History, Kept, Preset, Summary
+from localai.history.store import Draft, History, Kept, Preset, Summary
 
-__all__ = ["History", "Hit", "Kept", "Preset", "StateStore", "Summary"]
+__all__ = ["Draft", "History", "Hit", "Kept", "Preset", "StateStore", "Summary"]

@@ -22,6 +22,7 @@ from typing import Any, Final
 from sqlcipher3 import dbapi2 as sqlite
 
 from localai.errors import HistoryError, LocalAIError, NoSpace
+from localai.history.values import whole
 from localai.paths import private_dir
 
 APPLICATION_ID: Final = 0x4C414348
@@ -65,12 +66,21 @@ class Database:
             self.raw = self._opened()
 
     def execute(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
-        """The cursor of one statement, its rows as dicts; raises SQLite's own errors: see `errors`."""
-        return self.raw.execute(statement, values)
+        """The cursor of one statement, its rows as dicts; raises SQLite's own errors: see `errors`.
+
+        In a text that no UTF-8 can hold, what is wrong is replaced: see `localai.history.values`.
+        """
+        try:
+            return self.raw.execute(statement, values)
+        except UnicodeEncodeError:
+            return self.raw.execute(statement, whole(values))
 
     def tuples(self, statement: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
-        """All rows of one statement, as tuples: that is several times as quick."""
-        return tuples(self.raw, statement, values)
+        """All rows of one statement, as tuples: that is several times as quick. Texts as in `execute`."""
+        try:
+            return tuples(self.raw, statement, values)
+        except UnicodeEncodeError:
+            return tuples(self.raw, statement, whole(values))
 
     def pragma(self, name: str) -> int:
         """A setting that is a number."""
@@ -89,7 +99,18 @@ class Database:
         return str(found[0][0]).partition("\n")[0] if found else "ok"
 
     def rekey(self, key: bytes) -> None:
-        """Encrypt the file with another key, all or nothing."""
+        """Encrypt the file with another key, all or nothing. Raises HistoryError if others have it open."""
+        try:
+            # Who leaves the log's mode must be alone. Others would not be stopped, and lose their file.
+            for mode in ("DELETE", "WAL"):
+                self.execute(f"PRAGMA journal_mode = {mode}").fetchall()
+        except sqlite.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in (sqlite.SQLITE_BUSY, sqlite.SQLITE_LOCKED):
+                raise error_of(error, self.path) from error
+            raise HistoryError(
+                f"{self.path} is open in another window, so its key cannot be changed",
+                "Close all other windows, then try again",
+            ) from error
         with self.errors():
             self.execute(f"PRAGMA rekey = {key_literal(key)}")
             self.key = key

@@ -8,6 +8,7 @@ them out, JSON has them as escapes, so that nothing is lost. The JSON is describ
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import tempfile
@@ -21,7 +22,7 @@ import msgspec
 
 from localai.chat.clean import clean
 from localai.chat.conversation import Conversation, Message
-from localai.errors import HistoryError, NoSpace
+from localai.errors import HistoryError, LocalAIError, NoSpace
 
 FORMAT: Final = "localai conversations"
 VERSION: Final = 1
@@ -251,12 +252,24 @@ def write(path: Path, text: str, *, force: bool = False) -> None:
     except FileExistsError as error:
         raise HistoryError(f"{path} exists already", "Choose another name, or add --force") from error
     except OSError as error:
-        kind = NoSpace if error.errno == 28 else HistoryError
-        raise kind(f"{path} cannot be written: {error.strerror}", "See that the folder is there") from error
+        raise _unwritten(path, error) from error
     finally:
         if fresh is not None:
             with contextlib.suppress(OSError):
                 fresh.unlink()
+
+
+def _unwritten(path: Path, error: OSError) -> LocalAIError:
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return NoSpace(
+                f"{path} cannot be written: the disk is full", "Free some space, or choose another disk"
+            )
+        case errno.ENOENT | errno.ENOTDIR:
+            return HistoryError(f"{path} cannot be written: there is no such folder", "Choose another folder")
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return HistoryError(f"{path} cannot be written: you may not write there", "Choose another folder")
+    return HistoryError(f"{path} cannot be written: {error.strerror}", "Choose another name or folder")
 
 
 def _place(fresh: Path, path: Path, *, force: bool) -> None:

@@ -112,7 +112,8 @@ def _save(history: History, conversations: Sequence[Conversation]) -> None:
 def _fitted(history: History, conversation: Conversation, known: set[str]) -> Conversation | None:
     """The conversation under identifiers that nothing has; None if it is stored already."""
     if conversation.id not in known:
-        taken = _strangers(history, conversation)
+        # To store a message of the same identifier would take it away from another conversation.
+        taken = history.has_any([*conversation.messages])
         return _renamed(conversation, conversation.id) if taken else conversation
     if _same(history.load(conversation.id), conversation):
         return None
@@ -125,19 +126,6 @@ def _same(stored: Conversation, conversation: Conversation) -> bool:
     return all(
         stored.messages.get(message_id) == message for message_id, message in conversation.messages.items()
     ) or _digest(stored) == _digest(conversation)
-
-
-def _strangers(history: History, conversation: Conversation) -> bool:
-    """Whether another conversation has a message of the same identifier: storing would take it away."""
-    ids = [*conversation.messages]
-    for start in range(0, len(ids), 500):
-        some = ids[start : start + 500]
-        marks = ", ".join("?" * len(some))
-        with history._db.errors():
-            found = history._db.tuples(f"SELECT 1 FROM messages WHERE id IN ({marks}) LIMIT 1", some)
-        if found:
-            return True
-    return False
 
 
 def _renamed(conversation: Conversation, new_id: str) -> Conversation:

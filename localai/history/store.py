@@ -19,6 +19,7 @@ from localai.errors import HistoryError
 from localai.history import convert, search
 from localai.history.database import DAMAGED, MEMORY, Database
 from localai.history.search import Hit
+from localai.history.values import as_json
 from localai.paths import history_path
 
 Kept = Literal["encrypted", "plain", "memory"]
@@ -45,6 +46,7 @@ _PUT_CONVERSATION: Final = _upsert("conversations", _CONVERSATION_FIELDS)
 _PUT_MESSAGE: Final = _upsert("messages", (*_MESSAGE_FIELDS, "conversation", "attached"))
 _PUT_PRESET: Final = _upsert("presets", ("name", "system", "settings"), "name")
 _PUT_DRAFT: Final = _upsert("drafts", ("conversation", "text"), "conversation")
+_PUT_DRAFT_FILES: Final = _upsert("draft_files", ("conversation", "files"), "conversation")
 _PUT_SETTING: Final = _upsert("settings", ("name", "value"), "name")
 _GET_CONVERSATION: Final = f"SELECT {', '.join(_CONVERSATION_FIELDS)} FROM conversations WHERE id = ?"
 _GET_MESSAGES: Final = (
@@ -74,6 +76,13 @@ class Preset(msgspec.Struct, frozen=True):
     """As `Conversation.settings`."""
 
 
+class Draft(msgspec.Struct, frozen=True):
+    """What was being written and is not sent."""
+
+    text: str = ""
+    attachments: tuple[Attachment, ...] = ()
+
+
 class History:
     """The conversations in one file. To be used from the thread that made it."""
 
@@ -88,15 +97,21 @@ class History:
         if key is not None and not memory:
             convert.encrypt(self.path, key)
         self._db = Database(self.path, key)
+        self._draft_files: dict[str, tuple[Attachment, ...]] = {}
+        """What this program has stored last with a draft: it may be large, and seldom changes."""
 
     # -------------------------------------------------------------------------------------- conversations
 
-    def summaries(self) -> list[Summary]:
-        """All conversations that have a message: the pinned first, of each kind the latest first."""
+    def summaries(self, limit: int | None = None) -> list[Summary]:
+        """The conversations that have a message: the pinned first, of each kind the latest first.
+
+        `limit`: so many at most; the first of many thousands are read at once, all of them take a while.
+        """
         with self._db.errors():
             rows = self._db.tuples(
                 "SELECT id, title, model, updated, message_count, pinned FROM conversations"
-                " WHERE message_count > 0 ORDER BY pinned DESC, updated DESC, rowid DESC"
+                " WHERE message_count > 0 ORDER BY pinned DESC, updated DESC, rowid DESC LIMIT ?",
+                (-1 if limit is None else limit,),
             )
         return [Summary(a, b, c, d, n, bool(pinned)) for a, b, c, d, n, pinned in rows]
 
@@ -133,13 +148,11 @@ class History:
         if not conversation.messages:
             return
         row = {f: getattr(conversation, f) for f in _CONVERSATION_FIELDS}
-        row["settings"] = _json(conversation.settings)
+        row["settings"] = as_json(conversation.settings)
         with self._db.transaction():
             self._db.execute(_PUT_CONVERSATION, row)
-            self._db.raw.executemany(
-                _PUT_MESSAGE,
-                [self._row(conversation.id, message) for message in conversation.messages.values()],
-            )
+            for message in conversation.messages.values():
+                self._db.execute(_PUT_MESSAGE, self._row(conversation.id, message))
 
     def put(self, conversation_id: str, message: Message) -> None:
         """Store one message, new or changed, as the head of a stored conversation."""
@@ -166,7 +179,7 @@ class History:
         """Give a conversation another system prompt and other settings."""
         self._write(
             "UPDATE conversations SET system = ?, settings = ? WHERE id = ?",
-            (system, _json(settings), conversation_id),
+            (system, as_json(settings), conversation_id),
         )
 
     def delete(self, conversation_id: str) -> None:
@@ -174,17 +187,23 @@ class History:
         self._write("DELETE FROM conversations WHERE id = ?", (conversation_id,))
         self._flush()
 
-    def expire(self, days: float, now: float) -> int:
-        """Delete what was not updated in the `days` before `now` (seconds since the epoch); how many.
+    def expired(self, days: float, now: float) -> list[str]:
+        """What was not changed in the `days` before `now` (seconds since the epoch), but the pinned."""
+        with self._db.errors():
+            rows = self._db.tuples(
+                "SELECT id FROM conversations WHERE pinned = 0 AND updated < ?", (now - days * DAY_S,)
+            )
+        return [conversation_id for (conversation_id,) in rows]
 
-        Pinned conversations stay.
-        """
-        gone = self._write(
-            "DELETE FROM conversations WHERE pinned = 0 AND updated < ?", (now - days * DAY_S,)
-        )
-        if gone:
-            self._flush()
-        return gone
+    def has_any(self, message_ids: Sequence[str]) -> bool:
+        """Whether a message of one of these identifiers is stored."""
+        some = as_json(message_ids)
+        with self._db.errors():
+            return bool(
+                self._db.tuples(
+                    "SELECT 1 FROM messages WHERE id IN (SELECT value FROM json_each(?)) LIMIT 1", (some,)
+                )
+            )
 
     def search(self, query: str, limit: int = 50) -> list[Hit]:
         """The messages that have all words of `query`: see `localai.history.search`."""
@@ -193,16 +212,42 @@ class History:
 
     # ------------------------------------------------------------------------------- drafts and settings
 
-    def draft(self, conversation_id: str = "") -> str:
-        """What was typed and not sent in a conversation, or before there was one."""
-        return self._value("SELECT text FROM drafts WHERE conversation = ?", conversation_id) or ""
+    def draft(self, conversation_id: str = "") -> Draft:
+        """What was written and not sent in a conversation, or before there was one."""
+        with self._db.errors():
+            rows = self._db.tuples(
+                "SELECT text, files FROM drafts LEFT JOIN draft_files USING (conversation)"
+                " WHERE conversation = ?",
+                (conversation_id,),
+            )
+        if not rows:
+            return Draft()
+        text, files = rows[0]
+        try:
+            return Draft(text, _attachments(files or "[]"))
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise self._senseless("draft", error) from error
 
-    def put_draft(self, conversation_id: str, text: str) -> None:
-        """Store what is typed; an empty `text` deletes it."""
-        if text:
-            self._write(_PUT_DRAFT, {"conversation": conversation_id, "text": text})
-        else:
-            self._write("DELETE FROM drafts WHERE conversation = ?", (conversation_id,))
+    def put_draft(self, conversation_id: str, text: str, attachments: tuple[Attachment, ...] = ()) -> None:
+        """Store what is written; without text and attachments, delete it."""
+        key = {"conversation": conversation_id}
+        with self._db.transaction():
+            if not text and not attachments:
+                self._db.execute("DELETE FROM drafts WHERE conversation = :conversation", key)
+                return
+            self._db.execute(_PUT_DRAFT, key | {"text": text})
+            if not attachments:
+                self._db.execute("DELETE FROM draft_files WHERE conversation = :conversation", key)
+            elif not self._has_draft_files(conversation_id, attachments):
+                self._db.execute(_PUT_DRAFT_FILES, key | {"files": as_json(attachments)})
+        self._draft_files = {conversation_id: attachments}
+
+    def _has_draft_files(self, conversation_id: str, attachments: tuple[Attachment, ...]) -> bool:
+        """Whether these were stored already, and no other program has deleted them meanwhile."""
+        if self._draft_files.get(conversation_id) != attachments:
+            return False
+        found = "SELECT 1 FROM draft_files WHERE conversation = ?"
+        return bool(self._db.tuples(found, (conversation_id,)))
 
     def presets(self) -> list[Preset]:
         """All presets, by name."""
@@ -215,7 +260,7 @@ class History:
 
     def save_preset(self, preset: Preset) -> None:
         """Store a preset, over the one of the same name."""
-        self._write(_PUT_PRESET, msgspec.structs.asdict(preset) | {"settings": _json(preset.settings)})
+        self._write(_PUT_PRESET, msgspec.structs.asdict(preset) | {"settings": as_json(preset.settings)})
 
     def delete_preset(self, name: str) -> None:
         """Delete a preset; nothing happens if it is not there."""
@@ -291,16 +336,14 @@ class History:
 
     def _row(self, conversation_id: str, message: Message) -> dict[str, Any]:
         row = {f: getattr(message, f) for f in _MESSAGE_FIELDS}
-        row["attachments"] = _json(message.attachments)
+        row["attachments"] = as_json(message.attachments)
         attached = (f"{file.name}\n{file.text[:SEARCHED_LETTERS]}" for file in message.attachments)
         return row | {"conversation": conversation_id, "attached": "\n".join(attached)}
 
     def _conversation(self, row: dict[str, Any], found: list[dict[str, Any]]) -> Conversation:
         try:
             for message in found:
-                message["attachments"] = msgspec.json.decode(
-                    message["attachments"], type=tuple[Attachment, ...]
-                )
+                message["attachments"] = _attachments(message["attachments"])
             row["pinned"] = bool(row["pinned"])
             row["settings"] = _settings(row["settings"])
             messages = {m["id"]: msgspec.convert(m, Message) for m in found}
@@ -312,8 +355,8 @@ class History:
         return HistoryError(f"A {what} in {self.path} is damaged ({error})", DAMAGED)
 
 
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+def _attachments(text: str) -> tuple[Attachment, ...]:
+    return msgspec.json.decode(text, type=tuple[Attachment, ...])
 
 
 def _settings(text: str) -> dict[str, Any]:

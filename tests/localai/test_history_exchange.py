@@ -254,7 +254,7 @@ def test_a_file_is_replaced_only_by_force(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_missing_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(HistoryError, match=r"out\.md cannot be written: No such file"):
+    with pytest.raises(HistoryError, match=r"out\.md cannot be written: there is no such folder"):
         write(tmp_path / "none" / "out.md", "text")
 
 

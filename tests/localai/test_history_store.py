@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sqlite3
@@ -19,7 +20,7 @@ from sqlcipher3 import dbapi2 as sqlcipher
 from localai.chat.conversation import Attachment, Conversation, Message
 from localai.errors import HistoryError, NoSpace
 from localai.history import convert, database
-from localai.history.store import History, Preset
+from localai.history.store import Draft, History, Preset
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -142,6 +143,20 @@ def test_summaries_are_newest_first(history: History) -> None:
         ("middle", 2.0, "m", 2),
         ("old", 1.0, "m", 2),
     ]
+
+
+def test_the_first_summaries_are_read_without_the_others(history: History) -> None:
+    for number in range(5):
+        conversation = said(Conversation(pinned=number == 1), "x")
+        conversation.updated = float(number)
+        history.save(conversation)
+    assert [s.updated for s in history.summaries(3)] == [1.0, 4.0, 3.0]
+    assert history.summaries(0) == []
+    plan = history._db.tuples(
+        "EXPLAIN QUERY PLAN SELECT id FROM conversations WHERE message_count > 0"
+        " ORDER BY pinned DESC, updated DESC, rowid DESC LIMIT 3"
+    )
+    assert any("conversations_listed" in str(step) for step in plan)
 
 
 def test_put_again_changes_the_message(history: History) -> None:
@@ -321,6 +336,45 @@ def test_every_code_of_the_table_is_mapped(tmp_path: Path) -> None:
     assert type(database.error_of(sqlcipher.Error("odd"), tmp_path)) is HistoryError
 
 
+def test_half_characters_are_stored_as_a_mark(history: History) -> None:
+    conversation = Conversation(title="a\ud800b", system="\udc00")
+    file = Attachment(name="\ud83d", text="x\udfff")
+    conversation.append(Message(parent=None, role="user", content="\ud800", attachments=(file,)))
+    history.save(conversation)
+    history.put(conversation.id, Message(parent=conversation.head, role="assistant", content="y\udfff"))
+    history.put_draft("", "z\ud800", (file,))
+    history.set_setting("\ud800", "1")
+    history.save_settings(conversation.id, "s\ud800", {"k\ud800": ["v\ud800"]})
+    loaded = history.load(conversation.id)
+    assert (loaded.title, loaded.system, loaded.settings) == ("a\ufffdb", "s\ufffd", {"k\ufffd": ["v\ufffd"]})
+    assert [m.content for m in loaded.branch()] == ["\ufffd", "y\ufffd"]
+    whole = Attachment(name="\ufffd", text="x\ufffd")
+    assert loaded.branch()[0].attachments == (whole,)
+    assert history.draft() == Draft("z\ufffd", (whole,))
+    assert history.search("\ud800") == []
+    assert len(history.search("y\ud800")) == 1
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_setting_that_json_does_not_have_is_refused(history: History, value: float) -> None:
+    conversation = said(Conversation(settings={"temperature": 0.5}), "x")
+    history.save(conversation)
+    bias = {"logit_bias": [{"token": 5, "bias": value}]}
+    with pytest.raises(HistoryError, match="cannot be stored"):
+        history.save_settings(conversation.id, "", bias)
+    with pytest.raises(HistoryError, match="cannot be stored"):
+        history.save_preset(Preset("p", "", bias))
+    assert history.load(conversation.id).settings == {"temperature": 0.5}
+
+
+def test_has_any(history: History) -> None:
+    conversation = said(Conversation(), "x", "y")
+    history.save(conversation)
+    assert history.has_any(["nothing", conversation.head])
+    assert not history.has_any(["nothing"])
+    assert not history.has_any([])
+
+
 # ------------------------------------------------------------------------------------- what the user sets
 
 
@@ -347,23 +401,21 @@ def test_another_branch_and_other_settings(history: History) -> None:
         history.set_head(conversation.id, "nowhere")
 
 
-def test_expire_leaves_the_new_and_the_pinned(history: History) -> None:
+def test_expired_are_neither_the_new_nor_the_pinned(history: History) -> None:
     day = 86_400.0
     for name, updated in [("old", 1 * day), ("new", 9 * day), ("pinned", 1 * day)]:
         conversation = said(Conversation(id=name), name)
         conversation.updated, conversation.pinned = updated, name == "pinned"
         history.save(conversation)
-    assert history.expire(5, 10 * day) == 1
-    assert {s.id for s in history.summaries()} == {"new", "pinned"}
-    assert history.expire(5, 10 * day) == 0
-    assert history.count() == (2, 2)
+    assert history.expired(5, 10 * day) == ["old"]
+    assert history.expired(50, 10 * day) == []
 
 
 def test_drafts_presets_and_settings(tmp_path: Path) -> None:
     conversation = said(Conversation(), "x")
     with History(tmp_path / "h.sqlite", KEY) as history:
         history.save(conversation)
-        assert (history.draft(), history.setting("theme"), history.presets()) == ("", None, [])
+        assert (history.draft(), history.setting("theme"), history.presets()) == (Draft(), None, [])
         history.put_draft("", "not begun")
         history.put_draft(conversation.id, "half")
         history.put_draft(conversation.id, "half a sentence")
@@ -373,15 +425,54 @@ def test_drafts_presets_and_settings(tmp_path: Path) -> None:
         history.set_setting("theme", "dark")
         history.set_setting("theme", "light")
     with History(tmp_path / "h.sqlite", KEY) as history:
-        assert (history.draft(), history.draft(conversation.id)) == ("not begun", "half a sentence")
+        assert (history.draft().text, history.draft(conversation.id).text) == ("not begun", "half a sentence")
         assert history.presets() == [Preset("a"), Preset("b", "translate", {"temperature": 0.1})]
         assert history.setting("theme") == "light"
         history.put_draft("", "")
         history.delete_preset("b")
         history.set_setting("theme", None)
         history.delete(conversation.id)
-        assert (history.draft(), history.draft(conversation.id)) == ("", "")
+        assert (history.draft(), history.draft(conversation.id)) == (Draft(), Draft())
         assert (history.presets(), history.setting("theme")) == ([Preset("a")], None)
+
+
+def test_a_draft_has_its_attachments(tmp_path: Path) -> None:
+    path = tmp_path / "h.sqlite"
+    files = (Attachment(name="a", text="text " * 1000), Attachment(name="b", text="more"))
+    conversation = said(Conversation(), "x")
+    with History(path, KEY) as history:
+        history.save(conversation)
+        history.put_draft("", "t", files)
+        history.put_draft("", "text", files)
+        history.put_draft(conversation.id, "", files[:1])
+    with History(path, KEY) as history, History(path, KEY) as other:
+        assert (history.draft(), history.draft(conversation.id)) == (
+            Draft("text", files),
+            Draft("", files[:1]),
+        )
+        history.put_draft("", "text", files[1:])
+        other.put_draft("", "")
+        history.put_draft("", "text", files[1:])
+        assert other.draft() == Draft("text", files[1:])
+        history.put_draft("", "text")
+        assert other.draft() == Draft("text")
+        history.delete(conversation.id)
+        assert history._db.tuples("SELECT count(*) FROM draft_files") == [(0,)]
+
+
+def test_files_of_a_draft_are_written_once(history: History) -> None:
+    files = (Attachment(name="a", text="text " * 100_000),)
+    history.put_draft("", "t", files)
+    written = history._db.raw.total_changes
+    history.put_draft("", "te", files)
+    assert history._db.raw.total_changes == written + 1
+
+
+def test_a_draft_that_makes_no_sense(history: History) -> None:
+    history.put_draft("", "t", (Attachment(name="a", text="b"),))
+    history._db.execute("UPDATE draft_files SET files = '[1]'")
+    with pytest.raises(HistoryError, match=r"draft in .* is damaged"):
+        history.draft()
 
 
 # --------------------------------------------------------------------------------------------- encryption
@@ -448,6 +539,23 @@ def test_rekey(tmp_path: Path) -> None:
         assert history.load(conversation.id).title == "still open"
     with History(memory=True) as history, pytest.raises(HistoryError, match="not encrypted"):
         history.rekey(KEY)
+
+
+def test_rekey_while_another_window_is_open(tmp_path: Path) -> None:
+    path = tmp_path / "h.sqlite"
+    with History(path, KEY) as history:
+        history.save(said(Conversation(), "x"))
+        history._db.execute("PRAGMA busy_timeout = 10")
+        with History(path, KEY) as other:
+            assert other.count() == (1, 1)
+            with pytest.raises(HistoryError, match="open in another window"):
+                history.rekey(OTHER_KEY)
+            other.save(said(Conversation(), "y"))
+        assert history.count() == (2, 2)
+        assert history._db.tuples("PRAGMA journal_mode") == [("wal",)]
+        history.rekey(OTHER_KEY)
+    with History(path, OTHER_KEY) as history:
+        assert history.count() == (2, 2)
 
 
 def test_in_memory_nothing_touches_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

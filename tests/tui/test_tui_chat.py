@@ -29,7 +29,7 @@ from localai.errors import HistoryError, LoadError, WorkerDied
 from localai.history import History
 from tui.app import ChatApp
 from tui.screens.help import HelpScreen
-from tui.screens.model_picker import ModelPicker
+from tui.screens.models import ModelsScreen
 from tui.widgets.answer import Answer
 from tui.widgets.assistant_message import AssistantMessage
 from tui.widgets.composer import Composer
@@ -38,6 +38,7 @@ from tui.widgets.conversation_view import ConversationView, Earlier
 from tui.widgets.load_failure import LoadFailure
 from tui.widgets.status_line import StatusLine, status_content
 from tui.widgets.thinking import ThinkingBlock, ThinkingHeader
+from tui.widgets.thought import Thought
 from tui.widgets.user_message import UserMessage
 from tui.widgets.welcome import Example, Welcome
 
@@ -457,7 +458,7 @@ async def test_the_picker_loads_another_model_in_mid_conversation(make_app: Make
         await say(pilot, "one")
         await ended(pilot)
         await pilot.press("ctrl+o")
-        await wait_until(pilot, lambda: isinstance(app.screen, ModelPicker))
+        await wait_until(pilot, lambda: isinstance(app.screen, ModelsScreen))
         await pilot.press(*"nano", "enter")
         await wait_until(pilot, lambda: len(engine.loads) == 2)
         await ready(pilot)
@@ -473,9 +474,9 @@ async def test_the_picker_can_be_left(make_app: MakeApp, engine: FakeEngine):
     async with make_app().run_test() as pilot:
         await ready(pilot)
         await pilot.press("ctrl+o")
-        await wait_until(pilot, lambda: isinstance(pilot.app.screen, ModelPicker))
+        await wait_until(pilot, lambda: isinstance(pilot.app.screen, ModelsScreen))
         await pilot.press("escape")
-        await wait_until(pilot, lambda: not isinstance(pilot.app.screen, ModelPicker))
+        await wait_until(pilot, lambda: not isinstance(pilot.app.screen, ModelsScreen))
         assert len(engine.loads) == 1
 
 
@@ -489,7 +490,7 @@ async def test_without_a_choice_the_only_model_is_loaded(engine: FakeEngine, his
 
 async def test_without_a_choice_among_several_the_picker_opens(make_app: MakeApp, engine: FakeEngine):
     async with make_app(model=None).run_test() as pilot:
-        await wait_until(pilot, lambda: isinstance(pilot.app.screen, ModelPicker))
+        await wait_until(pilot, lambda: isinstance(pilot.app.screen, ModelsScreen))
         await pilot.press("down", "enter")
         await ready(pilot)
         assert pilot.app.session.loader.entry == NANO
@@ -498,10 +499,10 @@ async def test_without_a_choice_among_several_the_picker_opens(make_app: MakeApp
 async def test_without_any_model_it_says_what_to_do(engine: FakeEngine, history: History):
     app = ChatApp(engine, history, FakeShelf(), model=None)
     async with app.run_test() as pilot:
-        assert "localai models pull" in str(app.query_one(".about", Static).visual)
+        assert "Ctrl+O" in str(app.query_one(".about", Static).visual)
         await say(pilot, "hello")
-        await wait_until(pilot, lambda: isinstance(app.screen, ModelPicker))
-        assert "localai models pull" in str(app.screen.query_one(".hint", Static).visual)
+        await wait_until(pilot, lambda: isinstance(app.screen, ModelsScreen))
+        assert "There is no model" in str(app.screen.query_one(".hint", Static).visual)
         assert history.summaries() == []
 
 
@@ -521,14 +522,15 @@ async def test_thinking_unfolds_by_key_by_click_and_by_enter(make_app: MakeApp, 
         pilot.app.query_one(ThinkingHeader).focus()
         await pilot.press("enter")
         await wait_until(pilot, lambda: not block.folded)
-        assert [str(b.visual) for b in block.query("Static.body").results(Static)] == ["deep thought"]
+        assert [thought.source for thought in block.query(Thought)] == ["deep thought"]
+        assert block.query_one(Thought).display
 
 
 async def test_help_and_the_palette_know_the_keys(make_app: MakeApp):
     async with make_app().run_test() as pilot:
         app = pilot.app
         names = {c.title for c in app.get_system_commands(app.screen)}
-        assert {"New conversation", "Choose a model", "Conversations", "Stop", "Try again", "Quit"} <= names
+        assert {"New conversation", "Models", "Conversations", "Stop", "Try again", "Quit"} <= names
         assert "Screenshot" not in names
         await pilot.press("f1")
         await wait_until(pilot, lambda: isinstance(app.screen, HelpScreen))
@@ -573,7 +575,7 @@ async def test_light_and_dark(make_app: MakeApp):
     async with make_app().run_test() as pilot:
         pilot.app.action_toggle_dark()
         await pilot.pause()
-        assert pilot.app.theme == "textual-light"
+        assert pilot.app.theme == "localai-light"
         pilot.app.action_toggle_dark()
         assert pilot.app.theme == "localai-dark"
 
@@ -594,7 +596,6 @@ async def test_hostile_text_is_only_text(make_app: MakeApp, engine: FakeEngine):
         assert shown.count("[@click=app.quit]x[/]") == 5
         assert "<b>tag</b>" in shown
         assert not {c for c in shown if c in "\x1b\x07\u202e"}
-        assert not [w for w in pilot.app.query("MarkdownTableCellContents") if w.tooltip]
         assert [s.title for s in pilot.app.session.history.summaries()]
 
 
@@ -606,7 +607,7 @@ async def test_a_link_opens_nothing(make_app: MakeApp, engine: FakeEngine, monke
         await say(pilot, "a link")
         await ended(pilot)
         await pilot.pause()
-        await pilot.click("MarkdownParagraph", offset=(1, 0))
+        await pilot.click("Answer", offset=(1, 0))
         await wait_until(pilot, lambda: "https://example.org/x" in notices(pilot.app))
         assert opened == []
 
@@ -633,7 +634,7 @@ async def test_quit_while_loading(make_app: MakeApp, engine: FakeEngine):
 
 
 async def test_a_list_that_cannot_be_read(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch):
-    def broken(self: History) -> list[object]:
+    def broken(self: History, limit: int | None = None) -> list[object]:
         raise HistoryError("The file is damaged", "Restore it")
 
     monkeypatch.setattr(History, "summaries", broken)
@@ -644,7 +645,7 @@ async def test_a_list_that_cannot_be_read(make_app: MakeApp, monkeypatch: pytest
 async def test_the_filter_of_the_picker(make_app: MakeApp):
     async with make_app().run_test() as pilot:
         await pilot.press("ctrl+o")
-        await wait_until(pilot, lambda: isinstance(pilot.app.screen, ModelPicker))
+        await wait_until(pilot, lambda: isinstance(pilot.app.screen, ModelsScreen))
         options = pilot.app.screen.query_one(OptionList)
         assert options.option_count == 3
         pilot.app.screen.query_one(Input).value = "reasoning q8"
@@ -653,7 +654,7 @@ async def test_the_filter_of_the_picker(make_app: MakeApp):
         await wait_until(pilot, lambda: options.option_count == 0)
         assert "Nothing matches" in str(pilot.app.screen.query_one(".hint", Static).visual)
         await pilot.press("enter")
-        assert isinstance(pilot.app.screen, ModelPicker)
+        assert isinstance(pilot.app.screen, ModelsScreen)
 
 
 # ---------------------------------------------------------------------------------------- impatient users

@@ -7,20 +7,21 @@ from collections.abc import Callable
 
 import pytest
 from chat_fakes import R1, FakeEngine, answer, done, overflow, thinking
-from conftest import wait_until
+from conftest import NOON, wait_until
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Select, Static, TextArea
 
 from localai.chat.budget import DropOldest, Enlarge, Shorten, StartAnew
-from localai.chat.conversation import Attachment
+from localai.chat.conversation import Attachment, Conversation, Message
 from localai.errors import UsageError
-from localai.history import History, Preset
+from localai.history import Draft, History, Preset
 from tui.app import ChatApp
 from tui.costs import Shares
 from tui.sampling import parse, sampling_of
 from tui.screens.context import ContextScreen, shares_content
 from tui.screens.conversation_settings import ConversationSettings
 from tui.screens.overflow import OverflowScreen
+from tui.screens.question import QuestionScreen
 from tui.screens.settings import SettingsScreen
 from tui.theme import CONTRAST, LIGHT
 from tui.widgets.assistant_message import AssistantMessage
@@ -28,6 +29,7 @@ from tui.widgets.composer import Composer
 from tui.widgets.conversation_view import ConversationView
 from tui.widgets.edit_notice import EditNotice
 from tui.widgets.thinking import Tail, ThinkingBlock
+from tui.widgets.thought import Thought
 
 MakeApp = Callable[..., ChatApp]
 
@@ -63,7 +65,7 @@ async def ready(pilot: Pilot[None]) -> None:
 def shown(app: ChatApp) -> list[bool]:
     """Which parts of the only thinking block are to be seen: the line, the last lines, all of it."""
     block = app.query_one(ThinkingBlock)
-    return [block.display, block.query_one(Tail).display, block.query_one("Static.body").display]
+    return [block.display, block.query_one(Tail).display, block.query_one(Thought).display]
 
 
 # ----------------------------------------------------------------------------------------------- thinking
@@ -72,7 +74,7 @@ def shown(app: ChatApp) -> list[bool]:
 @pytest.mark.parametrize(
     ("mode", "live", "settled_as"),
     [
-        ("open", [True, True, False], [True, False, True]),
+        ("open", [True, False, True], [True, False, True]),
         ("folded", [True, True, False], [True, False, False]),
         ("hidden", [True, False, False], [False, False, False]),
     ],
@@ -137,6 +139,82 @@ async def test_what_is_stored_but_not_known_is_the_usual(make_app: MakeApp, hist
         assert pilot.app.theme == "localai-dark"
         assert pilot.app.preferences.thinking == "folded"
         assert pilot.app.query_one(Composer).send_on == "enter"
+
+
+# -------------------------------------------------------------------------------- how long they are kept
+
+DAY_S = 86_400
+
+
+def store_of(history: History, name: str, days: float, *, pinned: bool = False) -> Conversation:
+    conversation = Conversation(id=name, created=NOON - days * DAY_S, pinned=pinned)
+    conversation.append(Message(parent=None, role="user", content=name, created=NOON - days * DAY_S))
+    history.save(conversation)
+    return conversation
+
+
+def names(history: History) -> set[str]:
+    return {summary.id for summary in history.summaries()}
+
+
+async def keep_less(pilot: Pilot[None], *keys: str) -> SettingsScreen:
+    await pilot.press("f2")
+    await opened(pilot, SettingsScreen)
+    await pilot.press("down", "down", "down", *keys)
+    return pilot.app.screen
+
+
+async def test_to_keep_less_deletes_what_the_user_agrees_to(make_app: MakeApp, history: History):
+    for name, days in [("new", 1), ("older", 40), ("old", 100)]:
+        store_of(history, name, days)
+    store_of(history, "pinned", 100, pinned=True)
+    async with make_app().run_test() as pilot:
+        screen = await keep_less(pilot, "right", "right", "right")
+        assert "2 conversations are older and would" in str(screen._goes.visual)
+        assert names(history) == {"new", "older", "old", "pinned"}
+        await pilot.press("escape")
+        await opened(pilot, QuestionScreen)
+        await pilot.press("enter")  # the careful answer
+        await wait_until(pilot, lambda: len(pilot.app.screen_stack) == 1)
+        assert names(history) == {"new", "older", "old", "pinned"}
+        assert history.setting("keep_days") is None
+        await keep_less(pilot, "right", "right", "right", "escape")
+        await opened(pilot, QuestionScreen)
+        await pilot.press("y")
+        await wait_until(pilot, lambda: names(history) == {"new", "pinned"})
+        assert history.setting("keep_days") == "30"
+
+
+async def test_to_keep_less_where_nothing_goes_needs_no_question(make_app: MakeApp, history: History):
+    store_of(history, "new", 1)
+    async with make_app().run_test() as pilot:
+        await keep_less(pilot, "left", "escape")
+        await wait_until(pilot, lambda: len(pilot.app.screen_stack) == 1)
+        assert history.setting("keep_days") == "7"
+        assert names(history) == {"new"}
+
+
+async def test_what_is_too_old_goes_at_the_start(make_app: MakeApp, history: History):
+    for name, days in [("new", 1), ("old", 8)]:
+        store_of(history, name, days)
+    history.put_draft("old", "draft")
+    history.set_setting("keep_days", "7")
+    async with make_app().run_test() as pilot:
+        await wait_until(pilot, lambda: names(history) == {"new"})
+        assert history.draft("old") == Draft()
+
+
+async def test_the_open_conversation_goes_too(make_app: MakeApp, history: History):
+    store_of(history, "old", 8)
+    async with make_app().run_test() as pilot:
+        pilot.app.screen.open_conversation("old")
+        await wait_until(pilot, lambda: pilot.app.session.conversation.id == "old")
+        await settled(pilot)
+        await keep_less(pilot, "left", "escape")
+        await opened(pilot, QuestionScreen)
+        await pilot.press("y")
+        await wait_until(pilot, lambda: not history.summaries())
+        await wait_until(pilot, lambda: not pilot.app.session.conversation.messages)
 
 
 # ------------------------------------------------------------------------------- one conversation's own

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 from chat_fakes import R1, FakeEngine, answer, done
 from conftest import NOON, wait_until
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
-from localai.chat.conversation import Conversation, Message
+from localai.chat.conversation import Attachment, Conversation, Message
 from localai.history import History, Summary
 from tui.app import ChatApp
 from tui.widgets.composer import Composer
@@ -114,8 +116,8 @@ async def test_a_long_list_is_cut_and_says_so(make_app: MakeApp):
         sidebar = pilot.app.query_one(ConversationList)
         sidebar.show(many, "", NOON)
         assert lines(pilot.app)[-1] == "7 older: search"
-        sidebar.query_one(".search", Input).value = f"t{AT_MOST + 6}"
-        await listed(pilot, f"t{AT_MOST + 6}")
+        sidebar.show(many[:AT_MOST], "", NOON, 1234)
+        assert lines(pilot.app)[-1] == "934 older: search"
 
 
 # ------------------------------------------------------------------------------------------ pin and rename
@@ -215,6 +217,23 @@ async def test_ctrl_z_is_the_composers_own_otherwise(make_app: MakeApp):
         assert pilot.app.query_one(Composer).text != "ab"
 
 
+async def test_a_title_beyond_the_list_is_found(
+    make_app: MakeApp, history: History, monkeypatch: pytest.MonkeyPatch
+):
+    for module in ("tui.widgets.conversation_list", "tui.screens.parts"):
+        monkeypatch.setattr(f"{module}.AT_MOST", 2)
+    for number, title in enumerate(["newest", "newer", "lighthouse"]):
+        conversation = store(history, "question", age=60.0 * number)
+        history.rename(conversation.id, title)
+    async with make_app().run_test() as pilot:
+        await pilot.press("ctrl+b")
+        await listed(pilot, "Today", "newest", "newer", "1 older: search")
+        await pilot.press("ctrl+f", *"light")
+        await listed(pilot, "lighthouse")
+        await pilot.press("escape")
+        await listed(pilot, "Today", "newest", "newer", "1 older: search")
+
+
 # -------------------------------------------------------------------------------------------------- draft
 
 
@@ -224,6 +243,48 @@ async def test_what_was_being_written_is_there_after_a_restart(make_app: MakeApp
         await pilot.press("ctrl+q")
     async with make_app().run_test() as pilot:
         await wait_until(pilot, lambda: pilot.app.query_one(Composer).text == "half a th")
+
+
+async def test_attached_files_are_there_after_a_restart(make_app: MakeApp, history: History):
+    file = Attachment(name="a.py", text="pass")
+    async with make_app().run_test() as pilot:
+        pilot.app.query_one(Composer).row.put_back([file])
+        await pilot.press("ctrl+q")
+    async with make_app().run_test() as pilot:
+        await wait_until(pilot, lambda: pilot.app.query_one(Composer).draft == ("", (file,)))
+        await pilot.press("backspace", "ctrl+q")
+    async with make_app().run_test() as pilot:
+        await pilot.pause()
+        assert pilot.app.query_one(Composer).draft == ("", ())
+
+
+async def test_an_attached_file_is_stored_without_a_word_typed(
+    make_app: MakeApp, history: History, tmp_path: Path
+):
+    (tmp_path / "a.py").write_text("pass")
+    async with make_app().run_test() as pilot:
+        pilot.app.query_one(Composer).attach([tmp_path / "a.py"])
+        await wait_until(pilot, lambda: history.draft().attachments)
+        pilot.app.screen.action_new_conversation()
+        await wait_until(pilot, lambda: not pilot.app.screen._going)
+        assert [file.name for file in pilot.app.query_one(Composer).draft[1]] == ["a.py"]
+
+
+async def test_a_draft_that_cannot_be_stored_is_not_lost(make_app: MakeApp, history: History):
+    one = store(history, "question", "answer")
+    async with make_app().run_test() as pilot:
+        composer, screen = pilot.app.query_one(Composer), pilot.app.screen
+        history._db.execute(f"PRAGMA max_page_count = {history._db.pragma('page_count')}")
+        composer.put("word " * 20_000)
+        screen.open_conversation(one.id)
+        await wait_until(pilot, lambda: pilot.app.session.conversation.id == one.id and not screen._going)
+        assert composer.text == ""
+        await pilot.press("ctrl+n")
+        await wait_until(pilot, lambda: composer.text == "word " * 20_000)
+        assert any("disk is full" in notice for notice in notices(pilot.app))
+        history._db.execute("PRAGMA max_page_count = 100000")
+        screen.store_draft()
+        assert history.draft().text == "word " * 20_000
 
 
 async def test_every_conversation_has_its_own_draft(make_app: MakeApp, history: History):
@@ -236,19 +297,19 @@ async def test_every_conversation_has_its_own_draft(make_app: MakeApp, history: 
         pilot.app.query_one(Composer).put("for this one")
         await pilot.press("ctrl+n")
         await wait_until(pilot, lambda: pilot.app.query_one(Composer).text == "for a new one")
-        assert history.draft(one.id) == "for this one"
+        assert history.draft(one.id).text == "for this one"
 
 
 async def test_a_question_that_was_sent_is_no_draft(make_app: MakeApp, history: History):
     async with make_app().run_test() as pilot:
         await pilot.press(*"question")
         pilot.app.screen.store_draft()  # as after a pause
-        assert history.draft("") == "question"
+        assert history.draft("").text == "question"
         await pilot.press("enter")
         await wait_until(pilot, lambda: history.summaries() and not pilot.app.session.busy)
         await pilot.press("ctrl+q")
-    assert history.draft("") == ""
-    assert history.draft(history.summaries()[0].id) == ""
+    assert history.draft("").text == ""
+    assert history.draft(history.summaries()[0].id).text == ""
 
 
 async def test_an_edit_is_no_draft(make_app: MakeApp, history: History):
@@ -260,7 +321,7 @@ async def test_an_edit_is_no_draft(make_app: MakeApp, history: History):
         await pilot.press("ctrl+up", "up", "e")
         await wait_until(pilot, lambda: pilot.app.query_one(Composer).text == "question")
         await pilot.press("ctrl+q")
-    assert history.draft(history.summaries()[0].id) == "what I was at"
+    assert history.draft(history.summaries()[0].id).text == "what I was at"
 
 
 async def test_what_is_typed_on_the_way_to_another_conversation_is_not_lost(
@@ -280,6 +341,6 @@ async def test_what_is_typed_on_the_way_to_another_conversation_is_not_lost(
         composer.put("unfinished")
         await pilot.press("ctrl+n", *"Hello")
         await wait_until(pilot, lambda: composer.text == "Hello" and app.session.conversation.id != first)
-        assert history.draft(first) == "unfinished"
+        assert history.draft(first).text == "unfinished"
         app.screen.open_conversation(first)
         await wait_until(pilot, lambda: composer.text == "unfinished")

@@ -29,7 +29,7 @@ class ConversationSettings(ModalScreen[Setup | None]):
     DEFAULT_CSS = """
     ConversationSettings {
         .row { height: 1; margin: 0; }
-        .row Label { width: 16; color: $text-muted; }
+        .row Label { width: 16; max-width: 50%; color: $text-muted; }
         .row Input { width: 1fr; margin: 0; }
         .row Select { width: 1fr; }
         TextArea {

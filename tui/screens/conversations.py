@@ -1,7 +1,10 @@
-"""What a user does with whole conversations: begin, open, find, pin, rename, delete and bring back."""
+"""What a user does with whole conversations: begin, open, find, pin, rename, export, delete, bring back."""
 
 from __future__ import annotations
 
+import asyncio
+import copy
+from pathlib import Path
 from typing import Final
 
 from textual import on, work
@@ -9,11 +12,17 @@ from textual.timer import Timer
 from textual.widgets import TextArea
 
 from localai.chat.clean import clean
-from localai.chat.conversation import Conversation, title_of
+from localai.chat.conversation import Attachment, Conversation, title_of
 from localai.errors import LocalAIError
+from localai.history import Draft, History
+from tui.format import count
+from tui.incognito import Incognito
 from tui.preferences import Preferences
+from tui.screens.export import ExportScreen, exported
 from tui.screens.parts import ChatParts
+from tui.screens.question import QuestionScreen
 from tui.session import Session
+from tui.widgets.composer import Composer
 from tui.widgets.conversation_list import ConversationList
 
 UNDO_S: Final = 10.0
@@ -29,11 +38,15 @@ class ConversationActions(ChatParts):
 
     def __init__(self, session: Session, preferences: Preferences) -> None:
         super().__init__(session, preferences)
+        self._incognito = Incognito(session)
         self._deleted: Conversation | None = None
         """What can still be brought back."""
         self._deleted_was_open = False
+        self._deleted_from = session.history
         self._forget: Timer | None = None
         self._draft_pause: Timer | None = None
+        self._unstored: dict[tuple[History, str], Draft] = {}
+        """Drafts that could not be stored: here they wait until the user comes back to them."""
         self._going = False
         """Whether the user is on the way to another conversation: what is typed belongs to that one."""
 
@@ -80,6 +93,7 @@ class ConversationActions(ChatParts):
             self._sidebar_wanted = None
         self._place_sidebar()
         self._edit_notice.show(None)
+        self._tell_incognito()
         await self._show_conversation()
         self._refresh_list()
         self._refresh_status()
@@ -87,9 +101,49 @@ class ConversationActions(ChatParts):
         self.restore_draft()
         self._composer.focus()
 
+    # ----------------------------------------------------------------------------------------- incognito
+
+    def action_incognito(self) -> None:
+        """F7: talk without leaving a trace; again: back to the kept conversations."""
+        if self.session.history.in_memory and not self._incognito.is_on:
+            self._say("Nothing is kept in this chat: it is incognito from its start.")
+        else:
+            self._switch_incognito()
+
+    @work(group="navigate", exclusive=True)
+    async def _switch_incognito(self) -> None:
+        ends = self._incognito.is_on
+        if ends and (written := self._incognito.conversations):
+            many = f"{count(written)} conversations are" if written > 1 else "This conversation is"
+            text = f"{many} only in memory and will be gone for good. X in the sidebar exports."
+            question = QuestionScreen("Leave incognito?", text, yes="Throw away", no="Stay")
+            if not await self.app.push_screen_wait(question):
+                return
+        self._set_draft_aside()
+        await self._settle()
+        try:
+            await (self._incognito.end() if ends else self._incognito.begin())
+        except LocalAIError as error:
+            self._tell(error)
+        await self._conversation_changed()
+
+    def _tell_incognito(self) -> None:
+        """Show, if that has changed, whether anything is kept."""
+        in_memory = self.session.history.in_memory
+        if in_memory == self._composer.memory_only:
+            return
+        self._composer.memory_only = in_memory
+        self._sidebar.begin_with("Incognito" if in_memory else "Conversations")
+        if in_memory:
+            self._say("Incognito: nothing is kept. F7 goes back to your conversations.")
+        else:
+            self._keep_deleted(None)
+            self._say("Back to your kept conversations.")
+
     # ----------------------------------------------------------------------------------------- the draft
 
     @on(TextArea.Changed, "Composer")
+    @on(Composer.DraftChanged)
     def _draft_changed(self) -> None:
         if self._draft_pause is not None:
             self._draft_pause.stop()
@@ -109,13 +163,16 @@ class ConversationActions(ChatParts):
             self._draft_pause.stop()
             self._draft_pause = None
         editing = self._edit_notice.message_id is not None
-        text, _ = self._set_aside if editing else self._composer.draft
-        self._put_draft(self.draft_key, clean(text))
+        text, attachments = self._set_aside if editing else self._composer.draft
+        self._put_draft(self.draft_key, clean(text), attachments)
 
-    def _put_draft(self, key: str, text: str) -> None:
+    def _put_draft(self, key: str, text: str, attachments: tuple[Attachment, ...] = ()) -> None:
+        history = self.session.history
+        self._unstored.pop((history, key), None)
         try:
-            self.session.history.put_draft(key, text)
+            history.put_draft(key, text, attachments)
         except LocalAIError as error:
+            self._unstored[history, key] = Draft(text, attachments)
             self._notice("draft", clean(str(error)))
 
     def _set_draft_aside(self) -> None:
@@ -127,13 +184,15 @@ class ConversationActions(ChatParts):
 
     def restore_draft(self) -> None:
         """Go on with what was being written in this conversation."""
+        history, key = self.session.history, self.draft_key
         try:
-            text = self.session.history.draft(self.draft_key)
+            draft = self._unstored.get((history, key)) or history.draft(key)
         except LocalAIError as error:
             self._tell(error)
             return
         typed, attachments = self._composer.draft  # on the way here
-        self._composer.restore(text + typed, attachments)
+        new = tuple(one for one in attachments if one not in draft.attachments)
+        self._composer.restore(draft.text + typed, draft.attachments + new)
 
     # ------------------------------------------------------------------------------------------- changes
 
@@ -160,6 +219,7 @@ class ConversationActions(ChatParts):
         except LocalAIError as error:
             self._tell(error)
             return
+        self._refresh_list()  # from now on with all titles
         self._sidebar.show_hits(event.query, hits)
 
     # ------------------------------------------------------------------------------------ delete and back
@@ -191,11 +251,13 @@ class ConversationActions(ChatParts):
         if self._forget is not None:
             self._forget.stop()
         self._deleted, self._deleted_was_open = conversation, was_open
+        self._deleted_from = self.session.history
         self._forget = self.set_timer(UNDO_S, lambda: self._keep_deleted(None)) if conversation else None
 
     def action_undo_delete(self) -> None:
         """Store the conversation that was deleted last again."""
-        if (conversation := self._deleted) is None:
+        conversation = self._deleted
+        if conversation is None or self._deleted_from is not self.session.history:
             return
         was_open = self._deleted_was_open
         try:
@@ -208,6 +270,69 @@ class ConversationActions(ChatParts):
             self.open_conversation(conversation.id)
         else:
             self._refresh_list()
+
+    def delete_old(self) -> None:
+        """Delete what is older than the user wants to keep."""
+        if self.preferences.old():
+            self.call_after_refresh(self._delete_old)
+
+    @work(group="delete old", exclusive=True)
+    async def _delete_old(self) -> None:
+        history, states = self._incognito.kept
+        try:
+            for conversation_id in self.preferences.old():
+                if conversation_id == self.session.conversation.id:
+                    await self.session.delete(conversation_id)
+                    await self._conversation_changed()
+                else:
+                    history.delete(conversation_id)
+                    states.discard(conversation_id)
+                await asyncio.sleep(0)
+        except LocalAIError as error:
+            self._tell(error)
+        self._refresh_list()
+
+    # -------------------------------------------------------------------------------------------- export
+
+    def action_export(self) -> None:
+        """Write the open conversation to a file that others can read."""
+        conversation = self.session.conversation
+        if conversation.messages:
+            self._export(conversation.title, [conversation.id])
+        else:
+            self._say("There is nothing to export yet.")
+
+    def action_export_all(self) -> None:
+        """Write all conversations to one file."""
+        self._export_wanted(ConversationList.ExportWanted())
+
+    @on(ConversationList.ExportWanted)
+    def _export_wanted(self, event: ConversationList.ExportWanted) -> None:
+        try:
+            found = self.session.history.summaries()
+        except LocalAIError as error:
+            self._tell(error)
+            return
+        some = [s for s in found if event.conversation_id in ("", s.id)]
+        if event.conversation_id and some:
+            self._export(some[0].title, [some[0].id])
+        elif some:
+            self._export("localai conversations", [s.id for s in some])
+        else:
+            self._say("There is nothing to export yet.")
+
+    def _export(self, name: str, ids: list[str]) -> None:
+        def tell(path: Path | None) -> None:
+            if path is not None:
+                self.notify(exported(path), timeout=12, markup=False)
+
+        self.app.push_screen(ExportScreen(name, ids, self._loaded), tell)
+
+    def _loaded(self, conversation_id: str) -> Conversation:
+        """A conversation as it is stored; the one whose reply is in the making as it is right now."""
+        if conversation_id == self.session.conversation.id and self.session.busy:
+            return copy.deepcopy(self.session.conversation)
+        return self.session.history.load(conversation_id)
 
     # --------------------------------------------------------------------------------------- the sidebar
 

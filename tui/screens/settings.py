@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final, TypeVar
 
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -16,7 +16,9 @@ from textual.widgets.option_list import Option
 
 from localai.chat.clean import clean
 from localai.errors import LocalAIError
-from tui.preferences import SEND_KEYS, THINKING_MODES, Preferences
+from tui.format import count
+from tui.preferences import KEEP_DAYS, SEND_KEYS, THINKING_MODES, Preferences
+from tui.screens.question import QuestionScreen
 from tui.theme import CONTRAST, DARK, LIGHT
 
 THINKING_WORDS: Final = {
@@ -26,15 +28,22 @@ THINKING_WORDS: Final = {
 }
 SEND_WORDS: Final = {"enter": "Enter", "ctrl+enter": "Ctrl+Enter or Ctrl+S"}
 THEME_WORDS: Final = {DARK.name: "dark", LIGHT: "light", CONTRAST.name: "high contrast"}
+KEEP_WORDS: Final = {
+    0: "for ever",
+    **{days: f"{days} days after their last change" for days in KEEP_DAYS[1:]},
+}
 _COLUMN: Final = 12
 T = TypeVar("T")
 
 
 class SettingsScreen(ModalScreen[None]):
-    """Changes hold at once and are stored. `on_change` is told after each."""
+    """Changes hold at once and are stored. `on_change` is told after each.
+
+    How long conversations are kept holds when the screen closes; if that deletes some, the user is asked.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape,f2,q", "dismiss(None)", "Close", show=False),
+        Binding("escape,f2,q", "close", "Close", show=False),
         Binding("right,space", "turn(1)", "Next value", show=False),
         Binding("left", "turn(-1)", "Value before", show=False),
     ]
@@ -44,6 +53,9 @@ class SettingsScreen(ModalScreen[None]):
         self._preferences = preferences
         self._on_change = on_change
         self._list = OptionList(markup=False)
+        self._keep_days = preferences.keep_days
+        """What is shown."""
+        self._goes = Static("", classes="text", markup=False)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box") as box:
@@ -51,6 +63,7 @@ class SettingsScreen(ModalScreen[None]):
             box.border_subtitle = "Enter changes · Esc closes"
             yield Static("", classes="title", markup=False)
             yield self._list
+            yield self._goes
             hint = "F3 sets this conversation's system prompt and sampling. Ctrl+P has more themes."
             yield Static(Content(hint), classes="hint", markup=False)
 
@@ -64,6 +77,7 @@ class SettingsScreen(ModalScreen[None]):
             "thinking": ("Thinking", THINKING_WORDS[self._preferences.thinking]),
             "theme": ("Theme", THEME_WORDS.get(theme, clean(theme))),
             "send_key": ("Send with", SEND_WORDS[self._preferences.send_key]),
+            "keep_days": ("Keep chats", KEEP_WORDS[self._keep_days]),
         }
         self._list.set_options([Option(_line(*line), id=name) for name, line in lines.items()])
         self._list.highlighted = highlighted
@@ -81,12 +95,49 @@ class SettingsScreen(ModalScreen[None]):
                     preferences.set_thinking(_turned(THINKING_MODES, preferences.thinking, step))
                 case "send_key":
                     preferences.set_send_key(_turned(SEND_KEYS, preferences.send_key, step))
+                case "keep_days":
+                    self._keep(_turned(KEEP_DAYS, self._keep_days, step))
                 case "theme":
                     self.app.theme = _turned(tuple(THEME_WORDS), self.app.theme, step)
         except LocalAIError as error:
             self.notify(clean(str(error)), severity="error", markup=False)
         self._on_change()
         self._show(self._list.highlighted)
+
+    def _keep(self, days: int) -> None:
+        """Show that conversations are kept so long; it holds when the screen closes."""
+        self._keep_days = days
+        goes = self._going
+        self._goes.update(
+            f"  {_older(goes)} older and would be deleted. You are asked when this closes." if goes else ""
+        )
+
+    @property
+    def _going(self) -> int:
+        """How many conversations the shown time deletes, beside those that go anyway."""
+        if self._keep_days == self._preferences.keep_days:
+            return 0
+        return len(self._preferences.old(self._keep_days))
+
+    @work(group="close", exclusive=True)
+    async def action_close(self) -> None:
+        """Close; first ask if that deletes conversations."""
+        if goes := self._going:
+            text = f"{_older(goes)} older than {self._keep_days} days and will be gone for good."
+            question = QuestionScreen("Delete old conversations?", text, yes="Delete", no="Keep")
+            if not await self.app.push_screen_wait(question):
+                self._keep_days = self._preferences.keep_days
+        if self._keep_days != self._preferences.keep_days:
+            try:
+                self._preferences.set_keep_days(self._keep_days)
+            except LocalAIError as error:
+                self.notify(clean(str(error)), severity="error", markup=False)
+            self._on_change()
+        self.dismiss()
+
+
+def _older(number: int) -> str:
+    return "1 conversation is" if number == 1 else f"{count(number)} conversations are"
 
 
 def _line(name: str, value: str) -> Content:

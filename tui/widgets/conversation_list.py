@@ -11,7 +11,9 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.message import Message
+from textual.style import Style
 from textual.timer import Timer
+from textual.widget import Widget
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
@@ -20,13 +22,41 @@ from localai.history import Hit, Summary
 from tui.format import day
 
 PAUSE_S: Final = 0.15
-"""Who types nothing for so long gets the messages searched; titles are searched at once."""
+"""Who types nothing for so long gets all searched; titles that are listed are searched at once."""
 AT_MOST: Final = 300
 """Conversations that are listed at once; a list of thousands would be slow, and nobody reads it."""
-HINT: Final = "Enter opens · ^F searches\nP pin · R rename · D delete"
+HINTS: Final = (
+    (("Enter opens", "open"), ("^F searches", "search")),
+    (("P pin", "pin"), ("R rename", "rename"), ("D delete", "delete")),
+    (("X export", "export"), ("Shift+X all", "export_all")),
+)
+"""What can be done, line by line, and the actions behind the words."""
 RENAME_HINT: Final = "Enter renames · Esc leaves it"
 _BEFORE: Final = 16
 """Characters of context before a match: more would push it off the narrow list."""
+
+
+class _Hint(Static):
+    """The keys; a click on one does the same."""
+
+    auto_links = False
+
+    def on_mount(self) -> None:
+        self.show_keys()
+
+    def show_keys(self) -> None:
+        """Say what can be done with the highlighted conversation."""
+        lines = [Content(" · ").join([_clickable(*hint) for hint in line]) for line in HINTS]
+        self.update(Content("\n").join(lines))
+
+    async def action_do(self, action: str) -> None:
+        """A word was clicked."""
+        if isinstance(self.parent, Widget):
+            await self.app.run_action(action, self.parent)
+
+
+def _clickable(words: str, action: str) -> Content:
+    return Content(words).stylize(Style.from_meta({"@click": f"do({action!r})"}))
 
 
 class ConversationList(Vertical):
@@ -62,6 +92,8 @@ class ConversationList(Vertical):
         Binding("delete,d", "delete", "Delete", show=False),
         Binding("p", "pin", "Pin", show=False),
         Binding("r,f2", "rename", "Rename", show=False),
+        Binding("x", "export", "Export", show=False),
+        Binding("X", "export_all", "Export all", show=False),
         Binding("slash,ctrl+f", "search", "Search", show=False),
     ]
 
@@ -97,6 +129,13 @@ class ConversationList(Vertical):
             self.conversation_id = conversation_id
             self.title = title
 
+    class ExportWanted(Message):
+        """The user wants a conversation in a file; all of them if the identifier is empty."""
+
+        def __init__(self, conversation_id: str = "") -> None:
+            super().__init__()
+            self.conversation_id = conversation_id
+
     class SearchWanted(Message):
         """The user looks for `query` in all messages: whoever searches answers with `show_hits`."""
 
@@ -109,8 +148,10 @@ class ConversationList(Vertical):
         self._search = Input(placeholder="Search", compact=True, select_on_focus=False, classes="search")
         self._rename = Input(compact=True, classes="rename")
         self._list = OptionList(markup=False)
-        self._hint = Static(HINT, classes="hint", markup=False)
+        self._heading = Static("Conversations", classes="heading", markup=False)
+        self._hint = _Hint(classes="hint", markup=False)
         self._summaries: dict[str, Summary] = {}
+        self._count = 0
         self._current = ""
         self._now = 0.0
         self._hits: list[Hit] = []
@@ -118,7 +159,7 @@ class ConversationList(Vertical):
         self._pause: Timer | None = None
 
     def compose(self) -> ComposeResult:
-        yield Static("Conversations", classes="heading", markup=False)
+        yield self._heading
         yield self._search
         yield self._rename
         yield self._list
@@ -127,11 +168,25 @@ class ConversationList(Vertical):
     def on_mount(self) -> None:
         self._search.cursor_blink = self._rename.cursor_blink = False
 
-    def show(self, summaries: Sequence[Summary], current: str, now: float) -> None:
-        """List the conversations, the open one highlighted."""
+    @property
+    def searching(self) -> bool:
+        """Whether the user looks for something; else the first `AT_MOST` conversations are enough."""
+        return bool(self._query)
+
+    def show(self, summaries: Sequence[Summary], current: str, now: float, count: int | None = None) -> None:
+        """List the conversations, the open one highlighted; `count`: how many there are in all."""
+        self._count = len(summaries) if count is None else count
         self._summaries = {s.id: s for s in sorted(summaries, key=lambda s: not s.pinned)}
         self._current, self._now = current, now
         self._refresh()
+
+    def begin_with(self, heading: str) -> None:
+        """Other conversations are listed from now on: nothing stays of a search in those so far."""
+        self._heading.update(heading)
+        self._end_renaming()
+        self._hits = []
+        with self.prevent(Input.Changed):
+            self._search.value = ""
 
     def show_hits(self, query: str, hits: Sequence[Hit]) -> None:
         """List what was found in messages, below the titles; nothing if `query` is no longer asked."""
@@ -169,7 +224,7 @@ class ConversationList(Vertical):
                 options.append(Option(Content.styled(label, "bold"), disabled=True))
                 heading = label
             options.append(Option(Content(_title(summary.title)), id=summary.id))
-        if (more := len(self._summaries) - AT_MOST) > 0:
+        if (more := self._count - AT_MOST) > 0:
             options += [Option("", disabled=True), Option(f"{more:,} older: search", disabled=True)]
         return options or [Option("None yet", disabled=True)]
 
@@ -243,6 +298,19 @@ class ConversationList(Vertical):
         option = self._list.highlighted_option
         return self._summaries.get(option.id or "") if option is not None else None
 
+    def action_open(self) -> None:
+        """Open the highlighted conversation."""
+        self._list.action_select()
+
+    def action_export(self) -> None:
+        """Say that the highlighted conversation is to be written to a file."""
+        if (summary := self._highlighted()) is not None:
+            self.post_message(self.ExportWanted(summary.id))
+
+    def action_export_all(self) -> None:
+        """Say that all conversations are to be written to a file."""
+        self.post_message(self.ExportWanted())
+
     def action_delete(self) -> None:
         """Say that the highlighted conversation is to go."""
         if (summary := self._highlighted()) is not None:
@@ -272,7 +340,7 @@ class ConversationList(Vertical):
 
     def _end_renaming(self) -> None:
         self._renaming = ""
-        self._hint.update(HINT)
+        self._hint.show_keys()
         self.remove_class("-renaming")
 
 
