@@ -21,7 +21,7 @@ from localai.history import History, Kept
 from tui import clipboard
 from tui.commands import chat_commands
 from tui.driver import DRIVER
-from tui.ending import HANGUP, orderly, terminal_gone
+from tui.ending import run_orderly
 from tui.jobs import Job, Jobs
 from tui.preferences import Preferences
 from tui.screens.chat import ChatScreen
@@ -162,28 +162,10 @@ class ChatApp(App[None]):
 
 def run_chat(app: ChatApp) -> int:
     """Run the chat on this terminal until the user ends it; the exit code. Closes the engine."""
-    return asyncio.run(_run(app))
 
+    async def close() -> None:
+        await app.jobs.stop()
+        await app.session.close()
 
-async def _run(app: ChatApp) -> int:
-    told: list[int] = []
-
-    def end(return_code: int) -> None:
-        told.append(return_code)
-        app.end(return_code)
-
-    async def hang_up() -> None:
-        await terminal_gone()
-        end(HANGUP)
-
-    with orderly(end):
-        watch = asyncio.create_task(hang_up())
-        try:
-            await app.run_async()
-        finally:
-            watch.cancel()
-            # However the screen ended, a crash of it included, the reply is stored and the worker ends.
-            await app.jobs.stop()
-            await app.session.close()
-    # A terminal that is gone may have broken the screen before the signal came: the signal is the reason.
-    return told[0] if told else app.return_code or 0
+    code = asyncio.run(run_orderly(app.run_async(), app.end, close))
+    return code or app.return_code or 0

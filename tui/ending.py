@@ -10,15 +10,43 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 GRACE_S: Final = 12.0
 """For an orderly end: longer than `Session.close` ever takes."""
 
-
 LOOK_EVERY_S: Final = 1.0
 """How often one looks whether the terminal is still there."""
 HANGUP: Final = 129
+T = TypeVar("T")
+
+
+async def run_orderly(
+    run: Coroutine[Any, Any, T], end: Callable[[int], None], close: Callable[[], Coroutine[Any, Any, None]]
+) -> T | int:
+    """What `run` returns; or, if the system asked it to end, the exit code that this stands for.
+
+    `end` asks it to end with an exit code. However it ends, a crash included, `close` is awaited behind it.
+    """
+    told: list[int] = []
+
+    def tell(return_code: int) -> None:
+        told.append(return_code)
+        end(return_code)
+
+    async def hang_up() -> None:
+        await terminal_gone()
+        tell(HANGUP)
+
+    with orderly(tell):
+        watch = asyncio.create_task(hang_up())
+        try:
+            returned = await run
+        finally:
+            watch.cancel()
+            await close()
+    # A terminal that is gone may have broken the screen before the signal came: the signal is the reason.
+    return told[0] if told else returned
 
 
 async def terminal_gone() -> None:

@@ -13,7 +13,7 @@ from textual.screen import Screen
 
 from tui import jobs
 from tui.driver import DRIVER
-from tui.ending import HANGUP, orderly, terminal_gone
+from tui.ending import run_orderly
 from tui.screens.first_run import Begun, FirstRunScreen, Protect, Questions
 from tui.theme import DARK
 
@@ -58,25 +58,8 @@ class FirstRunApp(App[Begun]):
 
 def run_first(app: FirstRunApp) -> Begun | int:
     """Ask on this terminal: what was chosen, or the exit code if the program is to end."""
-    return asyncio.run(_run(app))
-
-
-async def _run(app: FirstRunApp) -> Begun | int:
-    told: list[int] = []
 
     def end(return_code: int) -> None:
-        told.append(return_code)
         app.end(None, return_code)
 
-    async def hang_up() -> None:
-        await terminal_gone()
-        end(HANGUP)
-
-    with orderly(end):
-        watch = asyncio.create_task(hang_up())
-        try:
-            begun = await app.run_async()
-        finally:
-            watch.cancel()
-            await app.stop()
-    return told[0] if told else begun or app.return_code or 0
+    return asyncio.run(run_orderly(app.run_async(), end, app.stop)) or app.return_code or 0

@@ -18,7 +18,6 @@ from localai.history import Draft, History
 from tui.format import count
 from tui.incognito import Incognito
 from tui.preferences import Preferences
-from tui.screens.export import ExportScreen, exported
 from tui.screens.parts import ChatParts
 from tui.screens.question import QuestionScreen
 from tui.session import Session
@@ -322,6 +321,8 @@ class ConversationActions(ChatParts):
             self._say("There is nothing to export yet.")
 
     def _export(self, name: str, ids: list[str]) -> None:
+        from tui.screens.export import ExportScreen, exported
+
         def tell(path: Path | None) -> None:
             if path is not None:
                 self.notify(exported(path), timeout=12, markup=False)
