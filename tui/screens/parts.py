@@ -24,6 +24,8 @@ from tui.widgets.welcome import Welcome
 
 WIDE: Final = 110
 """Cells from which on the conversations have a place of their own."""
+TOLD_S: Final = 12.0
+"""How long an error is shown."""
 STATUS_EVERY_S: Final = 0.25
 """While a reply comes, its numbers need not be written as often as its words."""
 
@@ -49,6 +51,8 @@ class ChatParts(Screen[None]):
         """What was in the composer before an edit began."""
         self._status_was = ("", 0.0)
         """The phase of the reply that the status line was last written for, and when."""
+        self._told: dict[str, float] = {}
+        """The latest error, and when it was shown."""
         self._noticed: set[str] = set()
         """Notices that were given and need no repetition."""
 
@@ -137,4 +141,8 @@ class ChatParts(Screen[None]):
             self.notify(text, severity="warning", timeout=10, markup=False)
 
     def _tell(self, error: LocalAIError) -> None:
-        self.notify(clean(str(error)), severity="error", timeout=12, markup=False)
+        """Show an error, but not twice at a time: a full disk says the same of each draft."""
+        text, now = clean(str(error)), self.session.clock()
+        if now - self._told.get(text, -TOLD_S) >= TOLD_S:
+            self._told = {text: now}
+            self.notify(text, severity="error", timeout=TOLD_S, markup=False)

@@ -7,6 +7,7 @@ laid out anew.
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from textual import events
 from textual.geometry import Region, Size
@@ -19,6 +20,9 @@ from textual.widget import Widget
 from tui.growing import Growing
 from tui.lines import Line, selected
 from tui.markdown import lay_out
+
+PAINTED: Final = 400
+"""Rows that are kept painted: several screens, and not all of a long reply."""
 
 
 class Answer(Widget):
@@ -98,6 +102,8 @@ class Answer(Widget):
 
     def render_line(self, y: int) -> Strip:
         if y not in self._strips:
+            if len(self._strips) > PAINTED:
+                self._strips.clear()
             self._strips[y] = self._strip(y)
         return self._strips[y]
 

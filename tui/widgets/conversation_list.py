@@ -247,8 +247,8 @@ class ConversationList(Vertical):
         self._list.focus()
 
     def action_search(self) -> None:
-        """Give the keyboard to the search."""
-        self._search.focus()
+        """Give the keyboard to the search, at once: what is typed right behind is meant for it."""
+        self.screen.set_focus(self._search)
 
     def leave(self) -> bool:
         """Esc: end the renaming, or the search; False if there was nothing to end."""
