@@ -4,6 +4,8 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 	$(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(p))) python3)
 BIN := .venv/bin
 PACKAGES := localai quantize tui models
+# Each test may run a model on all cores: more of them at once than this would only wait for each other.
+AT_ONCE := --numprocesses logical --maxprocesses 4 --dist worksteal
 
 .PHONY: help chat install test lint types layers tests docs screenshot snapshots clean
 
@@ -45,7 +47,7 @@ layers: .venv/.installed-test
 	$(BIN)/lint-imports
 
 tests: .venv/.installed-test
-	$(BIN)/pytest
+	$(BIN)/pytest $(AT_ONCE)
 
 docs: .venv/.installed-test
 	$(BIN)/python docs/generate.py

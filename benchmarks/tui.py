@@ -12,102 +12,44 @@ Usage: python benchmarks/tui.py [MODEL] [--rounds 3] [--tokens 400] [--conversat
 from __future__ import annotations
 
 import argparse
-import codecs
-import fcntl
+import contextlib
 import json
-import os
-import pty
 import random
 import re
-import select
 import statistics
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import time
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-import pyte
 from common import compared, parser, print_json, resolve, shown
+from terminal import Terminal
 
 from localai.history import History
 
 LOCALAI: Final = str(Path(sys.executable).with_name("localai"))
-ROWS, COLUMNS = 40, 120
+SIZE: Final = (120, 40)
 QUESTION: Final = "Write a long story about a lighthouse keeper, the sea, and a letter that arrives too late."
 RARE: Final = "¤§¶¥£¢"
 """Characters that no reply contains: where one of them comes from the terminal, the key was painted."""
 CLAIMS: Final = {"speed": "at least 0.95", "key_p95_ms": 50.0, "start_s": 0.8}
-PATIENCE_S: Final = 60.0
 
 
-class Chat:
-    """`localai chat` on a pseudo-terminal; `raw` is all that it has written."""
+class Chat(Terminal):
+    """`localai chat` on a terminal of the size that the figures are for."""
 
     def __init__(self, *words: str, home: Path | None = None) -> None:
-        self.master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
-        for name in ("COLUMNS", "LINES", "NO_COLOR"):
-            environment.pop(name, None)
-        if home is not None:
-            environment["LOCALAI_HOME"] = str(home)
-        self.process = subprocess.Popen(
-            [LOCALAI, "chat", *words],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=environment,
-            start_new_session=True,
-        )
-        os.close(slave)
-        self.raw = b""
+        super().__init__([LOCALAI, "chat", *words], SIZE, {} if home is None else {"LOCALAI_HOME": str(home)})
 
-    def wait(self, wanted: str, since: int = 0) -> float:
-        """Read until that was written behind byte `since`; the time. Ends the program if it never comes."""
-        end = time.perf_counter() + PATIENCE_S
-        while not re.search(wanted.encode(), self.raw[since:]):
-            if time.perf_counter() > end or self.process.poll() is not None:
-                sys.exit(f"the chat did not show {wanted!r}; the screen:\n" + "\n".join(self.screen()))
-            self._read(0.5)
-        return time.perf_counter()
-
-    def type(self, text: str) -> float:
-        """Press these keys; when."""
-        os.write(self.master, text.encode())
-        return time.perf_counter()
-
-    def screen(self) -> list[str]:
-        """The lines that a user sees now."""
-        screen = pyte.Screen(COLUMNS, ROWS)
-        stream, decoder = pyte.Stream(screen), codecs.getincrementaldecoder("utf-8")("replace")
-        stream.feed(re.sub(r"\x1b\[[<>=?][0-9;]*[a-zA-Z]", "", decoder.decode(self.raw)))
-        return list(screen.display)
-
-    def memory(self) -> int:
-        """Bytes of the app's process alone."""
-        return int(psutil.Process(self.process.pid).memory_info().rss)
-
-    def close(self) -> None:
+    def quit(self) -> None:
         """End it."""
-        self.type("\x11")
-        end = time.perf_counter() + 20
-        while self.process.poll() is None and time.perf_counter() < end:
-            self._read(0.1)
-        self.process.kill()
-        self.process.wait()
-        os.close(self.master)
-
-    def _read(self, seconds: float) -> None:
-        if select.select([self.master], [], [], seconds)[0]:
-            try:
-                self.raw += os.read(self.master, 1 << 16)
-            except OSError:
-                time.sleep(0.05)
+        if self.process.poll() is None:
+            self.type("\x11")
+            with contextlib.suppress(TimeoutError):
+                self.wait_for_end(20)
+        self.close()
 
 
 def main() -> None:
@@ -146,26 +88,26 @@ def reply(model: str, tokens: int) -> tuple[float, list[float], tuple[int, int]]
     limit = ["--max-tokens", str(tokens), "--temperature", "0", "--no-speculate", "--incognito"]
     chat = Chat(model, *limit)
     try:
-        chat.wait("ready")
+        chat.wait_for("ready")
         before = chat.memory()
         chat.type(QUESTION)
-        chat.wait("too late")
+        chat.wait_for("too late")
         ended, since = re.compile("Cut at the limit|■|▲".encode()), len(chat.raw)
         chat.type("\r")
-        chat.wait("tok/s", since)
+        chat.wait_for("tok/s")
         source, pressed = random.Random(5), []
         while not ended.search(chat.raw[since:]):
             key, at = source.choice(RARE), len(chat.raw)
             began = chat.type(key)
-            pressed.append(chat.wait(key, at) - began)
+            pressed.append(chat.wait_for_raw(key, at) - began)
             pause = time.perf_counter() + source.uniform(0.05, 0.3)
             while time.perf_counter() < pause:
-                chat._read(0.02)
+                chat.read(0.02)
         after = chat.memory()
-        rates = re.findall(r"([0-9.]+) tok/s", "\n".join(chat.screen()))
+        rates = re.findall(r"([0-9.]+) tok/s", "\n".join(chat.screen))
         return float(rates[-1]), pressed[:-1], (before, after)
     finally:
-        chat.close()
+        chat.quit()
 
 
 def _bench(model: str, tokens: int) -> float:
@@ -181,8 +123,8 @@ def start_s(model: str, conversations: int, rounds: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         chat = Chat(model, "--plain-history", home=home)  # makes the file and its protection
-        chat.wait("Enter sends")
-        chat.close()
+        chat.wait_for_raw("Enter sends")
+        chat.quit()
         path = next(home.rglob("conversations.sqlite"))
         path.unlink()
         fill(path, None, conversations, 2)
@@ -193,12 +135,12 @@ def start_s(model: str, conversations: int, rounds: int) -> float:
             began = time.perf_counter()
             chat = Chat(model, "--plain-history", home=home)
             try:
-                chat.wait(f"Enter sends|[{RARE}]")  # the empty composer, or the draft in it
+                chat.wait_for_raw(f"Enter sends|[{RARE}]")  # the empty composer, or the draft in it
                 key, at = RARE[number % len(RARE)], len(chat.raw)  # those before it are kept as a draft
                 chat.type(key)
-                taken.append(chat.wait(key, at) - began)
+                taken.append(chat.wait_for_raw(key, at) - began)
             finally:
-                chat.close()
+                chat.quit()
         return statistics.median(taken[1:])
 
 

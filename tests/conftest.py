@@ -10,6 +10,13 @@ from models.catalog import builtin_checkpoint
 from quantize.client import Wanted, run
 from quantize.protocol import Job
 
+LONGEST_ID = 60
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A long value is called by its argument: some are random, and every worker must see the same names."""
+    return argname if isinstance(val, str | bytes) and len(val) > LONGEST_ID else None
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -148,7 +148,7 @@ async def test_cache_never_changes_the_reply(engine: Engine, nano: Path) -> None
 
 
 async def test_the_same_seed_gives_the_same_reply(engine: Engine, nano: Path) -> None:
-    await engine.load(nano)
+    await engine.load(nano, LoadOptions(threads=1))
 
     async def hot(seed: int) -> str:
         messages = [ChatMessage("user", "What is 81 + 64?")]

@@ -15,18 +15,18 @@ from localai.chat.budget import DropOldest, StartAnew
 from localai.chat.conversation import Attachment, Conversation, Message
 from localai.errors import LoadError, WorkerDied
 from localai.history import History, Preset
+from tui import theme as themes
 from tui.screens.context import ContextScreen
 from tui.screens.conversation_settings import ConversationSettings
 from tui.screens.help import HelpScreen
-from tui.screens.model_picker import ModelPicker
 from tui.screens.settings import SettingsScreen
-from tui.theme import CONTRAST
 from tui.widgets.assistant_message import AssistantMessage
 from tui.widgets.composer import Composer
 from tui.widgets.conversation_list import ConversationList
 from tui.widgets.thinking import ThinkingHeader
 
 SMALL, MEDIUM, LARGE, NARROW = (80, 24), (120, 40), (200, 60), (60, 20)
+DARK, LIGHT, CONTRAST = themes.DARK.name, themes.LIGHT, themes.CONTRAST.name
 
 THOUGHT = (
     "Okay, the user asks how many primes there are below 30. Let me list them: 2, 3, 5, 7, 11, 13, 17, 19, "
@@ -116,7 +116,7 @@ async def opened(pilot: Pilot[None]) -> None:
     await pilot.press("ctrl+b")
     pilot.app.query_one(ConversationList).query_one(OptionList).highlighted = 1
     await pilot.press("enter")
-    await wait_until(pilot, lambda: pilot.app.query("MarkdownBlockQuote"))
+    await wait_until(pilot, lambda: pilot.app.query(AssistantMessage))
     await wait_until(pilot, lambda: pilot.app.query_one(Composer).has_focus)
 
 
@@ -128,23 +128,77 @@ def snap(snap_compare, make_app):
     return compare
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE, NARROW], ids=["80x24", "200x60", "60x20"])
+# ------------------------------------------------------------------- the main views, in all sizes and themes
+
+
+@pytest.mark.parametrize(
+    ("size", "theme"),
+    [(SMALL, DARK), (MEDIUM, LIGHT), (MEDIUM, CONTRAST), (LARGE, DARK)],
+    ids=["80x24-dark", "120x40-light", "120x40-contrast", "200x60-dark"],
+)
+def test_conversation(snap, size, theme: str):
+    async def script(pilot: Pilot[None]) -> None:
+        pilot.app.theme = theme
+        await opened(pilot)
+        if size != SMALL:
+            await pilot.press("ctrl+t", "ctrl+up")
+
+    assert snap(script, size)
+
+
+def test_conversation_without_colors(snap, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert snap(opened, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("size", "theme"),
+    [(SMALL, DARK), (MEDIUM, LIGHT), (LARGE, CONTRAST)],
+    ids=["80x24-dark", "120x40-light", "200x60-contrast"],
+)
+def test_search(snap, size, theme: str):
+    async def script(pilot: Pilot[None]) -> None:
+        pilot.app.theme = theme
+        await ready(pilot)
+        await pilot.press("ctrl+f", *"hash")
+        await wait_until(pilot, lambda: pilot.app.query_one(ConversationList)._hits)
+
+    assert snap(script, size)
+
+
+@pytest.mark.parametrize(
+    ("size", "theme"),
+    [(SMALL, LIGHT), (MEDIUM, CONTRAST), (LARGE, DARK)],
+    ids=["80x24-light", "120x40-contrast", "200x60-dark"],
+)
+def test_settings(snap, size, theme: str):
+    async def script(pilot: Pilot[None]) -> None:
+        pilot.app.theme = theme
+        await ready(pilot)
+        await pilot.press("f2")
+        await wait_until(pilot, lambda: isinstance(pilot.app.screen, SettingsScreen))
+
+    assert snap(script, size)
+
+
+# ------------------------------------------------------------------------------------------ the other views
+
+
+@pytest.mark.parametrize("size", [SMALL, NARROW], ids=["80x24", "60x20"])
 def test_welcome(snap, size):
     assert snap(ready, size, model=STARTER.name)
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x60"])
-def test_thinking(snap, size, engine: FakeEngine, clock: Clock):
+def test_thinking(snap, engine: FakeEngine, clock: Clock):
     async def script(pilot: Pilot[None]) -> None:
         engine.script(prefill(24, 24), thinking(THOUGHT, 150), clock.forward(4), asyncio.Event())
         await ask(pilot)
         await wait_until(pilot, lambda: "Thinking… 4 s" in str(pilot.app.query_one(ThinkingHeader).visual))
 
-    assert snap(script, size)
+    assert snap(script, SMALL)
 
 
-@pytest.mark.parametrize("size", [SMALL, NARROW], ids=["80x24", "60x20"])
-def test_loop(snap, size, engine: FakeEngine, clock: Clock):
+def test_loop(snap, engine: FakeEngine, clock: Clock):
     async def script(pilot: Pilot[None]) -> None:
         engine.script(
             prefill(24, 24),
@@ -157,7 +211,7 @@ def test_loop(snap, size, engine: FakeEngine, clock: Clock):
         await wait_until(pilot, lambda: "Thinking… 9 s" in str(pilot.app.query_one(ThinkingHeader).visual))
         await wait_until(pilot, lambda: pilot.app._notifications)
 
-    assert snap(script, size)
+    assert snap(script, NARROW)
 
 
 def test_thinking_never_ended(snap, engine: FakeEngine, clock: Clock):
@@ -174,26 +228,7 @@ def test_thinking_never_ended(snap, engine: FakeEngine, clock: Clock):
     assert snap(script, SMALL)
 
 
-def test_answered_now(snap, engine: FakeEngine, clock: Clock):
-    engine.script(
-        thinking(THOUGHT, 340),
-        clock.forward(12),
-        engine.answer_wanted,
-        answer(SHORT_ANSWER, 40),
-        done(prompt=24, completion=380, thought=340, think_closed=True),
-    )
-
-    async def script(pilot: Pilot[None]) -> None:
-        await ask(pilot)
-        await wait_until(pilot, lambda: pilot.app.session.turn.phase == "thinking")
-        await pilot.press("ctrl+g")
-        await over(pilot)
-
-    assert snap(script, SMALL)
-
-
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x60"])
-def test_no_room(snap, size, engine: FakeEngine):
+def test_no_room(snap, engine: FakeEngine):
     async def script(pilot: Pilot[None]) -> None:
         engine.script(answer(SHORT_ANSWER), done(prompt=24, completion=40))
         engine.script(overflow(DropOldest((0, 1), 4000), StartAnew()))
@@ -204,11 +239,10 @@ def test_no_room(snap, size, engine: FakeEngine):
         await wait_until(pilot, lambda: len(pilot.app.query(AssistantMessage)) == 2)
         await over(pilot)
 
-    assert snap(script, size)
+    assert snap(script, SMALL)
 
 
-@pytest.mark.parametrize("size", [SMALL, NARROW], ids=["80x24", "60x20"])
-def test_folded(snap, size, engine: FakeEngine, clock: Clock):
+def test_folded(snap, engine: FakeEngine, clock: Clock):
     engine.script(
         thinking(THOUGHT, 340),
         clock.forward(12),
@@ -220,20 +254,7 @@ def test_folded(snap, size, engine: FakeEngine, clock: Clock):
         await ask(pilot)
         await over(pilot)
 
-    assert snap(script, size)
-
-
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x60"])
-def test_long_answer(snap, size):
-    assert snap(opened, size)
-
-
-def test_unfolded(snap):
-    async def script(pilot: Pilot[None]) -> None:
-        await opened(pilot)
-        await pilot.press("ctrl+t")
-
-    assert snap(script, LARGE)
+    assert snap(script, SMALL)
 
 
 def test_stopped(snap, engine: FakeEngine):
@@ -288,16 +309,6 @@ def test_sidebar_over_a_narrow_screen(snap):
     assert snap(script, SMALL)
 
 
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "200x60"])
-def test_model_picker(snap, size):
-    async def script(pilot: Pilot[None]) -> None:
-        await ready(pilot)
-        await pilot.press("ctrl+o")
-        await wait_until(pilot, lambda: isinstance(pilot.app.screen, ModelPicker))
-
-    assert snap(script, size)
-
-
 def test_help(snap):
     async def script(pilot: Pilot[None]) -> None:
         await ready(pilot)
@@ -307,27 +318,7 @@ def test_help(snap):
     assert snap(script, SMALL)
 
 
-def test_deleted(snap):
-    async def script(pilot: Pilot[None]) -> None:
-        await ready(pilot)
-        await pilot.press("ctrl+b", "delete")
-        await wait_until(pilot, lambda: pilot.app._notifications)
-
-    assert snap(script, SMALL)
-
-
-@pytest.mark.parametrize("size", [SMALL, MEDIUM], ids=["80x24", "120x40"])
-def test_search(snap, size):
-    async def script(pilot: Pilot[None]) -> None:
-        await ready(pilot)
-        await pilot.press("ctrl+f", *"hash")
-        await wait_until(pilot, lambda: pilot.app.query_one(ConversationList)._hits)
-
-    assert snap(script, size)
-
-
-@pytest.mark.parametrize("size", [SMALL, MEDIUM], ids=["80x24", "120x40"])
-def test_selected_message_with_branches(snap, size, engine: FakeEngine):
+def test_selected_message_with_branches(snap, engine: FakeEngine):
     async def script(pilot: Pilot[None]) -> None:
         engine.script(answer(SHORT_ANSWER), done(prompt=24, completion=40))
         engine.script(answer("Ten:\n\n```python\nprint(10)\n```"), done(prompt=24, completion=40))
@@ -338,7 +329,7 @@ def test_selected_message_with_branches(snap, size, engine: FakeEngine):
         await over(pilot)
         await pilot.press("ctrl+up")
 
-    assert snap(script, size)
+    assert snap(script, SMALL)
 
 
 def test_edit(snap, engine: FakeEngine):
@@ -346,21 +337,12 @@ def test_edit(snap, engine: FakeEngine):
         await ask(pilot)
         await over(pilot)
         await pilot.press("ctrl+up", "up", "e")
+        await wait_until(pilot, lambda: pilot.app.query_one(Composer).border_subtitle)
 
     assert snap(script, SMALL)
 
 
-def test_settings(snap):
-    async def script(pilot: Pilot[None]) -> None:
-        await ready(pilot)
-        await pilot.press("f2")
-        await wait_until(pilot, lambda: isinstance(pilot.app.screen, SettingsScreen))
-
-    assert snap(script, SMALL)
-
-
-@pytest.mark.parametrize("size", [SMALL, MEDIUM], ids=["80x24", "120x40"])
-def test_settings_of_a_conversation(snap, size, history: History):
+def test_settings_of_a_conversation(snap, history: History):
     history.save_preset(Preset("Brief", "Answer in one sentence.", {"temperature": 0.3}))
 
     async def script(pilot: Pilot[None]) -> None:
@@ -370,7 +352,7 @@ def test_settings_of_a_conversation(snap, size, history: History):
         pilot.app.screen.query_one(Select).value = "Brief"
         await wait_until(pilot, lambda: pilot.app.screen.query_one(TextArea).text)
 
-    assert snap(script, size)
+    assert snap(script, SMALL)
 
 
 def test_context(snap, engine: FakeEngine):
@@ -385,25 +367,3 @@ def test_context(snap, engine: FakeEngine):
         await wait_until(pilot, lambda: isinstance(pilot.app.screen, ContextScreen))
 
     assert snap(script, SMALL)
-
-
-def test_high_contrast(snap, engine: FakeEngine):
-    async def script(pilot: Pilot[None]) -> None:
-        pilot.app.theme = CONTRAST.name
-        await opened(pilot)
-        await pilot.press("ctrl+up")
-
-    assert snap(script, MEDIUM)
-
-
-def test_light(snap):
-    async def script(pilot: Pilot[None]) -> None:
-        pilot.app.action_toggle_dark()
-        await opened(pilot)
-
-    assert snap(script, (120, 40))
-
-
-def test_no_color(snap, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert snap(opened, SMALL)
