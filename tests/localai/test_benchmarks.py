@@ -174,10 +174,12 @@ def test_history() -> None:
 
 
 def test_tui(nano: Path) -> None:
-    found = run("tui.py", str(nano), *["--rounds", "1", "--tokens", "60", "--conversations", "5"])
+    found = run("tui.py", str(nano), *["--rounds", "1", "--tokens", "60", "--conversations", "5"], "--long", "300")
     check(found["speed"], 1)
     assert found["start_s"] > 0
-    assert found["memory_after"] > 0
+    assert found["long"]["tokens"] == 300
+    assert found["long"]["memory_after"] > 0
+    assert found["long"]["last_quarter_s"] > 0
 
 
 def test_every_benchmark_is_described() -> None:
