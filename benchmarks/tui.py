@@ -144,7 +144,12 @@ def long_reply(model: Path, tokens: int) -> dict[str, float]:
                 used = _used(chat)
                 if used >= marks[-1][0] + tokens / 4:
                     marks.append((used, sum(process.cpu_times()[:2])))
-            costs = [(cpu - cpu0) / (used - used0) for (used0, cpu0), (used, cpu) in pairwise(marks)]
+            marks.append((_used(chat), sum(process.cpu_times()[:2])))
+            costs = [
+                (cpu - cpu0) / (used - used0)
+                for (used0, cpu0), (used, cpu) in pairwise(marks)
+                if used > used0
+            ]
             return {
                 "tokens": tokens,
                 "memory_before": before,

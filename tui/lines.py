@@ -74,7 +74,7 @@ def selected(lines: list[Line], selection: Selection) -> str:
     parts: list[str] = []
     for y, line in enumerate(lines):
         span = selection.get_span(y)
-        if span is None:
+        if span is None or (line.content and line.lead >= len(line.content)):  # nothing of the row is text
             continue
         start, end = span
         last = len(line.content) - line.tail

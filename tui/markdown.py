@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Final
 from textual.content import Content
 from textual.style import Style
 
+from tui.code import coloured
 from tui.lines import BLANK, Line, folded, indented, wrapped
 from tui.tables import table
 
 if TYPE_CHECKING:  # read only when there is something to lay out: an empty chat starts sooner
     from markdown_it import MarkdownIt
+    from markdown_it.rules_block import StateBlock
     from markdown_it.token import Token
     from markdown_it.tree import SyntaxTreeNode as Node
 
 BULLETS: Final = ("• ", "◦ ", "▪ ")
 QUOTE: Final = Content.styled("▌ ", "$border")
-TAB: Final = 4
 COPY: Final = "copy "
 CODE_BACKGROUND: Final = "on $surface"
 _INLINE: Final = {
@@ -47,7 +48,24 @@ def parser() -> MarkdownIt:
 
     from tui.maths import maths
 
-    return MarkdownIt("gfm-like", {"html": False, "linkify": False}).disable("entity").use(maths)
+    found = MarkdownIt("gfm-like", {"html": False, "linkify": False}).disable("entity").use(maths)
+    found.block.ruler.before("table", "deep", _deep)
+    return found
+
+
+def _deep(state: StateBlock, first: int, last: int, silent: bool) -> bool:
+    """What is nested so deep that the parser would leave it out stands there as it was written."""
+    if state.level < state.md.options.maxNesting - 2:  # an item of a list is two levels deep
+        return False
+    end = first + 1
+    while end < last and (state.isEmpty(end) or state.sCount[end] >= state.blkIndent):
+        end += 1
+    if not silent:
+        token = state.push("code_block", "code", 0)
+        token.content = state.getLines(first, end, state.blkIndent, False).rstrip("\n")
+        token.map = [first, end]
+        state.line = end
+    return True
 
 
 def nodes_of(tokens: Sequence[Token]) -> list[Node]:
@@ -99,16 +117,30 @@ def is_tight(node: Node) -> bool:
     return all(part.hidden for item in node.children for part in item.children if part.type == "paragraph")
 
 
+def first_number(node: Node) -> int | None:
+    """Of a list's items; None if they have no numbers."""
+    return int(node.attrs.get("start", 1)) if node.type == "ordered_list" else None
+
+
 def items(
-    node: Node, width: int, depth: int = 0, *, since: int | None = None, until: int | None = None
+    node: Node,
+    width: int,
+    depth: int = 0,
+    *,
+    since: int | None = None,
+    until: int | None = None,
+    first: int | None = None,
 ) -> list[Line]:
-    """The items of a list, or those from `since` and before `until`, counted as in a slice."""
-    ordered, tight = node.type == "ordered_list", is_tight(node)
-    first = int(node.attrs.get("start", 1)) if ordered else 0
-    cells = len(str(first + len(node.children) - 1))
+    """The items of a list, or those from `since` and before `until`, counted as in a slice.
+
+    `first`: the number of its first item, if that is not its own.
+    """
+    tight, number = is_tight(node), first_number(node)
+    number = number if first is None else first
+    cells = len(str((number or 0) + len(node.children) - 1))
     lines: list[Line] = []
-    for number, item in list(enumerate(node.children, first))[since:until]:
-        sign = f"{number:>{cells}}. " if ordered else BULLETS[depth % len(BULLETS)]
+    for at, item in list(enumerate(node.children, number or 0))[since:until]:
+        sign = f"{at:>{cells}}. " if number is not None else BULLETS[depth % len(BULLETS)]
         rows = blocks(item.children, width - len(sign), depth + 1, tight=tight) or [BLANK]
         if lines and not tight:
             lines.append(BLANK)
@@ -139,24 +171,14 @@ def code_head(language: str, width: int, text: str) -> Line:
 
 
 def code_rows(text: str, language: str, width: int) -> list[Line]:
-    """Code, highlighted, with long lines folded."""
-    lines = _highlighted(text, language).split(allow_blank=True)
-    lines += [Content("")] * (text.removesuffix("\n").count("\n") + 1 - len(lines))
-    return [_on_ground(row, width) for line in lines for row in folded(line, width - 2)]
+    """Code, coloured, with long lines folded."""
+    return [_on_ground(row, width) for line in coloured(text, language) for row in folded(line, width - 2)]
 
 
 def _on_ground(row: Line, width: int) -> Line:
     content = Content(" ") + row.content
     rest = max(width - content.cell_length, 0)
     return Line(content.pad_right(rest).stylize_before(CODE_BACKGROUND), lead=1, tail=rest, then=row.then)
-
-
-def _highlighted(text: str, language: str) -> Content:
-    # Textual would guess a language that is not given, which tries every one that there is.
-    from textual.highlight import highlight
-
-    text = text.expandtabs(TAB)
-    return highlight(text, language=language or "text") if text.strip("\n") else Content("")
 
 
 # ---------------------------------------------------------------------------------------------------- tables

@@ -1,4 +1,7 @@
-"""A table of Markdown as rows: columns as wide as they need, narrower where the terminal is."""
+"""A table of Markdown as rows: columns as wide as they need, narrower where the terminal is.
+
+Where there is no room for so many columns, each row becomes a list of its cells.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Final
 
 from textual.content import Content
 
-from tui.lines import Line, wrapped
+from tui.lines import BLANK, Line, wrapped
 
 SEPARATOR: Final = Content.styled(" │ ", "$border")
 NARROWEST: Final = 3
@@ -18,6 +21,8 @@ Cells = list[Content]
 def table(rows: list[Cells], alignments: list[str], width: int) -> list[Line]:
     """`rows` as lines, the first of them as the header. `alignments`: "left", "right" or "center" each."""
     columns = len(alignments)
+    if NARROWEST * columns + len(SEPARATOR) * (columns - 1) > width:
+        return _listed(rows, width)
     natural = [max(NARROWEST, *(_widest(row[i]) for row in rows)) for i in range(columns)]
     widths = _fitted(natural, width - len(SEPARATOR) * (columns - 1))
     header = [cell.stylize("bold") for cell in rows[0]]
@@ -25,7 +30,18 @@ def table(rows: list[Cells], alignments: list[str], width: int) -> list[Line]:
     lines = [*_row(header, widths, alignments), Line(rule, len(rule))]
     for row in rows[1:]:
         lines += _row(row, widths, alignments)
-    return [Line(line.content.truncate(max(width, 1)), line.lead) for line in lines]
+    return lines
+
+
+def _listed(rows: list[Cells], width: int) -> list[Line]:
+    """Each row as lines of "header: value"."""
+    header, *rest = rows
+    lines = wrapped(SEPARATOR.join(header), width) if not rest else []
+    for row in rest:
+        lines += [BLANK] if lines else []
+        for name, value in zip(header, row, strict=True):
+            lines += wrapped(Content.assemble(name.stylize("bold"), ": ", value), width)
+    return lines
 
 
 def _widest(cell: Content) -> int:

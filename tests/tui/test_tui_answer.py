@@ -114,6 +114,47 @@ async def test_another_width_lays_it_out_anew():
         await wait_until(pilot, lambda: host.rows()[2] == "seven eight")
 
 
+async def test_going_back_to_a_width_costs_nothing(monkeypatch: pytest.MonkeyPatch):
+    host = Host(Answer("one two three four five six"))
+    async with host.run_test(size=(24, 8)) as pilot:
+        await pilot.resize_terminal(14, 8)
+        await wait_until(pilot, lambda: host.rows()[:2] == ["one two three", "four five six"])
+        monkeypatch.setattr("tui.widgets.answer.lay_out", lambda text, width: pytest.fail("laid out anew"))
+        await pilot.resize_terminal(24, 8)
+        await wait_until(pilot, lambda: host.rows()[:2] == ["one two three four five", "six"])
+
+
+@pytest.mark.parametrize("finished", [False, True])
+async def test_rows_that_go_leave_nothing_behind(finished: bool):
+    text = "Intro\n\n$$\na = 1\n+ 2\n+ 3\n$$\n\nEnd."
+    answer = Answer()
+    host = Host(answer)
+    async with host.run_test(size=(40, 14)) as pilot:
+        for character in text:
+            answer.append(character)
+            await pilot.pause()
+        if finished:
+            await answer.finish(text)
+        await wait_until(pilot, lambda: "End." in host.rows())
+        shown = host.rows()
+    whole = Host(Answer(text))
+    async with whole.run_test(size=(40, 14)):
+        assert whole.rows() == shown
+
+
+async def test_a_click_copies_also_code_that_still_comes():
+    code = "".join(f"line {i}\n" for i in range(100))
+    answer = Answer()
+    host = Host(answer)
+    async with host.run_test(size=(40, 120)) as pilot:
+        answer.append("```\n")
+        for line in code.splitlines(keepends=True):
+            answer.append(line)
+        await pilot.pause()
+        await pilot.click(Answer, offset=(37, 0))
+        assert host.clipboard == code
+
+
 async def test_text_that_comes_before_there_is_a_screen_is_shown():
     answer = Answer()
     answer.append("early, ")

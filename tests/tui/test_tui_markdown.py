@@ -119,6 +119,19 @@ def test_a_table_that_is_too_wide_wraps_in_its_widest_column():
     assert " ".join(row.split("│")[1].strip() for row in rows(lines)[2:]) == "word " * 8 + "end"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(f"{'  ' * depth}- level {depth}" for depth in range(40)),
+        "\n".join(f"{'>' * depth} level {depth}" for depth in range(40)),
+    ],
+)
+def test_nothing_is_lost_however_deep_it_is_nested(text: str):
+    rows = "\n".join(line.content.plain for line in lay_out(f"{text}\n\nThe end.", 120))
+    assert all(f"level {depth}" in rows for depth in range(40))
+    assert rows.splitlines()[-1] == "The end."
+
+
 def test_links_and_code_say_what_they_do():
     (line,) = lay_out("see [a page](https://example.org/it's)", 40)
     assert any("example.org" in str(span.style) for span in line.content.spans)
@@ -126,12 +139,33 @@ def test_links_and_code_say_what_they_do():
     assert head.copies == "x = 1\ny = 2\n"
 
 
+def test_a_table_without_room_for_its_columns_is_a_list_of_its_cells():
+    names = [f"n{i}" for i in range(8)]
+    text = f"|{'|'.join(names)}|\n|{'|'.join('-' * 8)}|\n|{'|'.join('abcdefgh')}|\n|{'|'.join('ABCDEFGH')}|"
+    wanted = [f"{name}: {letter}" for name, letter in zip(names, "abcdefgh", strict=True)]
+    assert rows(lay_out(text, 30)) == [
+        *wanted,
+        "",
+        *[row.replace(row[-1], row[-1].upper()) for row in wanted],
+    ]
+
+
 @settings(max_examples=60, deadline=None)
-@given(text=st.text(alphabet="ab 1.-*#>|`~_[]()!\\\n\t$中é", max_size=120), width=st.integers(8, 40))
+@given(text=st.text(alphabet="ab 1.-*#>|`~_[]()!\\\n\t$中é\u2028", max_size=120), width=st.integers(8, 40))
 def test_any_text_has_rows(text: str, width: int):
     nesting = 2 * 20  # what the parser allows; deeper text has no room of its own
     assert all(line.content.cell_length <= width + nesting for line in lay_out(text, width))
-    assert grown(text, 0, width) is not None
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    blocks=st.lists(st.sampled_from([f"{part}\n\n" for part in DOCUMENT.split("\n\n")]), max_size=8),
+    seed=st.integers(0, 1000),
+)
+def test_blocks_in_any_order_grow_to_the_same(blocks: list[str], seed: int):
+    # Lists that touch become one, whose items move apart only at the end.
+    text = "And:\n\n".join(blocks)
+    assert rows(grown(text, seed)) == rows(lay_out(text, 40))
 
 
 # ---------------------------------------------------------------------------------------------------- growing
@@ -144,7 +178,7 @@ def test_growing_ends_up_as_laid_out_at_once(seed: int):
 
 @pytest.mark.parametrize("width", [20, 60])
 def test_long_code_grows_to_the_same(width: int):
-    code = "".join(f"    line_{i} = {i} * 2\n" + "\n" * (i % 3) for i in range(3 * CODE_LINES))
+    code = "".join(f"    line_{i} = {i} * 2 # \u2028\n" + "\n" * (i % 3) for i in range(3 * CODE_LINES))
     text = f"Before\n\n```python\ndef f():\n{code}```\n\nAfter\n"
     assert rows(grown(text, 1, width)) == rows(lay_out(text, width))
 
@@ -165,6 +199,22 @@ def test_what_is_laid_out_anew_does_not_grow_with_the_text(line):
     assert len(text.lines) >= 400
 
 
+def test_numbers_count_on_while_the_text_comes():
+    text = "1. a\n1. b\n1. c\n"
+    assert rows(grown(text, 3)) == ["1. a", "2. b", "3. c"]
+
+
+def test_a_line_that_has_not_ended_settles_nothing():
+    text = Growing(40)
+    for piece in ("- a\n", "*", "*bold** text\n"):
+        text.add(piece)
+    assert rows(text.lines) == rows(lay_out("- a\n**bold** text\n", 40))
+
+
+def test_an_empty_block_takes_no_room():
+    assert rows(grown("a\n\n> \n\nb", 1)) == rows(lay_out("a\n\n> \n\nb", 40))
+
+
 def test_growing_reads_only_its_end(monkeypatch: pytest.MonkeyPatch):
     read: list[int] = []
     nodes_of = growing.nodes_of
@@ -180,7 +230,7 @@ def test_growing_reads_only_its_end(monkeypatch: pytest.MonkeyPatch):
 
 def test_what_is_selected_is_the_text_and_not_how_it_is_shown():
     text = "one two three four\n\n- an item that is wrapped\n\n> said\n\n```py\nf(1)\n  g(2, 3, 4, 5)\n```"
-    wanted = "one two three four\n\nan item that is wrapped\n\nsaid\n\n\nf(1)\n  g(2, 3, 4, 5)"
+    wanted = "one two three four\n\nan item that is wrapped\n\nsaid\n\nf(1)\n  g(2, 3, 4, 5)"
     assert selected(lay_out(text, 12), SELECT_ALL) == wanted
 
 

@@ -444,7 +444,7 @@ async def test_a_stored_reply():
 
 @pytest.mark.parametrize(
     ("share", "spent", "pause"),
-    [(0.2, 0.0, 0.05), (0.2, 0.01, 0.05), (0.2, 0.04, 0.2), (0.05, 0.01, 0.2), (0.05, 3.0, 0.5)],
+    [(0.2, 0.0, 0.05), (0.2, 0.01, 0.05), (0.2, 0.04, 0.2), (0.05, 0.01, 0.2), (0.05, 3.0, 1.0)],
 )
 def test_painting_leaves_the_processor_to_the_model(share: float, spent: float, pause: float):
     assert pause_after(spent, share) == pytest.approx(pause)

@@ -17,6 +17,7 @@ from textual.style import Style
 from textual.visual import Visual
 from textual.widget import Widget
 
+from tui.clipboard import code_blocks
 from tui.growing import Growing
 from tui.lines import Line, selected
 from tui.markdown import lay_out
@@ -41,6 +42,8 @@ class Answer(Widget):
         self._lines: list[Line] = []
         self._laid_for = 0
         """The width in cells that `_lines` are for; 0: none yet."""
+        self._before: tuple[int, str, list[Line]] = (0, "", [])
+        """The width before this one, and the rows for it: the list beside the conversation comes and goes."""
         self._strips: dict[int, Strip] = {}
 
     def append(self, text: str) -> None:
@@ -66,6 +69,8 @@ class Answer(Widget):
     def _show(self, lines: list[Line], before: list[Line], first: int = 0) -> None:
         """Paint what differs from `before`, from row `first` on; lay the screen out if the height does."""
         self._lines = lines
+        # Also those of rows that are gone, in whose place there will be others.
+        self._strips = {y: strip for y, strip in self._strips.items() if y < min(len(before), len(lines))}
         changed = [
             y
             for y, line in enumerate(lines[first:], first)
@@ -79,10 +84,15 @@ class Answer(Widget):
             self.refresh(Region(0, changed[0], self._laid_for, changed[-1] - changed[0] + 1))
 
     def _lay_out(self, width: int) -> None:
-        if width != self._laid_for:
-            self._laid_for, self._growing = width, None
-            self._lines = lay_out(self.source, width)
-            self._strips.clear()
+        if width == self._laid_for:
+            return
+        old_width, old_source, old_lines = self._before
+        if self._growing is None and self._laid_for:
+            self._before = (self._laid_for, self.source, self._lines)
+        known = old_width == width and old_source == self.source
+        self._lines = old_lines if known else lay_out(self.source, width)
+        self._laid_for, self._growing = width, None
+        self._strips.clear()
 
     # ------------------------------------------------------------------------------ as Textual asks for it
 
@@ -138,7 +148,10 @@ class Answer(Widget):
         offset = event.get_content_offset(self)
         line = self._lines[offset.y] if offset is not None and offset.y < len(self._lines) else None
         if line is not None and line.copies:
-            self.app.copy_to_clipboard(line.copies)
+            # While code comes, the row knows only its beginning.
+            blocks = code_blocks(self.source) if self._growing is not None else []
+            whole = next((block for block in blocks if block.startswith(line.copies)), line.copies)
+            self.app.copy_to_clipboard(whole)
             self.app.notify("The code is copied.", markup=False)
 
     def action_link(self, address: str) -> None:

@@ -24,7 +24,7 @@ from tui.widgets.message import ONLY, MessageWidget, Place
 from tui.widgets.thinking import ThinkingBlock
 
 PAINT_EVERY_S: Final = 0.05
-PAINT_EVERY_S_AT_MOST: Final = 0.5
+PAINT_EVERY_S_AT_MOST: Final = 1.0
 PAINT_SHARE: Final = 0.2 if (os.cpu_count() or 1) > hardware.physical_cores() + 1 else 0.05
 """Of one core, at most, for painting a reply that streams.
 
