@@ -134,10 +134,8 @@ def long_reply(model: Path, tokens: int) -> dict[str, float]:
         try:
             chat.wait_for("ready", PATIENCE_S)
             process, before = psutil.Process(chat.process.pid), chat.memory()
+            marks, since = [(0, sum(process.cpu_times()[:2]))], len(chat.raw)
             chat.type(QUESTION + "\r")
-            chat.wait_for("tok/s", PATIENCE_S)
-            marks = [(_used(chat), sum(process.cpu_times()[:2]))]
-            since = len(chat.raw)
             while not ENDED.search(chat.raw, since):
                 since = max(since, len(chat.raw) - 100)
                 chat.read(0.5)

@@ -174,7 +174,9 @@ def test_history() -> None:
 
 
 def test_tui(nano: Path) -> None:
-    found = run("tui.py", str(nano), *["--rounds", "1", "--tokens", "60", "--conversations", "5"], "--long", "300")
+    found = run(
+        "tui.py", str(nano), *["--rounds", "1", "--tokens", "60", "--conversations", "5"], "--long", "300"
+    )
     check(found["speed"], 1)
     assert found["start_s"] > 0
     assert found["long"]["tokens"] == 300
