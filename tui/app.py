@@ -55,10 +55,7 @@ class ChatApp(App[None]):
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`model`: a name or path; None: the only one installed, or the user's choice.
-
-        `states`: see `Session`. `kept`: how `history` keeps the conversations; what is unusual is shown.
-        """
+        """`model`: a name or path; None: the only one installed, or the user's choice. More: `Session`."""
         super().__init__(driver_class=DRIVER)
         self.session = Session(
             engine,
@@ -74,28 +71,32 @@ class ChatApp(App[None]):
             now=now,
         )
         self.jobs = jobs or Jobs()
-        self.jobs.on_end = self._job_ended
         self._model = model
         self._ending = False
         self.preferences = Preferences(history, now)
-        for theme in (DARK, PALE, CONTRAST):
-            self.register_theme(theme)
-        wanted = self.preferences.theme
-        self.theme = wanted if wanted in self.available_themes else DARK.name
+        self._take_theme()
 
     def get_default_screen(self) -> Screen[None]:
         screen = ChatScreen(self.session, self.preferences)
         screen.jobs = self.jobs
         return screen
 
+    def _take_theme(self) -> None:
+        """The theme of last time, ours included; without one, ours."""
+        for theme in (DARK, PALE, CONTRAST):
+            self.register_theme(theme)
+        wanted = self.preferences.theme
+        self.theme = wanted if wanted in self.available_themes else DARK.name
+
     def on_mount(self) -> None:
+        self.jobs.on_end = self._job_ended
         if self._model is not None:
             self.session.choose(self._model)
             return
         try:
             entries = self.session.models.entries()
         except LocalAIError as error:
-            self.notify(str(error), severity="error", markup=False)
+            self._tell_error(str(error))
             return
         if len(entries) == 1:
             self.session.choose(entries[0].name)
@@ -103,14 +104,20 @@ class ChatApp(App[None]):
             self.call_after_refresh(self.run_action, "screen.choose_model")
 
     def _job_ended(self, job: Job) -> None:
+        name = clean(job.name)
         if job.state == "failed":
-            text = f"{job.name}: {job.error}"
-            self.notify(clean(text), severity="error", timeout=12, markup=False)
+            self._tell_error(f"{name}: {job.error}")
         elif job.state == "done" and self.session.loader.state == "none":
-            self.notify(f"{job.name} is here, and loads.", timeout=6, markup=False)
-            self.session.choose(job.name)
+            self.notify(f"{name} is here, and loads.", timeout=6, markup=False)
+            try:
+                self.session.choose(job.name)
+            except LocalAIError as error:  # it loads, but the open conversation could not be stored
+                self._tell_error(str(error))
         elif job.state == "done":
-            self.notify(f"{job.name} is here. Ctrl+O uses it.", timeout=6, markup=False)
+            self.notify(f"{name} is here. Ctrl+O uses it.", timeout=6, markup=False)
+
+    def _tell_error(self, text: str) -> None:
+        self.notify(clean(text), severity="error", timeout=12, markup=False)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The command palette. (Textual's own also writes screenshots: conversations stay off the disk.)"""
@@ -127,7 +134,7 @@ class ChatApp(App[None]):
         try:
             self.preferences.set_theme(theme)
         except LocalAIError as error:
-            self.notify(str(error), severity="error", markup=False)
+            self._tell_error(str(error))
 
     def action_toggle_dark(self) -> None:
         """From the dark theme to the light one, and back."""
@@ -138,6 +145,13 @@ class ChatApp(App[None]):
         super().copy_to_clipboard(text)
         if command := clipboard.tool(os.environ):
             self.run_worker(lambda: clipboard.hand_over(text, command), thread=True, group="clipboard")
+
+    def action_help_quit(self) -> None:
+        """Ctrl+C, with nothing selected to copy: stop the reply as in any terminal, else tell how to quit."""
+        if self.session.busy:
+            self.run_worker(self.session.stop(), group="stop")
+        else:
+            self.notify("Ctrl+Q quits.", markup=False)
 
     async def action_quit(self) -> None:
         """Stop, store, close, end. Asked a second time, end at once."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import sys
 import time
+from asyncio import StreamReader
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable
 from contextlib import suppress
@@ -103,8 +106,13 @@ async def forecast(source: str) -> Forecast:
     finally:
         await _end(process)
     if process.returncode != 0:
-        raise QuantizeError(sentence(errors.decode("utf-8", "replace")))
-    return _forecasts.decode(output).forecast
+        lines = errors.decode("utf-8", "replace").splitlines()
+        told = [sentence(line) for line in lines if line.startswith(_ERROR)]
+        raise QuantizeError(told[-1] if told else _stopped(process.returncode))
+    try:
+        return _forecasts.decode(output).forecast
+    except ValueError as error:  # of msgspec, or not even text
+        raise QuantizeError("The forecast cannot be read") from error
 
 
 class Job:
@@ -163,7 +171,7 @@ class Job:
             if self._stopping:
                 process.terminate()
             assert process.stderr is not None
-            async for line in process.stderr:
+            while line := await _line(process.stderr):
                 self._read(line.decode("utf-8", "replace").rstrip())
             code = await process.wait()
         finally:
@@ -173,7 +181,7 @@ class Job:
         elif self._stopping:
             self._end("stopped")
         else:
-            self._end("failed", self.error or f"The command stopped: {describe_exit(code)}")
+            self._end("failed", self.error or _stopped(code))
 
     def _read(self, line: str) -> None:
         if line.startswith(_ERROR):
@@ -276,15 +284,35 @@ def sentence(error: str) -> str:
     return text[:1].upper() + text[1:] if is_word else text
 
 
+def _stopped(code: int | None) -> str:
+    return f"The command stopped: {describe_exit(code)}"
+
+
+async def _line(reader: StreamReader) -> bytes:
+    """The next line; empty: there is none. Those that `reader` cannot hold are none of ours: left out."""
+    while True:
+        with suppress(ValueError):
+            return await reader.readline()
+
+
 async def _end(process: Process) -> None:
-    """End `process` if it runs: it may clean up first."""
-    if process.returncode is not None:
-        return
-    with suppress(ProcessLookupError):
-        process.terminate()
+    """End `process` if it runs: it may clean up first. What it has started and left behind is killed."""
     try:
-        await asyncio.wait_for(process.wait(), PATIENCE_S)
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.terminate()
+            await asyncio.wait_for(process.wait(), PATIENCE_S)
     except TimeoutError:
-        with suppress(ProcessLookupError):
+        pass
+    finally:
+        _kill(process)
+    await process.wait()
+
+
+def _kill(process: Process) -> None:
+    """Kill all that is left of it. Whoever holds its standard error would be waited for, for ever."""
+    with suppress(ProcessLookupError, PermissionError):  # none is left, or on a Mac only dead ones
+        if sys.platform != "win32":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
             process.kill()
-        await process.wait()

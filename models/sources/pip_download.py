@@ -73,9 +73,11 @@ def _run(command: list[str], scratch: Path, log: Path, total: int, on_progress: 
             stderr=subprocess.STDOUT,
             env={**os.environ, **places, "PYTHONIOENCODING": "utf-8"},
         )
+        arrived = 0
         try:
             while True:
-                on_progress("Downloading", _arrived(scratch, total), total)
+                arrived = max(arrived, _arrived(scratch, total))  # pip deletes its files before it ends
+                on_progress("Downloading", arrived, total)
                 try:
                     return process.wait(_POLL_SECONDS)
                 except subprocess.TimeoutExpired:

@@ -15,12 +15,24 @@ from pathlib import Path
 import psutil
 import pytest
 
+import tui.jobs
 from localai.errors import QuantizeError
 from models.catalog import builtin_checkpoint
 from models.store import Store
 from tui.jobs import Job, Jobs, forecast, pull, quantize
 
 NANO = "r1-nano"
+CLINGS = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork():
+    if sys.argv[1] != "both":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    print('{"step": "Clinging", "done": 1, "total": 2}', file=sys.stderr, flush=True)
+while True:
+    signal.pause()
+"""
+"""A command, and a process that it starts: it has the same standard error, and hears no request to end."""
 
 
 def checkpoint() -> str:
@@ -45,6 +57,17 @@ def children(job: Job) -> list[psutil.Process]:
 def assert_gone(processes: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, 20)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Put a program, with these arguments before ours, in the place of our command line."""
+
+    def replace(program: str, *words: str) -> None:
+        line = [sys.executable, "-c", program, *words]
+        monkeypatch.setattr(tui.jobs, "worker_command", lambda module: line)
+
+    return replace
 
 
 def assert_nothing_was_kept(home: Path) -> None:
@@ -91,6 +114,29 @@ async def test_what_it_cannot_be() -> None:
     assert caught.value.message.startswith("r1-nano is quantized already")
 
 
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "The command stopped: it was ended by signal 9 (SIGKILL)"),
+        ("import os; os.kill(os.getpid(), 6)", "The command stopped: it was ended by signal 6 (SIGABRT)"),
+        (
+            'import sys; sys.exit(\'{"step": "Reading"}\\nlocalai: error: it is damaged.\\nlast words\')',
+            "It is damaged.",
+        ),
+        ("print('{}')", "The forecast cannot be read"),
+        ("import sys; sys.stdout.buffer.write(bytes([123, 34, 255]))", "The forecast cannot be read"),
+    ],
+    ids=["killed", "aborted", "told among other lines", "no forecast", "no text"],
+)
+async def test_why_there_is_no_forecast(command: Callable[..., None], program: str, why: str) -> None:
+    command(program)
+    with pytest.raises(QuantizeError) as caught:
+        await forecast(NANO)
+    assert caught.value.message.startswith(why)
+    assert "step" not in caught.value.message
+    assert "last words" not in caught.value.message
+
+
 async def test_stopping_keeps_the_store_whole(home: Path) -> None:
     job = quantize(checkpoint(), "Q4_K_M", "r1-nano:small")
     running = asyncio.create_task(job.run())
@@ -98,9 +144,31 @@ async def test_stopping_keeps_the_store_whole(home: Path) -> None:
     processes = children(job)
     await job.stop()
     assert job.state == "stopped"
-    assert running.done() or await running is None
+    await running
     assert_gone(processes)
     assert_nothing_was_kept(home)
+
+
+@pytest.mark.parametrize("who", ["both", "only what it started"])
+async def test_what_does_not_end_is_killed(
+    command: Callable[..., None], monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    monkeypatch.setattr(tui.jobs, "PATIENCE_S", 0.2)
+    command(CLINGS, who)
+    job = pull(NANO)
+    running = asyncio.create_task(job.run())
+    await until(job, lambda: job.stage == "Clinging")
+    processes = children(job)
+    assert len(processes) == 2
+    try:
+        await asyncio.wait_for(job.stop(), 20)
+        await running
+        assert job.state == "stopped"
+        assert_gone(processes)
+    finally:
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 async def test_one_that_has_not_begun_can_be_stopped() -> None:
@@ -141,6 +209,20 @@ async def test_why_it_failed() -> None:
     assert job.error.startswith("No model called 'nonsense' is in the catalogue. There are: ")
 
 
+@pytest.mark.parametrize(("code", "state", "error"), [(0, "done", ""), (1, "failed", "It is full.")])
+async def test_a_line_without_end_is_no_matter(
+    command: Callable[..., None], code: int, state: str, error: str
+) -> None:
+    said = "localai: error: it is full." if code else ""
+    command(f"import sys; print('x' * 1_000_000, {said!r}, sep='\\n', file=sys.stderr); sys.exit({code})")
+    jobs, ended = Jobs(), []
+    jobs.on_end = ended.append
+    job = pull(NANO)
+    jobs.start(job)
+    await asyncio.wait(jobs._tasks)
+    assert (job.state, job.error, ended) == (state, error, [job])
+
+
 async def test_a_name_that_looks_like_an_option() -> None:
     job = pull("--help")
     await job.run()
@@ -174,8 +256,7 @@ async def test_all_jobs_of_the_program() -> None:
     assert (changes[0], changes[-1]) == (1, 0)
     again = pull("nonsense")
     jobs.start(again)
-    while again.state == "running":
-        await asyncio.sleep(0.01)
+    await until(again, lambda: again.state != "running")
     jobs.pull("nonsense")
     assert again not in jobs.all
     await jobs.stop()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from chat_fakes import NANO, R1, STARTER, FakeEngine, FakeShelf
+from chat_fakes import NANO, R1, STARTER, FakeEngine, FakeShelf, loaded
 from conftest import wait_until
 from textual.app import App
 from textual.content import Content
@@ -262,11 +262,29 @@ async def test_what_is_said_below_the_list(make: MakeApp, shelf: FakeShelf):
         assert "It is made here, offline." in note(pilot.app)
         await pilot.press("down")
         assert "this machine has 16.6 GB" in note(pilot.app)
+        assert "GPU" not in note(pilot.app)
         assert "19.9 GB will be downloaded" in note(pilot.app)
         await pilot.press("up", "up", "up")
         assert "24,576" in note(pilot.app)
     # The context of the loaded model is free again when another one is loaded.
     assert set(shelf.given_back) == {8192 * 57_344}
+
+
+async def test_where_a_gpu_computes_it_says_what_is_not_counted(
+    make: MakeApp, shelf: FakeShelf, engine: FakeEngine
+):
+    engine.default = loaded(gpu_layers=29, backend="CUDA0 + CPU")
+    shelf.fits[SHIPPED.name] = Fit("", "Whether it fits is known once it is here.")
+    not_counted = "The memory of the GPU is not counted here."
+    async with make().run_test() as pilot:
+        await opened(pilot)
+        assert f"memory that is free. {not_counted}" in note(pilot.app)
+        await pilot.press("down", "down", "down")
+        assert f"it would be very slow. {not_counted}" in note(pilot.app)
+        await pilot.press("up")
+        assert "is known once it is here." in note(pilot.app)
+        assert not_counted not in note(pilot.app)
+    assert set(shelf.given_back) == {0}  # the context of the loaded model is not in main memory
 
 
 async def test_the_filter_finds_what_is_available(make: MakeApp):

@@ -12,7 +12,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.style import Style
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
@@ -23,6 +22,7 @@ from models.local_path import is_path
 from tui.fitting import Fit
 from tui.format import duration, size
 from tui.jobs import Job, Jobs
+from tui.screens.modal import Modal
 from tui.screens.quantize import QuantizeScreen
 from tui.screens.question import QuestionScreen
 from tui.shelf import ModelEntry, ModelShelf
@@ -40,7 +40,7 @@ Hint = tuple[str, str, str]
 CLOSE: Final[Hint] = ("Esc", "closes", "screen.dismiss(None)")
 
 
-class ModelsScreen(ModalScreen[str | None]):
+class ModelsScreen(Modal[str | None]):
     """Gives the name or the path of the model to use, or None. Typing filters; Up and Down move."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -60,13 +60,18 @@ class ModelsScreen(ModalScreen[str | None]):
         *,
         in_use: Callable[[], str] = lambda: "",
         given_back: int = 0,
+        gpu: bool = False,
     ) -> None:
-        """`in_use` tells the name of the chosen model; `given_back`: see `ModelShelf.fit`."""
+        """`in_use` tells the name of the chosen model; `given_back`: see `ModelShelf.fit`.
+
+        `gpu`: whether a GPU computes here. What fits is reckoned for main memory alone.
+        """
         super().__init__(classes="modal")
         self._models = models
         self._jobs = jobs
         self._in_use = in_use
-        self._given_back = given_back
+        self._given_back = 0 if gpu else given_back  # then it is the GPU's
+        self._gpu = gpu
         self._entries: dict[str, ModelEntry] = {}
         self._fits: dict[str, Fit] = {}
         self._coming: set[str] = set()
@@ -201,6 +206,8 @@ class ModelsScreen(ModalScreen[str | None]):
         sentences = [clean(entry.note) or thinks]
         if fit := self._fits.get(entry.name):
             sentences.append(fit.why)
+            if self._gpu and fit.verdict:
+                sentences.append("The memory of the GPU is not counted here.")
         if not entry.installed:
             come = (
                 f"{size(entry.download)} will be downloaded."
