@@ -8,6 +8,8 @@ import sys
 from contextlib import suppress
 from typing import BinaryIO, Final
 
+SECRETS: Final = ("LOCALAI_PASSPHRASE", "LOCALAI_PASSPHRASE_FILE")
+"""Environment variables that open the conversations: for `localai.cli.unlock`, and for no other process."""
 CONFINEMENT: Final[str] = ""
 """What keeps a worker from the rest of the machine, in a few words; empty: nothing does yet."""
 
@@ -21,10 +23,12 @@ def worker_environment() -> dict[str, str]:
     """The environment of a worker.
 
     Without GGML_NO_BACKTRACE, ggml starts a debugger found on PATH when it aborts. NumPy is not used for
-    algebra: threads for it would only take memory.
+    algebra: threads for it would only take memory. What opens the conversations is no worker's business, and
+    still less that of the process that fetches models from the network.
     """
     ours = {"GGML_NO_BACKTRACE": "1", "PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return {**os.environ, **ours}
+    others = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    return {**others, **ours}
 
 
 def claim_stdio() -> tuple[BinaryIO, BinaryIO]:

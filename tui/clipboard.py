@@ -2,6 +2,7 @@
 
 A terminal that knows OSC 52 takes a copy from the escape sequence that the application writes, also over ssh.
 Others need the tool of their desktop, which only helps where the program and the desktop are on one machine.
+tmux, as it comes, ignores that sequence from what runs in it, but hands on what it is given as a buffer.
 """
 
 from __future__ import annotations
@@ -28,15 +29,17 @@ _TOOLS: Final = (
     ("DISPLAY", ("xsel", "--clipboard", "--input")),
     ("", ("pbcopy",)),
     ("", ("clip.exe",)),
+    ("TMUX", ("tmux", "load-buffer", "-w", "-")),
 )
 """The variable without which a tool has nothing to talk to, and the command."""
 
 
 def tool(environment: Mapping[str, str]) -> Sequence[str]:
-    """The command that takes a text from its standard input; empty over ssh and where there is none."""
-    if environment.get("SSH_CONNECTION") or environment.get("SSH_TTY"):
-        return ()
+    """The command that takes a text from its standard input, over ssh only tmux's; empty if there is none."""
+    remote = environment.get("SSH_CONNECTION") or environment.get("SSH_TTY")
     for variable, command in _TOOLS:
+        if remote and variable != "TMUX":
+            continue
         if (not variable or environment.get(variable)) and shutil.which(
             command[0], path=environment.get("PATH")
         ):

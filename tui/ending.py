@@ -12,8 +12,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-GRACE_S: Final = 12.0
-"""For an orderly end: longer than `Session.close` ever takes."""
+GRACE_S: Final = 16.0
+"""For an orderly end: longer than `Jobs.stop` and, after it, `Session.close` ever take."""
 
 LOOK_EVERY_S: Final = 1.0
 """How often one looks whether the terminal is still there."""

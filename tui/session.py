@@ -120,7 +120,7 @@ class Session:
 
     def pin(self, conversation_id: str, pinned: bool) -> None:
         """Have a stored conversation stand above the others, or no longer."""
-        self.history.pin(conversation_id, pinned)
+        self.history.pin(conversation_id, pinned, self.now())
         if conversation_id == self.conversation.id:
             self.conversation.pinned = pinned
 
@@ -316,11 +316,11 @@ class Session:
 
     # -------------------------------------------------------------------------------------------- counts
 
-    async def draft_cost(self, text: str, attachments: Sequence[Attachment]) -> DraftCost | None:
-        """What the user's draft would cost; None as long as no model is there to count."""
+    async def draft_cost(self, text: str, files: Sequence[Attachment], edited: str = "") -> DraftCost | None:
+        """What a draft would cost, in place of `edited` if given; None while no model is there to count."""
         if self.loader.state != "ready":
             return None
-        return await draft_cost(self.engine, self.prompt(prompt_of(text, attachments)), attachments)
+        return await draft_cost(self.engine, self.prompt(prompt_of(text, files), edited), files)
 
     async def shares(self) -> Shares | None:
         """What the context is spent on; None as long as no model is there to count."""
@@ -348,13 +348,14 @@ class Session:
 
         await self._warmer.warm(conversation.id, loaded.fingerprint, self.prompt(draft), free)
 
-    def prompt(self, draft: str | None = None) -> list[ChatMessage]:
-        """What the model is shown of the conversation, as if the user had said `draft`, if there is one."""
-        conversation = self.conversation
+    def prompt(self, draft: str | None = None, edited: str = "") -> list[ChatMessage]:
+        """What the model is shown, as if the user had said `draft`, instead of `edited` if that is given."""
+        talk = self.conversation
         if draft is not None:
-            conversation = msgspec.structs.replace(conversation, messages=dict(conversation.messages))
-            conversation.append(Message(parent=conversation.head, role="user", content=draft))
-        return without(conversation.chat_messages(), self._left_out)
+            head = talk.messages[edited].parent if edited else talk.head
+            talk = msgspec.structs.replace(talk, messages=dict(talk.messages), head=head)
+            talk.append(Message(parent=head, role="user", content=draft))
+        return without(talk.chat_messages(), self._left_out)
 
     async def _begin_model(self) -> None:
         self._warmer.forget()

@@ -58,17 +58,28 @@ class Warmer:
                 if state is not None:
                     await asyncio.to_thread(states.put, key, state)
 
-    async def warm(
+    def warm(
         self, key: str, fingerprint: str, prompt: list[ChatMessage], free: Callable[[], bool]
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Give the conversation `key` its saved state back, once; then hand over `prompt` if `free` then.
 
-        `prompt` ends with the user's draft. It is not handed over again for a few more characters.
+        The state comes from the `states` of this moment. `prompt` ends with the user's draft. It is not
+        handed over again for a few more characters.
         """
+        return self._warm(self.states, key, fingerprint, prompt, free)
+
+    async def _warm(
+        self,
+        states: States,
+        key: str,
+        fingerprint: str,
+        prompt: list[ChatMessage],
+        free: Callable[[], bool],
+    ) -> None:
         async with self._lock:
             if key not in self._seen:
                 self._seen.add(key)
-                state = await asyncio.to_thread(self.states.get, key, fingerprint)
+                state = await asyncio.to_thread(states.get, key, fingerprint)
                 if state is not None:
                     with suppress(LocalAIError):
                         await self._engine.restore(state)

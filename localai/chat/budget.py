@@ -12,7 +12,7 @@ from itertools import accumulate
 import msgspec
 
 from localai.chat.clean import clean
-from localai.chat.messages import ChatMessage
+from localai.chat.messages import FILE_END, ChatMessage
 
 _LEAST_ROOM, _MOST_ROOM = 256, 4_096
 """Tokens: an answer with little thinking; and more than most replies have."""
@@ -210,5 +210,7 @@ def _named(offer: DropOldest, messages: Sequence[ChatMessage]) -> str:
 
 
 def _quoted(message: ChatMessage) -> str:
-    line = " ".join(clean(message.content[: 4 * _QUOTED]).split())
+    # What the user wrote stands behind the files.
+    said = message.content.rpartition(FILE_END)[2] or message.content
+    line = " ".join(clean(said[: 4 * _QUOTED]).split())
     return f"“{line}”" if len(line) <= _QUOTED else f"“{line[: _QUOTED - 1].rstrip()}…”"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from localai.chat.messages import ChatMessage
+from localai.chat.messages import FILE_END, ChatMessage
 
 MessageState = Literal["streaming", "complete", "stopped", "failed"]
 
@@ -136,8 +136,7 @@ def prompt_of(question: str, attachments: Sequence[Attachment]) -> str:
     Source: "Official Prompts" in the README of DeepSeek-R1 (github.com/deepseek-ai/DeepSeek-R1).
     """
     files = "".join(
-        f"[file name]: {file.name}\n[file content begin]\n{file.text}\n[file content end]\n"
-        for file in attachments
+        f"[file name]: {file.name}\n[file content begin]\n{file.text}{FILE_END}" for file in attachments
     )
     return files + question
 

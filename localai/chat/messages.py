@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 Role = Literal["system", "user", "assistant"]
+
+FILE_END: Final = "\n[file content end]\n"
+"""What ends an attached file in a prompt; the question stands behind the last."""
 
 
 class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from localai.cli import output
 from localai.errors import HistoryLocked, Interrupted, UsageError
+from localai.processes import SECRETS
 
 if TYPE_CHECKING:
     from localai.history import History
     from localai.history.key import Way
 
-PASSPHRASE, PASSPHRASE_FILE = "LOCALAI_PASSPHRASE", "LOCALAI_PASSPHRASE_FILE"
+PASSPHRASE, PASSPHRASE_FILE = SECRETS
 """Environment variables for where there is no terminal to ask on."""
 ATTEMPTS: Final = 3
 LEAST_LETTERS: Final = 8

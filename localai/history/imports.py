@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import re
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -78,8 +79,12 @@ class Outcome(msgspec.Struct, frozen=True):
     """How many had no message."""
 
 
-def import_file(history: History, path: Path) -> Outcome:
-    """Store the conversations of a file. Raises HistoryError and NoSpace, and has then changed nothing."""
+def import_file(history: History, path: Path, now: float | None = None) -> Outcome:
+    """Store the conversations of a file. Raises HistoryError and NoSpace, and has then changed nothing.
+
+    However old they are: as long as conversations are kept, these are, counted from `now` (seconds since the
+    epoch).
+    """
     source, conversations = read(path)
     filled = [conversation for conversation in conversations if conversation.messages]
     known = {summary.id for summary in history.summaries()}
@@ -88,16 +93,16 @@ def import_file(history: History, path: Path) -> Outcome:
         if (fitted := _fitted(history, conversation, known)) is not None:
             new.append(fitted)
             known.add(fitted.id)
-    _save(history, new)
+    _save(history, new, time.time() if now is None else now)
     present, empty = len(filled) - len(new), len(conversations) - len(filled)
     return Outcome(source, [conversation.id for conversation in new], present, empty)
 
 
-def _save(history: History, conversations: Sequence[Conversation]) -> None:
+def _save(history: History, conversations: Sequence[Conversation], now: float) -> None:
     done: list[str] = []
     try:
         for conversation in conversations:
-            history.save(conversation)
+            history.save(conversation, kept_from=now)
             done.append(conversation.id)
     except BaseException:
         for conversation_id in done:

@@ -8,6 +8,8 @@ a key the file is encrypted; a plain file that is opened with a key is encrypted
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -46,8 +48,9 @@ _PUT_CONVERSATION: Final = _upsert("conversations", _CONVERSATION_FIELDS)
 _PUT_MESSAGE: Final = _upsert("messages", (*_MESSAGE_FIELDS, "conversation", "attached"))
 _PUT_PRESET: Final = _upsert("presets", ("name", "system", "settings"), "name")
 _PUT_DRAFT: Final = _upsert("drafts", ("conversation", "text"), "conversation")
-_PUT_DRAFT_FILES: Final = _upsert("draft_files", ("conversation", "files"), "conversation")
+_PUT_DRAFT_FILES: Final = _upsert("draft_files", ("conversation", "files", "digest"), "conversation")
 _PUT_SETTING: Final = _upsert("settings", ("name", "value"), "name")
+_KEEP: Final = "UPDATE conversations SET kept_from = max(kept_from, ?) WHERE id = ?"
 _GET_CONVERSATION: Final = f"SELECT {', '.join(_CONVERSATION_FIELDS)} FROM conversations WHERE id = ?"
 _GET_MESSAGES: Final = (
     f"SELECT {', '.join(_MESSAGE_FIELDS)} FROM messages WHERE conversation = ? ORDER BY seq"
@@ -97,8 +100,8 @@ class History:
         if key is not None and not memory:
             convert.encrypt(self.path, key)
         self._db = Database(self.path, key)
-        self._draft_files: dict[str, tuple[Attachment, ...]] = {}
-        """What this program has stored last with a draft: it may be large, and seldom changes."""
+        self._draft_files: tuple[tuple[Attachment, ...], str] = ((), "")
+        """What was stored last with a draft, and its digest: it may be large, and seldom changes."""
 
     # -------------------------------------------------------------------------------------- conversations
 
@@ -140,10 +143,11 @@ class History:
                 message["state"] = "stopped"
         return self._conversation(row, found)
 
-    def save(self, conversation: Conversation) -> None:
+    def save(self, conversation: Conversation, *, kept_from: float = 0.0) -> None:
         """Store the conversation's row and all its messages, all or nothing.
 
-        A conversation without a message is not stored.
+        A conversation without a message is not stored. `kept_from`: when an old one was brought here, in
+        seconds since the epoch; see `expired`.
         """
         if not conversation.messages:
             return
@@ -153,6 +157,8 @@ class History:
             self._db.execute(_PUT_CONVERSATION, row)
             for message in conversation.messages.values():
                 self._db.execute(_PUT_MESSAGE, self._row(conversation.id, message))
+            if kept_from:
+                self._db.execute(_KEEP, (kept_from, conversation.id))
 
     def put(self, conversation_id: str, message: Message) -> None:
         """Store one message, new or changed, as the head of a stored conversation."""
@@ -167,9 +173,14 @@ class History:
         """Give a conversation another title."""
         self._write("UPDATE conversations SET title = ? WHERE id = ?", (title, conversation_id))
 
-    def pin(self, conversation_id: str, pinned: bool) -> None:
-        """Keep a conversation above the others, or no longer."""
-        self._write("UPDATE conversations SET pinned = ? WHERE id = ?", (int(pinned), conversation_id))
+    def pin(self, conversation_id: str, pinned: bool, now: float | None = None) -> None:
+        """Keep a conversation above the others, or no longer. `now`: seconds since the epoch."""
+        with self._db.transaction():
+            self._db.execute(
+                "UPDATE conversations SET pinned = ? WHERE id = ?", (int(pinned), conversation_id)
+            )
+            if not pinned:
+                self._db.execute(_KEEP, (time.time() if now is None else now, conversation_id))
 
     def set_head(self, conversation_id: str, head: str | None) -> None:
         """Which branch is shown: the one that ends in the message `head`."""
@@ -188,10 +199,14 @@ class History:
         self._flush()
 
     def expired(self, days: float, now: float) -> list[str]:
-        """What was not changed in the `days` before `now` (seconds since the epoch), but the pinned."""
+        """What was not changed in the `days` before `now` (seconds since the epoch).
+
+        Neither the pinned, nor what was imported, brought back or unpinned in these days.
+        """
         with self._db.errors():
             rows = self._db.tuples(
-                "SELECT id FROM conversations WHERE pinned = 0 AND updated < ?", (now - days * DAY_S,)
+                "SELECT id FROM conversations WHERE pinned = 0 AND updated < :then AND kept_from < :then",
+                {"then": now - days * DAY_S},
             )
         return [conversation_id for (conversation_id,) in rows]
 
@@ -239,15 +254,16 @@ class History:
             if not attachments:
                 self._db.execute("DELETE FROM draft_files WHERE conversation = :conversation", key)
             elif not self._has_draft_files(conversation_id, attachments):
-                self._db.execute(_PUT_DRAFT_FILES, key | {"files": as_json(attachments)})
-        self._draft_files = {conversation_id: attachments}
+                files = as_json(attachments)
+                digest = hashlib.sha256(files.encode()).hexdigest()
+                self._db.execute(_PUT_DRAFT_FILES, key | {"files": files, "digest": digest})
+                self._draft_files = (attachments, digest)
 
     def _has_draft_files(self, conversation_id: str, attachments: tuple[Attachment, ...]) -> bool:
-        """Whether these were stored already, and no other program has deleted them meanwhile."""
-        if self._draft_files.get(conversation_id) != attachments:
-            return False
-        found = "SELECT 1 FROM draft_files WHERE conversation = ?"
-        return bool(self._db.tuples(found, (conversation_id,)))
+        """Whether these are stored: another window may have stored its own meanwhile, or deleted them."""
+        stored, digest = self._draft_files
+        found = "SELECT 1 FROM draft_files WHERE conversation = ? AND digest = ?"
+        return stored == attachments and bool(self._db.tuples(found, (conversation_id, digest)))
 
     def presets(self) -> list[Preset]:
         """All presets, by name."""

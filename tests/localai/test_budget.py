@@ -22,6 +22,7 @@ from localai.chat.budget import (
     summary_request,
     without,
 )
+from localai.chat.conversation import Attachment, prompt_of
 from localai.chat.messages import ChatMessage, Role
 
 
@@ -233,3 +234,9 @@ def test_offers_in_words(offer: Offer, words: str) -> None:
 def test_quotations_are_one_short_line() -> None:
     (words,) = {describe(Shorten(0, 9, 1), talk("u:" + text)) for text in ("a\x1b\n b " + "c" * 90,)}
     assert words == f"shorten the message “a b {'c' * 35}…” by 1 of its 9 tokens"
+
+
+def test_a_message_with_files_is_named_by_what_the_user_said():
+    content = prompt_of("What is in it?", [Attachment(name="a.txt", text="some text")])
+    said = describe(Shorten(message=0, by=5, tokens=9), [ChatMessage("user", content)])
+    assert said == "shorten the message “What is in it?” by 5 of its 9 tokens"

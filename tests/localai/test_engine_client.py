@@ -397,3 +397,15 @@ async def test_nothing_is_started_without_a_model() -> None:
     await engine.answer_now()
     assert await engine.save(HI) is None
     await engine.close()
+
+
+async def test_a_worker_does_not_learn_what_opens_the_conversations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCALAI_PASSPHRASE", "secret")
+    monkeypatch.setenv("LOCALAI_PASSPHRASE_FILE", "/of/secret")
+    monkeypatch.setenv("LOCALAI_HOME", "/kept")
+    names = "sorted(name for name in os.environ if name.startswith('LOCALAI_'))"
+    engine = await loaded(f"load(); send(p.Failed('EngineError', str({names}), '', receive().id)); receive()")
+    with pytest.raises(EngineError) as error:
+        await ask(engine)
+    assert error.value.message == "['LOCALAI_HOME']"
+    await engine.close()

@@ -54,6 +54,15 @@ def test_ours_comes_back_and_is_not_stored_twice(history: History, tmp_path: Pat
     assert history.count() == (1, 3)
 
 
+def test_what_is_old_already_is_kept_as_long_as_others(history: History, tmp_path: Path) -> None:
+    day, made = 86_400.0, talk("one")
+    made.updated = 1 * day
+    import_file(history, put(tmp_path, as_json([made])), 400 * day)
+    assert history.load(made.id).updated == 1 * day
+    assert history.expired(30, 430 * day) == []
+    assert history.expired(30, 431 * day) == [made.id]
+
+
 def test_what_was_written_since_the_export_is_kept(history: History, tmp_path: Path) -> None:
     made = talk("one", "two")
     path = put(tmp_path, as_json([made]))
@@ -188,10 +197,10 @@ def test_a_file_that_is_too_large_is_refused(history: History, tmp_path: Path, m
 
 def test_when_storing_fails_nothing_stays(tmp_path: Path) -> None:
     class Full(History):
-        def save(self, conversation: Conversation) -> None:
+        def save(self, conversation: Conversation, *, kept_from: float = 0.0) -> None:
             if self.count()[0] == 2:
                 raise HistoryError("full")
-            super().save(conversation)
+            super().save(conversation, kept_from=kept_from)
 
     path = put(tmp_path, as_json([talk("one"), talk("two"), talk("three")]))
     with Full(memory=True) as history:

@@ -411,6 +411,24 @@ def test_expired_are_neither_the_new_nor_the_pinned(history: History) -> None:
     assert history.expired(50, 10 * day) == []
 
 
+def test_what_the_user_has_just_brought_here_or_unpinned_is_not_expired(tmp_path: Path) -> None:
+    day = 86_400.0
+    path = tmp_path / "h.sqlite"
+    with History(path) as history:
+        for name in ("made here", "imported", "unpinned"):
+            conversation = said(Conversation(id=name), name)
+            conversation.updated, conversation.pinned = 1 * day, name == "unpinned"
+            history.save(conversation, kept_from=400 * day if name == "imported" else 0.0)
+        history.pin("unpinned", False, 400 * day)
+        history.save(history.load("imported"))
+    with History(path) as history:
+        assert history.expired(30, 430 * day) == ["made here"]
+        assert history.expired(30, 431 * day) == ["made here", "imported", "unpinned"]
+        history.pin("unpinned", True, 999 * day)
+        history.pin("imported", False, 2 * day)
+        assert history.expired(30, 431 * day) == ["made here", "imported"]
+
+
 def test_drafts_presets_and_settings(tmp_path: Path) -> None:
     conversation = said(Conversation(), "x")
     with History(tmp_path / "h.sqlite", KEY) as history:
@@ -466,6 +484,18 @@ def test_files_of_a_draft_are_written_once(history: History) -> None:
     written = history._db.raw.total_changes
     history.put_draft("", "te", files)
     assert history._db.raw.total_changes == written + 1
+
+
+def test_two_windows_do_not_mix_their_drafts(tmp_path: Path) -> None:
+    path = tmp_path / "h.sqlite"
+    mine, yours = (Attachment(name="a", text="mine"),), (Attachment(name="a", text="yours"),)
+    with History(path) as one, History(path) as other:
+        one.put_draft("", "m", mine)
+        other.put_draft("", "y", yours)
+        one.put_draft("", "my", mine)
+        assert other.draft() == one.draft() == Draft("my", mine)
+        other.put_draft("", "yours", yours)
+        assert one.draft() == Draft("yours", yours)
 
 
 def test_a_draft_that_makes_no_sense(history: History) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks.terminal import Terminal
+from tui import jobs, session
 from tui.ending import GRACE_S
 
 COMMAND = [sys.executable, "-P", "-m", "localai"]
@@ -137,6 +138,11 @@ def test_the_chat_ends_when_its_terminal_is_gone_and_nobody_says_so(nano: Path, 
     chat.sees("ready")
     chat.hang_up()
     assert chat.process.wait(GRACE_S) == 129
+
+
+def test_the_grace_is_longer_than_an_orderly_end_takes() -> None:
+    closing = 4 * session.PATIENCE_S  # the reply twice, the state, the engine
+    assert closing + jobs.PATIENCE_S < GRACE_S
 
 
 def test_a_signal_ends_a_chat_whose_terminal_takes_no_output() -> None:

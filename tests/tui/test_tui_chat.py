@@ -171,12 +171,13 @@ async def test_no_thinking_shows_no_block(make_app: MakeApp, engine: FakeEngine)
         assert not pilot.app.query_one(ThinkingBlock).display
 
 
-async def test_esc_stops_and_keeps(make_app: MakeApp, engine: FakeEngine, history: History):
+@pytest.mark.parametrize("key", ["escape", "ctrl+c"])
+async def test_esc_stops_and_keeps(make_app: MakeApp, engine: FakeEngine, history: History, key: str):
     engine.script(answer("half a sen"), asyncio.Event())
     async with make_app().run_test() as pilot:
         await say(pilot, "talk")
         await wait_until(pilot, lambda: pilot.app.query(Answer) and pilot.app.query_one(Answer).source)
-        await pilot.press("escape")
+        await pilot.press(key)
         await ended(pilot)
         assert note(pilot.app) == "■ Stopped"
         await say(pilot, "and again")
@@ -184,6 +185,12 @@ async def test_esc_stops_and_keeps(make_app: MakeApp, engine: FakeEngine, histor
         assert pilot.app.query(Answer).last().source == "OK"
     stored = history.load(history.summaries()[0].id).branch()
     assert (stored[1].content, stored[1].state) == ("half a sen", "stopped")
+
+
+async def test_ctrl_c_tells_how_to_quit(make_app: MakeApp):
+    async with make_app().run_test() as pilot:
+        await pilot.press("ctrl+c")
+        assert [n.message for n in pilot.app._notifications] == ["Ctrl+Q quits."]
 
 
 async def test_enter_during_a_reply_keeps_the_text(make_app: MakeApp, engine: FakeEngine):
@@ -245,6 +252,16 @@ async def test_the_conversation_has_most_of_a_small_screen(make_app: MakeApp, ro
             await pilot.press("ctrl+j")
         await pilot.pause()
         assert composer.outer_size.height == {5: 1, 11: 2, 12: 7}[rows]
+
+
+async def test_no_terminal_is_too_narrow(make_app: MakeApp):
+    async with make_app().run_test(size=(80, 24)) as pilot:
+        for columns in range(20, 0, -1):
+            await pilot.resize_terminal(columns, 24)
+            await pilot.pause()
+        await pilot.resize_terminal(80, 24)
+        await say(pilot, "Hi")
+        await ended(pilot)
 
 
 async def test_an_engine_error_is_one_line_and_the_chat_goes_on(
@@ -536,6 +553,23 @@ async def test_help_and_the_palette_know_the_keys(make_app: MakeApp):
         await wait_until(pilot, lambda: isinstance(app.screen, HelpScreen))
         await pilot.press("escape")
         await wait_until(pilot, lambda: not isinstance(app.screen, HelpScreen))
+
+
+@pytest.mark.parametrize("send_key", ["enter", "ctrl+enter"])
+async def test_help_tells_what_sends(make_app: MakeApp, send_key: str):
+    async with make_app().run_test() as pilot:
+        pilot.app.preferences.set_send_key(send_key)
+        await pilot.press("f1")
+        await wait_until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
+        await pilot.pause()
+        shown = str(pilot.app.screen.query_one(".text", Static).visual).splitlines()
+        (sends,) = [line.split("  ")[1] for line in shown if line.endswith("  send")]
+        (begins,) = [line.split("  ")[1] for line in shown if line.endswith("  new line")]
+        assert "how long chats are kept" in "\n".join(shown)
+    if send_key == "enter":
+        assert (sends, begins) == ("Enter", "Ctrl+J, Shift+Enter")
+    else:
+        assert (sends, begins) == ("Ctrl+S, Ctrl+Enter", "Enter")
 
 
 async def test_the_hints_of_the_status_line_can_be_clicked(make_app: MakeApp):

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,6 +191,40 @@ async def test_a_disk_that_fails_leaves_nothing(
         await pilot.press("enter")
         await wait_until(pilot, lambda: words in told(pilot.app))
     assert [*folder.iterdir()] == []
+
+
+async def test_a_file_that_is_being_written_cannot_be_left_half_told(
+    make_app: MakeApp, history: History, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store(history, "question", "answer")
+    writes, may_end = threading.Event(), threading.Event()
+
+    def wait(descriptor: int) -> None:
+        writes.set()
+        may_end.wait()
+
+    async with make_app().run_test() as pilot:
+        await pilot.press("ctrl+b", "x")
+        await opened(pilot)
+        monkeypatch.setattr("localai.history.exchange.os.fsync", wait)
+        await pilot.press("enter")
+        await wait_until(pilot, writes.is_set)
+        await pilot.press("escape")
+        assert isinstance(pilot.app.screen, ExportScreen)
+        may_end.set()
+        await closed(pilot)
+        await wait_until(pilot, lambda: any("Exported to" in notice for notice in notices(pilot.app)))
+    assert [file.name for file in folder.iterdir()] == ["question.md"]
+
+
+async def test_a_folder_of_nobody_takes_another_suffix(make_app: MakeApp, history: History):
+    store(history, "question", "answer")
+    async with make_app().run_test() as pilot:
+        await pilot.press("ctrl+b", "x")
+        screen = await opened(pilot)
+        screen.query_one(Input).value = "~nobody-of-that-name/x.md"
+        await pilot.press("down")
+        await wait_until(pilot, lambda: screen.query_one(Input).value == "~nobody-of-that-name/x.json")
 
 
 async def test_a_reply_that_streams_is_exported_as_it_is_and_goes_on(

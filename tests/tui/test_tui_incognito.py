@@ -194,6 +194,47 @@ async def test_what_was_deleted_comes_back_only_where_it_was(make_app: MakeApp, 
         assert history.summaries() == []
 
 
+async def test_what_was_deleted_there_leaves_ctrl_z_to_the_composer_here(make_app: MakeApp, history: History):
+    kept = store(history, "kept question")
+    async with make_app(kept="plain").run_test() as pilot:
+        pilot.app.screen.delete_conversation(kept.id, kept.title)
+        await wait_until(pilot, lambda: pilot.app.screen._deleted)
+        await go_incognito(pilot)
+        await pilot.press("a", "b", "ctrl+z")
+        assert pilot.app.query_one(Composer).text != "ab"
+
+
+class Unhurried(FakeEngine):
+    """Stops a reply only when `may_stop` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_stop = asyncio.Event()
+
+    async def cancel(self) -> None:
+        await self.may_stop.wait()
+        await super().cancel()
+
+
+async def test_to_stay_does_not_keep_one_on_the_way_for_ever(shelf: FakeShelf, history: History):
+    engine = Unhurried()
+    app = ChatApp(engine, history, shelf, model=R1.name, kept="plain")
+    async with app.run_test() as pilot:
+        await go_incognito(pilot)
+        engine.script(answer("half"), asyncio.Event(), done())
+        app.query_one(Composer).put("secret question")
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: app.session.turn and app.session.turn.phase == "answering")
+        await pilot.press("ctrl+n", "f7")
+        await wait_until(pilot, lambda: isinstance(app.screen, QuestionScreen))
+        await pilot.press("n")
+        await wait_until(pilot, lambda: not isinstance(app.screen, QuestionScreen))
+        engine.may_stop.set()
+        await wait_until(pilot, lambda: not app.screen._going)
+        assert not app.session.conversation.messages
+        assert app.session.kept == "memory"
+
+
 async def test_a_search_does_not_show_the_other_side(make_app: MakeApp, history: History):
     store(history, "kept question", "of lighthouses")
     async with make_app(kept="plain").run_test(size=(120, 40)) as pilot:

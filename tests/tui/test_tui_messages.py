@@ -176,6 +176,23 @@ async def test_an_edit_is_a_branch_and_the_old_one_is_kept(
         assert [m.content for m in engine.prompts[-1]] == ["eins"]
 
 
+async def test_e_on_a_reply_edits_its_question(make_app: MakeApp, engine: FakeEngine):
+    async with make_app().run_test() as pilot:
+        await chat(pilot, engine)
+        await pilot.press("ctrl+up", "up", "up", "e")
+        assert pilot.app.query_one(Composer).text == "one"
+
+
+async def test_r_on_a_question_is_another_reply_to_it(make_app: MakeApp, engine: FakeEngine):
+    async with make_app().run_test() as pilot:
+        await chat(pilot, engine)
+        engine.script(answer("premier"), done())
+        await pilot.press("ctrl+up", "up", "up", "up", "r")
+        await wait_until(pilot, lambda: texts(pilot.app) == ["one", "premier"])
+        await settled(pilot)
+        assert [m.content for m in engine.prompts[-1]] == ["one"]
+
+
 async def test_an_edit_that_is_left_changes_nothing(make_app: MakeApp, engine: FakeEngine, history: History):
     async with make_app().run_test() as pilot:
         await chat(pilot, engine)
@@ -370,7 +387,7 @@ def test_markdown_of_a_branch():
 
 
 def test_the_tool_of_the_system(tmp_path):
-    for name in ("wl-copy", "xclip"):
+    for name in ("wl-copy", "xclip", "tmux"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
     path = {"PATH": str(tmp_path)}
@@ -378,6 +395,8 @@ def test_the_tool_of_the_system(tmp_path):
     assert tool(path | {"DISPLAY": ":0"})[0] == "xclip"
     assert tool(path | {"DISPLAY": ":0", "WAYLAND_DISPLAY": "w"})[0] == "wl-copy"
     assert tool(path | {"DISPLAY": ":0", "SSH_CONNECTION": "1"}) == ()
+    assert tool(path | {"DISPLAY": ":0", "TMUX": "t"})[0] == "xclip"
+    assert tool(path | {"DISPLAY": ":0", "TMUX": "t", "SSH_CONNECTION": "1"})[0] == "tmux"
 
 
 def test_the_tool_gets_the_text_from_its_standard_input(tmp_path):

@@ -320,6 +320,19 @@ async def test_the_cost_of_a_draft_is_shown(make_app: MakeApp, engine: FakeEngin
         await wait_until(pilot, lambda: pilot.app.query_one(Composer)._cost == (4, 8192))
 
 
+async def test_the_cost_of_an_edit_is_that_of_the_conversation_after_it(
+    make_app: MakeApp, engine: FakeEngine
+):
+    async with make_app().run_test() as pilot:
+        await ready(pilot)
+        engine.script(answer("first"), done())
+        await say(pilot, "one")
+        engine.script(answer("second"), done())
+        await say(pilot, "two words")
+        await pilot.press("ctrl+up", "e")
+        await wait_until(pilot, lambda: pilot.app.query_one(Composer)._cost == (4, 8192 - 3 - 3))
+
+
 # --------------------------------------------------------------------------------------------- no room
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from chat_fakes import R1, FakeEngine, answer, done
+from chat_fakes import R1, Clock, FakeEngine, FakeShelf, answer, done
 from conftest import NOON, wait_until
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
@@ -57,6 +57,8 @@ async def test_titles_are_found_as_one_types(make_app: MakeApp, history: History
         await pilot.press("ctrl+f", "s", "k", "y")
         await wait_until(pilot, lambda: lines(pilot.app)[0] == "Why is the sky blue?")
         assert "How to bake bread" not in lines(pilot.app)
+        await pilot.press("ctrl+f", *"bread")  # instead of what was looked for before
+        await wait_until(pilot, lambda: lines(pilot.app)[0] == "How to bake bread")
         await pilot.press("escape")
         await listed(pilot, "Today", "How to bake bread", "Why is the sky blue?")
 
@@ -344,3 +346,186 @@ async def test_what_is_typed_on_the_way_to_another_conversation_is_not_lost(
         assert history.draft(first).text == "unfinished"
         app.screen.open_conversation(first)
         await wait_until(pilot, lambda: composer.text == "unfinished")
+
+
+# ------------------------------------------------------------------------------------ on the way elsewhere
+
+
+class Unhurried(FakeEngine):
+    """Stops a reply only when `may_stop` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_stop = asyncio.Event()
+
+    async def cancel(self) -> None:
+        await self.may_stop.wait()
+        await super().cancel()
+
+
+@pytest.fixture
+def slow(history: History, shelf: FakeShelf, clock: Clock) -> ChatApp:
+    """A chat in which one is on the way to another conversation until the engine has stopped."""
+    return ChatApp(Unhurried(), history, shelf, model=R1.name, clock=clock, now=lambda: NOON)
+
+
+async def streaming(pilot: Pilot[None]) -> str:
+    """A conversation whose reply streams; with an idea for a new one beside it."""
+    app = pilot.app
+    app.session.engine.script(answer("half"), asyncio.Event(), done())
+    app.query_one(Composer).put("question")
+    await pilot.press("enter")
+    await wait_until(pilot, lambda: app.session.turn and app.session.turn.phase == "answering")
+    app.session.history.put_draft("", "idea ")
+    return app.session.conversation.id
+
+
+async def arrived(pilot: Pilot[None]) -> None:
+    pilot.app.session.engine.may_stop.set()
+    await wait_until(pilot, lambda: not pilot.app.screen._going)
+
+
+async def test_what_is_done_on_the_way_does_not_end_it(slow: ChatApp, history: History):
+    other = store(history, "other", "answer")
+    async with slow.run_test(size=(120, 40)) as pilot:
+        left = await streaming(pilot)
+        screen, composer = slow.screen, slow.query_one(Composer)
+        await pilot.press("ctrl+n", *"abc")
+        screen.delete_conversation(other.id, other.title)
+        await wait_until(pilot, lambda: [s.id for s in history.summaries()] == [left])
+        screen.action_regenerate()
+        screen.action_go_on()
+        screen.action_branch(-1)
+        screen.action_edit_message()
+        assert screen._going
+        await arrived(pilot)
+        assert not slow.session.conversation.messages
+        assert composer.text == "idea abc"
+        assert len(slow.session.engine.prompts) == 1
+        assert len(history.load(left).messages) == 2
+        composer.put("idea abc and more")
+        await pilot.press("ctrl+q")
+    assert history.draft("").text == "idea abc and more"
+
+
+@pytest.mark.parametrize("to_new", [True, False])
+async def test_what_was_typed_on_the_way_is_there_after_a_restart(
+    slow: ChatApp, history: History, to_new: bool
+):
+    other = store(history, "other", "answer")
+    history.put_draft(other.id, "idea ")
+    async with slow.run_test() as pilot:
+        await streaming(pilot)
+        if to_new:
+            slow.screen.action_new_conversation()
+        else:
+            slow.screen.open_conversation(other.id)
+        await pilot.press(*"abc", "ctrl+q")
+        slow.session.engine.may_stop.set()
+    assert history.draft("" if to_new else other.id).text == "idea abc"
+
+
+async def test_who_changes_their_mind_on_the_way_loses_nothing(slow: ChatApp, history: History):
+    other = store(history, "other", "answer")
+    async with slow.run_test() as pilot:
+        left = await streaming(pilot)
+        slow.query_one(Composer).put("unsent")
+        await pilot.press("ctrl+n", *"abc")
+        slow.screen.open_conversation(other.id)
+        await arrived(pilot)
+        assert slow.session.conversation.id == other.id
+        assert slow.query_one(Composer).text == "abc"
+        assert (history.draft(left).text, history.draft("").text) == ("unsent", "idea ")
+
+
+async def test_a_message_sent_on_the_way_waits_for_its_conversation(slow: ChatApp, history: History):
+    async with slow.run_test() as pilot:
+        left = await streaming(pilot)
+        history.put_draft("", "")
+        await pilot.press("ctrl+n", *"next", "enter")
+        await wait_until(pilot, lambda: any("not open yet" in notice for notice in notices(slow)))
+        await arrived(pilot)
+        assert slow.query_one(Composer).text == "next"
+        assert len(history.load(left).messages) == 2
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: len(slow.session.engine.prompts) == 2)
+        assert [message.content for message in slow.session.engine.prompts[-1]] == ["next"]
+
+
+async def test_to_go_on_does_not_save_a_conversation_from_its_deletion(slow: ChatApp, history: History):
+    async with slow.run_test() as pilot:
+        left = await streaming(pilot)
+        slow.screen.delete_conversation(left, "question")
+        await pilot.press("ctrl+r", "ctrl+n", *"abc")
+        slow.session.engine.may_stop.set()
+        await wait_until(pilot, lambda: not history.summaries() and not slow.screen._going)
+        await wait_until(pilot, lambda: slow.query_one(Composer).text == "idea abc")
+
+
+async def test_a_draft_goes_and_comes_back_with_its_conversation(make_app: MakeApp, history: History):
+    one = store(history, "question", "answer")
+    async with make_app().run_test(size=(120, 40)) as pilot:
+        composer, screen = pilot.app.query_one(Composer), pilot.app.screen
+        history.put_draft("", "idea")
+        composer.restore("")
+        screen.open_conversation(one.id)
+        await wait_until(pilot, lambda: pilot.app.session.conversation.id == one.id and not screen._going)
+        history.put_draft("", "idea")
+        composer.put("unsent")
+        screen.delete_conversation(one.id, one.title)
+        await wait_until(pilot, lambda: not history.summaries() and composer.text == "idea")
+        await pilot.press("ctrl+z")
+        await wait_until(pilot, lambda: composer.text == "unsent")
+        assert pilot.app.session.conversation.id == one.id
+        assert history.draft("").text == "idea"
+
+
+# ----------------------------------------------------------------------------------------- what is too old
+
+
+async def settled(pilot: Pilot[None]) -> None:
+    await pilot.pause()
+    await wait_until(pilot, lambda: all(worker.is_finished for worker in pilot.app.workers))
+
+
+async def test_old_ones_go_only_at_the_start_and_when_that_is_changed(make_app: MakeApp, history: History):
+    history.set_setting("keep_days", "7")
+    async with make_app().run_test() as pilot:
+        await settled(pilot)
+        old = store(history, "question", "answer", age=8 * 86_400)
+        pilot.app.screen.action_thinking_mode()
+        await settled(pilot)
+        assert [s.id for s in history.summaries()] == [old.id]
+
+
+async def test_who_writes_when_an_old_conversation_goes_can_go_on(make_app: MakeApp, history: History):
+    old = store(history, "question", "answer", age=8 * 86_400)
+    async with make_app().run_test() as pilot:
+        composer, screen = pilot.app.query_one(Composer), pilot.app.screen
+        screen.open_conversation(old.id)
+        await wait_until(pilot, lambda: pilot.app.session.conversation.id == old.id and not screen._going)
+        composer.put("unsent")
+        pilot.app.preferences.set_keep_days(7)
+        screen._apply_preferences()
+        await wait_until(pilot, lambda: not history.summaries() and not screen._going)
+        await wait_until(pilot, lambda: not pilot.app.session.conversation.messages)
+        await wait_until(pilot, lambda: composer.text == "unsent")
+
+
+async def test_what_was_just_unpinned_or_brought_back_stays_a_while(make_app: MakeApp, history: History):
+    old = store(history, "question", "answer", age=40 * 86_400)
+    old.pinned = True
+    history.save(old)
+    async with make_app().run_test() as pilot:
+        await pilot.press("ctrl+b", "p")
+        await wait_until(pilot, lambda: not history.summaries()[0].pinned)
+        assert pilot.app.preferences.old(30) == []
+        history.delete(old.id)
+        history.save(old)
+        history.pin(old.id, False, 1)
+        assert pilot.app.preferences.old(30) == [old.id]
+        pilot.app.screen.delete_conversation(old.id, old.title)
+        await wait_until(pilot, lambda: not history.summaries())
+        await pilot.press("ctrl+z")
+        await wait_until(pilot, lambda: history.summaries())
+        assert pilot.app.preferences.old(30) == []

@@ -10,7 +10,7 @@ import pytest
 from chat_fakes import NANO, R1, Clock, FakeEngine, FakeShelf, answer, done, loaded
 
 from localai.chat.conversation import Conversation, Message
-from localai.engine.states import State
+from localai.engine.states import State, StateCache
 from localai.errors import EngineError, WorkerDied
 from localai.history import History, StateStore
 from tui.session import Session
@@ -300,3 +300,25 @@ async def test_what_was_read_is_kept_at_the_end_of_the_program(
     engine.will_save = [STATE]
     await session.close()
     assert session.states.get(session.conversation.id) is STATE
+
+
+async def test_a_state_is_looked_for_where_its_conversation_was(
+    session: Session, engine: FakeEngine, history: History
+):
+    fingerprint = engine.default.fingerprint
+    one, two = store(history, "one", "answer"), store(history, "two", "answer")
+    first, second = State(fingerprint, [b"one"]), State(fingerprint, [b"two"])
+    session.states.put(one.id, first)
+    session.states.put(two.id, second)
+    engine.restore_gate = asyncio.Event()
+    session.choose(R1.name)
+    await session.loader.ready()
+    await session.open(one.id)
+    await until(lambda: "restore" in engine.calls)
+    await session.open(two.id)
+    for _ in range(20):  # it waits for its turn
+        await asyncio.sleep(0)
+    await session.move(History(memory=True), StateCache(), "memory")
+    engine.restore_gate.set()
+    await idle(session)
+    assert engine.restores == [first, second]

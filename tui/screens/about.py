@@ -11,12 +11,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from localai.chat.clean import clean
 from localai.errors import LocalAIError
 from tui.about import COLUMN, Engine, Part, as_text, parts
+from tui.screens.modal import Modal
 from tui.session import Session
 
 Tell = Callable[[Session, Engine], list[Part]]
@@ -24,7 +24,7 @@ WIDTH: Final = 92
 """Cells: a digest then stands on one line."""
 
 
-class AboutScreen(ModalScreen[None]):
+class AboutScreen(Modal[None]):
     """A table; any of Esc, Enter, F6 closes it. What only the engine knows comes a moment later."""
 
     DEFAULT_CSS = f"""

@@ -76,12 +76,16 @@ class ChatScreen(ConversationActions, ChoiceActions):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Ctrl+Z is the composer's own as long as there is nothing to bring back."""
-        return action != "undo_delete" or self._deleted is not None
+        return action != "undo_delete" or self._can_undo
 
     # ----------------------------------------------------------------------------------------- a message
 
     @on(Composer.Submitted)
     async def _send(self, event: Composer.Submitted) -> None:
+        if self._going:
+            self._composer.refused()
+            self._say("The conversation is not open yet: press Enter again in a moment.")
+            return
         edited, before = self._edit_notice.message_id, self.session.conversation.messages
         draft_key = self.draft_key
         if edited is not None and edited in before:
@@ -158,4 +162,4 @@ class ChatScreen(ConversationActions, ChoiceActions):
         """Show the keys."""
         from tui.screens.help import HelpScreen
 
-        self.app.push_screen(HelpScreen())
+        self.app.push_screen(HelpScreen(self.preferences.send_key))

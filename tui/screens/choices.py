@@ -103,7 +103,7 @@ class ChoiceActions(MessageActions):
     @work(group="cost", exclusive=True)
     async def _show_cost(self, text: str, attachments: tuple[Attachment, ...]) -> None:
         try:
-            cost = await self.session.draft_cost(text, attachments)
+            cost = await self.session.draft_cost(text, attachments, self._edit_notice.message_id or "")
         except LocalAIError:
             return  # who sends it will be told
         if cost is not None:
@@ -120,7 +120,7 @@ class ChoiceActions(MessageActions):
             self.app.push_screen(screen, lambda offer: self._make_room(turn, offer))
 
     def _make_room(self, turn: Turn, offer: Offer | None) -> None:
-        if offer is None or turn is not self.session.turn:
+        if offer is None or turn is not self.session.turn or self._going:
             return
         match offer:
             case StartAnew():
@@ -169,6 +169,7 @@ class ChoiceActions(MessageActions):
             self.jobs,
             in_use=lambda: loader.entry.name if loader.entry else "",
             given_back=loader.loaded.context * loader.loaded.kv_bytes_per_token if loader.loaded else 0,
+            gpu=loader.loaded is not None and loader.loaded.gpu_layers > 0,
         )
         name = await self.app.push_screen_wait(screen)
         current = loader.entry.name if loader.entry else ""

@@ -8,17 +8,17 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from tui.costs import Shares
 from tui.format import count
+from tui.screens.modal import Modal
 
 CELLS: Final = 60
 _COLUMN: Final = 24
 
 
-class ContextScreen(ModalScreen[None]):
+class ContextScreen(Modal[None]):
     """A bar and a line for each part; any of Esc, Enter, F5 closes it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -10,20 +10,20 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Select, Static, TextArea
 
 from localai.chat.clean import clean
 from localai.errors import LocalAIError
 from localai.history import History, Preset
 from tui.sampling import FIELDS, parse
+from tui.screens.modal import Modal
 
 Setup = tuple[str, dict[str, Any]]
 """System prompt and settings."""
 T = TypeVar("T")
 
 
-class ConversationSettings(ModalScreen[Setup | None]):
+class ConversationSettings(Modal[Setup | None]):
     """Gives what the user has set; None: nothing is to change. Presets are stored at once."""
 
     DEFAULT_CSS = """

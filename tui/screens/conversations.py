@@ -4,63 +4,67 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from textual import on, work
 from textual.timer import Timer
-from textual.widgets import TextArea
 
-from localai.chat.clean import clean
-from localai.chat.conversation import Attachment, Conversation, title_of
+from localai.chat.conversation import Conversation, title_of
 from localai.errors import LocalAIError
 from localai.history import Draft, History
 from tui.format import count
 from tui.incognito import Incognito
 from tui.preferences import Preferences
-from tui.screens.parts import ChatParts
+from tui.screens.drafts import DraftActions
 from tui.screens.question import QuestionScreen
 from tui.session import Session
-from tui.widgets.composer import Composer
 from tui.widgets.conversation_list import ConversationList
 
 UNDO_S: Final = 10.0
 """How long a deleted conversation can be brought back."""
 HITS: Final = 50
 """Matches in messages that are listed at most."""
-DRAFT_PAUSE_S: Final = 1.0
-"""After so long a pause, what stands in the composer is stored."""
 
 
-class ConversationActions(ChatParts):
+class Deleted(NamedTuple):
+    """A conversation that is no longer stored."""
+
+    conversation: Conversation
+    draft: Draft
+    was_open: bool
+    history: History
+    """Where it was."""
+
+
+class ConversationActions(DraftActions):
     """The part of the chat's screen that works on the conversations in the sidebar."""
 
     def __init__(self, session: Session, preferences: Preferences) -> None:
         super().__init__(session, preferences)
         self._incognito = Incognito(session)
-        self._deleted: Conversation | None = None
+        self._deleted: Deleted | None = None
         """What can still be brought back."""
-        self._deleted_was_open = False
-        self._deleted_from = session.history
         self._forget: Timer | None = None
-        self._draft_pause: Timer | None = None
-        self._unstored: dict[tuple[History, str], Draft] = {}
-        """Drafts that could not be stored: here they wait until the user comes back to them."""
-        self._going = False
-        """Whether the user is on the way to another conversation: what is typed belongs to that one."""
+        self._way = asyncio.Lock()
+        """Who changes the open conversation holds it until the screen shows that."""
+        self._keep_days: int | None = None
+        """How long conversations are kept, as far as the old ones have been deleted."""
 
     # -------------------------------------------------------------------------------------- go elsewhere
 
     def action_new_conversation(self) -> None:
         """Begin anew; a reply in the making is stopped."""
-        self._set_draft_aside()
+        self._set_draft_aside("")
         self._go_to_new()
 
     @work(group="navigate", exclusive=True)
     async def _go_to_new(self) -> None:
-        await self._settle()
-        await self.session.new()
-        await self._conversation_changed()
+        async with self._on_the_way(""):
+            await self._settle()
+            await self.session.new()
 
     @on(ConversationList.Opened)
     def _open(self, event: ConversationList.Opened) -> None:
@@ -68,37 +72,46 @@ class ConversationActions(ChatParts):
 
     def open_conversation(self, conversation_id: str, message_id: str = "") -> None:
         """Show a stored conversation and go on with it; from that message, if one is given."""
-        self._set_draft_aside()
+        self._set_draft_aside(conversation_id)
         self._go_to(conversation_id, message_id)
 
     @work(group="navigate", exclusive=True)
     async def _go_to(self, conversation_id: str, message_id: str) -> None:
-        if conversation_id != self.session.conversation.id:
-            await self._settle()
-            try:
+        async with self._on_the_way(conversation_id):
+            if conversation_id != self.session.conversation.id:
+                await self._settle()
                 await self.session.open(conversation_id)
-            except LocalAIError as error:
-                self._tell(error)
-        conversation = self.session.conversation
-        if message_id in conversation.messages and message_id not in {m.id for m in conversation.branch()}:
-            await self._settle()
-            self.session.show(message_id)
-        await self._conversation_changed()
+            branch = {message.id for message in self.session.conversation.branch()}
+            if message_id in self.session.conversation.messages and message_id not in branch:
+                await self._settle()
+                self.session.show(message_id)
         if message_id:
             await self._view.reveal(message_id)
 
-    async def _conversation_changed(self) -> None:
-        if not self._is_wide:
-            self._sidebar_wanted = None
-        self._place_sidebar()
-        self._edit_notice.show(None)
-        self._tell_incognito()
-        await self._show_conversation()
-        self._refresh_list()
-        self._refresh_status()
-        self._going = False
-        self.restore_draft()
-        self._composer.focus()
+    @asynccontextmanager
+    async def _on_the_way(self, destination: str | None, *, to_composer: bool = True) -> AsyncIterator[None]:
+        """Inside, the open conversation is changed; an error is told. Then the screen shows where one is.
+
+        One way ends before the next begins. One that is cancelled leaves the rest to the next.
+        """
+        async with self._way:
+            self._set_draft_aside(destination)  # the way before may have restored one
+            try:
+                yield
+            except LocalAIError as error:
+                self._tell(error)
+            if to_composer and not self._is_wide:
+                self._sidebar_wanted = None
+            self._place_sidebar()
+            self._edit_notice.show(None)
+            self._tell_incognito()
+            await self._show_conversation()
+            self._refresh_list()
+            self._refresh_status()
+            self._going = False
+            self.restore_draft()
+            if to_composer:
+                self._composer.focus()
 
     # ----------------------------------------------------------------------------------------- incognito
 
@@ -109,22 +122,22 @@ class ConversationActions(ChatParts):
         else:
             self._switch_incognito()
 
-    @work(group="navigate", exclusive=True)
+    @work(group="incognito", exclusive=True)
     async def _switch_incognito(self) -> None:
-        ends = self._incognito.is_on
-        if ends and (written := self._incognito.conversations):
+        if written := self._incognito.conversations:
             many = f"{count(written)} conversations are" if written > 1 else "This conversation is"
             text = f"{many} only in memory and will be gone for good. X in the sidebar exports."
             question = QuestionScreen("Leave incognito?", text, yes="Throw away", no="Stay")
             if not await self.app.push_screen_wait(question):
                 return
-        self._set_draft_aside()
-        await self._settle()
-        try:
-            await (self._incognito.end() if ends else self._incognito.begin())
-        except LocalAIError as error:
-            self._tell(error)
-        await self._conversation_changed()
+        self._set_draft_aside(None)
+        self._cross()
+
+    @work(group="navigate", exclusive=True)
+    async def _cross(self) -> None:
+        async with self._on_the_way(None):
+            await self._settle()
+            await (self._incognito.end() if self._incognito.is_on else self._incognito.begin())
 
     def _tell_incognito(self) -> None:
         """Show, if that has changed, whether anything is kept."""
@@ -136,62 +149,8 @@ class ConversationActions(ChatParts):
         if in_memory:
             self._say("Incognito: nothing is kept. F7 goes back to your conversations.")
         else:
-            self._keep_deleted(None)
+            self._forget_deleted()
             self._say("Back to your kept conversations.")
-
-    # ----------------------------------------------------------------------------------------- the draft
-
-    @on(TextArea.Changed, "Composer")
-    @on(Composer.DraftChanged)
-    def _draft_changed(self) -> None:
-        if self._draft_pause is not None:
-            self._draft_pause.stop()
-        self._draft_pause = self.set_timer(DRAFT_PAUSE_S, self.store_draft)
-
-    @property
-    def draft_key(self) -> str:
-        """The conversation that a draft belongs to; empty as long as that is not stored itself."""
-        conversation = self.session.conversation
-        return conversation.id if conversation.messages else ""
-
-    def store_draft(self) -> None:
-        """Store what is being written, so that it is there again after a restart."""
-        if self._going:
-            return
-        if self._draft_pause is not None:
-            self._draft_pause.stop()
-            self._draft_pause = None
-        editing = self._edit_notice.message_id is not None
-        text, attachments = self._set_aside if editing else self._composer.draft
-        self._put_draft(self.draft_key, clean(text), attachments)
-
-    def _put_draft(self, key: str, text: str, attachments: tuple[Attachment, ...] = ()) -> None:
-        history = self.session.history
-        self._unstored.pop((history, key), None)
-        try:
-            history.put_draft(key, text, attachments)
-        except LocalAIError as error:
-            self._unstored[history, key] = Draft(text, attachments)
-            self._notice("draft", clean(str(error)))
-
-    def _set_draft_aside(self) -> None:
-        """Store what is being written: what is typed from now on belongs to where the user goes."""
-        self.store_draft()
-        self._going = True
-        self._edit_notice.show(None)
-        self._composer.restore("")
-
-    def restore_draft(self) -> None:
-        """Go on with what was being written in this conversation."""
-        history, key = self.session.history, self.draft_key
-        try:
-            draft = self._unstored.get((history, key)) or history.draft(key)
-        except LocalAIError as error:
-            self._tell(error)
-            return
-        typed, attachments = self._composer.draft  # on the way here
-        new = tuple(one for one in attachments if one not in draft.attachments)
-        self._composer.restore(draft.text + typed, draft.attachments + new)
 
     # ------------------------------------------------------------------------------------------- changes
 
@@ -227,52 +186,69 @@ class ConversationActions(ChatParts):
     def _delete(self, event: ConversationList.DeleteWanted) -> None:
         self.delete_conversation(event.conversation_id, event.title)
 
-    @work(group="navigate", exclusive=True)
-    async def delete_conversation(self, conversation_id: str, title: str) -> None:
+    def delete_conversation(self, conversation_id: str, title: str) -> None:
         """Erase a conversation from the disk; for some seconds it can be brought back from memory."""
-        is_open = conversation_id == self.session.conversation.id
-        if is_open:
-            await self._settle()
+        if conversation_id == self.session.conversation.id and not self._going:
+            self.workers.cancel_group(self, "navigate")  # there is no other reply to be had in it
+            self._set_draft_aside("")
+        self._delete_one(conversation_id, title)
+
+    @work(group="delete")
+    async def _delete_one(self, conversation_id: str, title: str) -> None:
+        if conversation_id == self.session.conversation.id:
+            async with self._on_the_way("", to_composer=False):
+                if conversation_id == self.session.conversation.id:
+                    await self._settle()
+                await self._erase(conversation_id, title)
+            return
         try:
-            deleted = self.session.history.load(conversation_id)
-            await self.session.delete(conversation_id)
+            await self._erase(conversation_id, title)
         except LocalAIError as error:
             self._tell(error)
-        else:
-            self._keep_deleted(deleted, is_open)
-            self.notify(f"Deleted “{title}” · Ctrl+Z brings it back", timeout=UNDO_S, markup=False)
-        if is_open:
-            await self._show_conversation()
         self._refresh_list()
-        self._refresh_status()
 
-    def _keep_deleted(self, conversation: Conversation | None, was_open: bool = False) -> None:
+    async def _erase(self, conversation_id: str, title: str) -> None:
+        history = self.session.history
+        was_open = conversation_id == self.session.conversation.id
+        conversation, draft = history.load(conversation_id), history.draft(conversation_id)
+        draft = self._unstored.pop((history, conversation_id), draft)
+        await self.session.delete(conversation_id)
+        self._forget_deleted()
+        self._deleted = Deleted(conversation, draft, was_open, history)
+        self._forget = self.set_timer(UNDO_S, self._forget_deleted)
+        self.notify(f"Deleted “{title}” · Ctrl+Z brings it back", timeout=UNDO_S, markup=False)
+
+    def _forget_deleted(self) -> None:
         if self._forget is not None:
             self._forget.stop()
-        self._deleted, self._deleted_was_open = conversation, was_open
-        self._deleted_from = self.session.history
-        self._forget = self.set_timer(UNDO_S, lambda: self._keep_deleted(None)) if conversation else None
+        self._deleted = None
+
+    @property
+    def _can_undo(self) -> bool:
+        """Whether a conversation can be brought back to where it was."""
+        return self._deleted is not None and self._deleted.history is self.session.history
 
     def action_undo_delete(self) -> None:
         """Store the conversation that was deleted last again."""
-        conversation = self._deleted
-        if conversation is None or self._deleted_from is not self.session.history:
+        if self._deleted is None or not self._can_undo:
             return
-        was_open = self._deleted_was_open
+        conversation, draft, was_open, history = self._deleted
         try:
-            self.session.history.save(conversation)
+            history.save(conversation, kept_from=self.session.now())
         except LocalAIError as error:
             self._tell(error)
             return
-        self._keep_deleted(None)
+        self._put_draft(conversation.id, draft.text, draft.attachments)
+        self._forget_deleted()
         if was_open and not self.session.conversation.messages:
             self.open_conversation(conversation.id)
         else:
             self._refresh_list()
 
     def delete_old(self) -> None:
-        """Delete what is older than the user wants to keep."""
-        if self.preferences.old():
+        """Delete what is older than the user wants to keep: at the start, and when that has changed."""
+        before, self._keep_days = self._keep_days, self.preferences.keep_days
+        if before != self._keep_days and self.preferences.old():
             self.call_after_refresh(self._delete_old)
 
     @work(group="delete old", exclusive=True)
@@ -281,8 +257,10 @@ class ConversationActions(ChatParts):
         try:
             for conversation_id in self.preferences.old():
                 if conversation_id == self.session.conversation.id:
-                    await self.session.delete(conversation_id)
-                    await self._conversation_changed()
+                    written = self._written
+                    async with self._on_the_way(""):
+                        await self.session.delete(conversation_id)
+                        self._composer.restore(*written)  # who writes just now can go on
                 else:
                     history.delete(conversation_id)
                     states.discard(conversation_id)

@@ -13,7 +13,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
@@ -23,6 +22,7 @@ from localai.errors import LocalAIError
 from localai.history import exchange, export
 from localai.history.export import FORMS, SUFFIXES, Form
 from tui.format import count
+from tui.screens.modal import Modal
 
 WORDS: Final[dict[Form, tuple[str, str]]] = {
     "markdown": ("Markdown", "text that reads well everywhere"),
@@ -34,7 +34,7 @@ EACH: Final = 20
 _COLUMN: Final = 10
 
 
-class ExportScreen(ModalScreen[Path | None]):
+class ExportScreen(Modal[Path | None]):
     """Gives the file that was written; None: none was."""
 
     DEFAULT_CSS = """
@@ -44,7 +44,7 @@ class ExportScreen(ModalScreen[Path | None]):
         OptionList { margin: 1 0 0 0; }
     }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Leave it", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave it", show=False)]
 
     def __init__(self, name: str, ids: Sequence[str], load: Callable[[str], Conversation]) -> None:
         """`name`: what the file is called if the user does not say otherwise. `load` reads one of `ids`."""
@@ -57,6 +57,8 @@ class ExportScreen(ModalScreen[Path | None]):
         self._told = Static("", markup=False, classes="told")
         self._agreed: Path | None = None
         """The file that the user has been told would be replaced."""
+        self._writing = False
+        """Whether the file is being written: a thread does it, which nothing stops."""
 
     def compose(self) -> ComposeResult:
         what = "This conversation" if len(self._ids) == 1 else f"{count(len(self._ids))} conversations"
@@ -87,10 +89,9 @@ class ExportScreen(ModalScreen[Path | None]):
     @on(OptionList.OptionHighlighted)
     def _rename(self) -> None:
         """The file's suffix follows the form, unless the user has given it one of their own."""
-        path = Path(self._path.value)
+        path = _expanded(self._path.value)
         if path.suffix in SUFFIXES.values() and path.suffix != SUFFIXES[self._form]:
-            chosen = path.with_suffix(SUFFIXES[self._form])
-            self._path.value = _short(export.unused(chosen.expanduser()))
+            self._path.value = _short(export.unused(path.with_suffix(SUFFIXES[self._form])))
 
     @on(Input.Changed)
     def _changed(self) -> None:
@@ -106,14 +107,10 @@ class ExportScreen(ModalScreen[Path | None]):
 
     def _wanted(self) -> Path | None:
         """The file to write; None, and the user knows why, if there is a question."""
-        typed = clean(self._path.value).strip()
-        if not typed:
+        if not clean(self._path.value).strip():
             self._tell("The file needs a name.", wrong=True)
             return None
-        try:
-            path = Path(typed).expanduser()
-        except RuntimeError:  # ~ of nobody
-            path = Path(typed)
+        path = _expanded(self._path.value)
         if os.path.isdir(path):  # noqa: PTH112 - Path's own raises for a folder that may not be looked into
             path /= f"{self._name}{SUFFIXES[self._form]}"
         if os.path.lexists(path) and path != self._agreed:
@@ -128,11 +125,20 @@ class ExportScreen(ModalScreen[Path | None]):
             conversations = await self._read()
             self._tell("Writing…")
             text = await asyncio.to_thread(export.render, form, conversations)
+            self._writing = True
             await asyncio.to_thread(exchange.write, path, text, force=path == self._agreed)
         except LocalAIError as error:
             self._tell(clean(str(error)), wrong=True)
         else:
             self.dismiss(path)
+        finally:
+            self._writing = False
+
+    def action_leave(self) -> None:
+        """Esc: nothing is written. Once the file is being written, its end is near and is told."""
+        if not self._writing:
+            self.workers.cancel_group(self, "export")
+            self.dismiss(None)
 
     async def _read(self) -> list[Conversation]:
         found: list[Conversation] = []
@@ -146,6 +152,15 @@ class ExportScreen(ModalScreen[Path | None]):
     def _tell(self, text: str, *, wrong: bool = False) -> None:
         self._told.update(Content(text))
         self._told.set_class(wrong, "-wrong")
+
+
+def _expanded(typed: str) -> Path:
+    """A path as people write it, in full."""
+    path = Path(clean(typed).strip())
+    try:
+        return path.expanduser()
+    except RuntimeError:  # ~ of nobody
+        return path
 
 
 def _short(path: Path) -> str:

@@ -8,15 +8,21 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from tui.preferences import SendKey
+from tui.screens.modal import Modal
+
+Keys = tuple[tuple[str, str], ...]
+
+SENDING: Final[dict[SendKey, Keys]] = {
+    "enter": (("Enter", "send"), ("Ctrl+J, Shift+Enter", "new line")),
+    "ctrl+enter": (("Ctrl+S, Ctrl+Enter", "send"), ("Enter", "new line")),
+}
 KEYS: Final = (
     (
         "Write",
         (
-            ("Enter", "send"),
-            ("Ctrl+J, Shift+Enter", "new line"),
             ("Up, in an empty composer", "bring an earlier prompt back"),
             ("@, or paste a path", "attach a file"),
             ("F4", "write in your editor"),
@@ -40,7 +46,7 @@ KEYS: Final = (
             ("E", "edit a question; the old one is kept"),
             ("R", "another reply in its place"),
             ("G", "go on with a reply that was cut"),
-            ("C, B", "copy it, its blocks of code one by one"),
+            ("C, B", "copy it, its next block of code"),
             ("Mouse, then Ctrl+C", "copy what is selected"),
             ("Esc", "back to the composer"),
         ),
@@ -53,8 +59,8 @@ KEYS: Final = (
             ("X, Shift+X", "export it, or all of them"),
             ("Ctrl+Z", "bring back what was just deleted"),
             ("Ctrl+N", "begin a new one"),
-            ("F7", "incognito: nothing is kept; again: back"),
-            ("F3", "its system prompt and sampling; presets"),
+            ("F7", "incognito: nothing is kept; and back"),
+            ("F3", "its system prompt, sampling, presets"),
             ("F5", "what its context is spent on"),
         ),
     ),
@@ -63,7 +69,7 @@ KEYS: Final = (
         (
             ("Ctrl+O", "models: use, fetch, quantize, remove"),
             ("Ctrl+P", "all commands, more themes"),
-            ("F2", "settings: thinking, theme, send key"),
+            ("F2", "settings; how long chats are kept"),
             ("F6", "about: engine, model, sandbox"),
             ("F1", "this help"),
             ("Ctrl+Q", "quit"),
@@ -73,21 +79,23 @@ KEYS: Final = (
 _COLUMN: Final = 26
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Modal[None]):
     """A table of keys; any of Esc, Enter, F1 closes it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,enter,f1,q,question_mark", "close", "Close", show=False)
     ]
 
-    def __init__(self) -> None:
+    def __init__(self, send_key: SendKey) -> None:
+        """`send_key`: what sends a message, which the user has set."""
         super().__init__(classes="modal")
+        self._send_key = send_key
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="box") as box:
             box.border_title = "Keys"
             box.border_subtitle = "Esc closes"
-            yield Static(_table(), markup=False, classes="text")
+            yield Static(_table(self._send_key), markup=False, classes="text")
 
     def on_click(self) -> None:
         self.dismiss()
@@ -96,9 +104,10 @@ class HelpScreen(ModalScreen[None]):
         self.dismiss()
 
 
-def _table() -> Content:
+def _table(send_key: SendKey) -> Content:
     lines: list[Content] = []
-    for heading, keys in KEYS:
+    for number, (heading, others) in enumerate(KEYS):
+        keys = others if number else SENDING[send_key] + others
         lines += [Content("")] if lines else []
         lines.append(Content.styled(heading, "bold $foreground"))
         lines += [Content.styled(f"  {key:<{_COLUMN}}", "$primary") + Content(does) for key, does in keys]

@@ -21,7 +21,8 @@ class MessageActions(ChatParts):
     """The part of the chat's screen that works on single messages.
 
     Nothing is lost: an edit and another reply are branches beside the old ones, and a reply in the making is
-    stopped and kept first.
+    stopped and kept first. Who is on the way to another conversation has left the messages of this one: there
+    is then nothing to do with them.
     """
 
     def __init__(self, session: Session, preferences: Preferences) -> None:
@@ -35,11 +36,17 @@ class MessageActions(ChatParts):
             self._composer.focus()
 
     def _selected(self, role: str = "") -> Message | None:
-        """The selected message, or else the last one; of that role, if it is given."""
-        if (widget := self._view.selected) is not None:
-            return widget.message if role in ("", widget.message.role) else None
-        found = [m for m in self.session.conversation.branch() if role in ("", m.role)]
-        return found[-1] if found else None
+        """The selected message, or a reply's question, a question's reply; if none is, the last one."""
+        branch = self.session.conversation.branch()
+        if (widget := self._view.selected) is None:
+            found = [m for m in branch if role in ("", m.role)]
+            return found[-1] if found else None
+        chosen = widget.message
+        if role in ("", chosen.role):
+            return chosen
+        if role == "user":
+            return next((m for m in branch if m.id == chosen.parent), None)
+        return next((m for m in branch if m.parent == chosen.id), None)
 
     # ---------------------------------------------------------------------------------------------- edit
 
@@ -50,6 +57,8 @@ class MessageActions(ChatParts):
 
     def edit(self, message: Message) -> None:
         """Bring a question into the composer; sending it makes a branch."""
+        if self._going:
+            return
         if self._edit_notice.message_id is None:
             self._set_aside = self._composer.draft
         self._edit_notice.show(message.id)
@@ -87,9 +96,13 @@ class MessageActions(ChatParts):
         """Another reply to the last question; if there was no room for one, with room made."""
         self.try_again()
 
-    @work(group="navigate", exclusive=True)
-    async def try_again(self, message_id: str | None = None, offer: Remedy | None = None) -> None:
+    def try_again(self, message_id: str | None = None, offer: Remedy | None = None) -> None:
         """Another reply beside that one, by default the last; `offer`: see `Session.retry`."""
+        if not self._going:
+            self._try_again(message_id, offer)
+
+    @work(group="navigate", exclusive=True)
+    async def _try_again(self, message_id: str | None, offer: Remedy | None) -> None:
         await self._settle()
         selected = self._view.selected is not None
         try:
@@ -105,9 +118,13 @@ class MessageActions(ChatParts):
             self._composer.focus()  # the selected message may be gone
         self._follow(turn)
 
-    @work(group="navigate", exclusive=True)
-    async def action_go_on(self) -> None:
+    def action_go_on(self) -> None:
         """Let a reply that was stopped or cut go on, in a branch beside it."""
+        if not self._going:
+            self._go_on()
+
+    @work(group="navigate", exclusive=True)
+    async def _go_on(self) -> None:
         selected = self._view.selected
         await self._settle()
         try:
@@ -126,9 +143,13 @@ class MessageActions(ChatParts):
 
     # ------------------------------------------------------------------------------------------ branches
 
-    @work(group="navigate", exclusive=True)
-    async def action_branch(self, step: int) -> None:
+    def action_branch(self, step: int) -> None:
         """Show the branch beside the selected message; without one, beside the last that has some."""
+        if not self._going:
+            self._walk(step)
+
+    @work(group="navigate", exclusive=True)
+    async def _walk(self, step: int) -> None:
         message = self._view.selected.message if self._view.selected else self._last_with_branches()
         if message is None or not await self._has_branch(message, step):
             return

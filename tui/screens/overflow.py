@@ -10,7 +10,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
@@ -19,9 +18,10 @@ from localai.chat.clean import clean
 from localai.chat.messages import ChatMessage
 from localai.engine.protocol import Overflow
 from tui.format import count
+from tui.screens.modal import Modal
 
 
-class OverflowScreen(ModalScreen[Offer | None]):
+class OverflowScreen(Modal[Offer | None]):
     """Gives the offer that the user takes; None: all stays as it is, and nothing is sent."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Leave it", show=False)]

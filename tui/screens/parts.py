@@ -47,6 +47,9 @@ class ChatParts(Screen[None]):
         """Set when the latest reply is on the screen to its end."""
         self._sidebar_wanted: bool | None = None
         """What the user chose; None: shown where there is room."""
+        self._going = False
+        """Whether the user is on the way to another conversation: what is typed belongs to that one, and
+        what one does with messages is of no use any more."""
         self._set_aside: Draft = ("", ())
         """What was in the composer before an edit began."""
         self._status_was = ("", 0.0)

@@ -10,7 +10,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
@@ -19,6 +18,7 @@ from localai.errors import LocalAIError
 from models.names import suggested
 from tui.format import count, size
 from tui.jobs import Forecast, Jobs, TypeForecast
+from tui.screens.modal import Modal
 
 OFFERED: Final = ("F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "Q2_K")
 """A choice that is quickly made. `localai quantize` knows all the others."""
@@ -26,7 +26,7 @@ Choice = tuple[str, str]
 """The type, and the name of the model that comes."""
 
 
-class QuantizeScreen(ModalScreen[Choice | None]):
+class QuantizeScreen(Modal[Choice | None]):
     """Gives what the user has chosen; None: nothing. Says why, if the model cannot be quantized."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Close", show=False)]

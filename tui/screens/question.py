@@ -9,11 +9,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
+from tui.screens.modal import Modal
 
-class QuestionScreen(ModalScreen[bool]):
+
+class QuestionScreen(Modal[bool]):
     """Gives whether the user said yes. The careful answer has the keyboard: Enter alone does no harm."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

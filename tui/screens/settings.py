@@ -10,7 +10,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
@@ -18,6 +17,7 @@ from localai.chat.clean import clean
 from localai.errors import LocalAIError
 from tui.format import count
 from tui.preferences import KEEP_DAYS, SEND_KEYS, THINKING_MODES, Preferences
+from tui.screens.modal import Modal
 from tui.screens.question import QuestionScreen
 from tui.theme import CONTRAST, DARK, LIGHT
 
@@ -36,7 +36,7 @@ _COLUMN: Final = 12
 T = TypeVar("T")
 
 
-class SettingsScreen(ModalScreen[None]):
+class SettingsScreen(Modal[None]):
     """Changes hold at once and are stored. `on_change` is told after each.
 
     How long conversations are kept holds when the screen closes; if that deletes some, the user is asked.

@@ -61,6 +61,7 @@ class Composer(RecallingTextArea):
         min-height: 3;
         max-height: 10;
         width: 100%;
+        min-width: 6;  /* without room for text, Textual fails to wrap the placeholder */
         padding: 0 1;
         border: round $border-blurred;
         border-subtitle-color: $text-muted;

@@ -249,6 +249,7 @@ class ConversationList(Vertical):
     def action_search(self) -> None:
         """Give the keyboard to the search, at once: what is typed right behind is meant for it."""
         self.screen.set_focus(self._search)
+        self._search.select_all()  # the first letter takes the place of what was looked for before
 
     def leave(self) -> bool:
         """Esc: end the renaming, or the search; False if there was nothing to end."""

@@ -50,5 +50,5 @@ def _said(message: Message) -> Content:
 
 
 def _named(file: Attachment) -> str:
-    lines = file.text.count("\n") + 1
+    lines = len(file.text.removesuffix("\n").split("\n"))
     return f"{clean(file.name)} · {count(lines)} line{'s' if lines != 1 else ''}"
