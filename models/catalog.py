@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tomllib
-from importlib import resources
 from pathlib import Path
 
 import msgspec
@@ -64,12 +62,14 @@ class _Catalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def parse(text: str) -> list[Entry]:
     """The entries of a catalogue in TOML; tomllib.TOMLDecodeError or msgspec.ValidationError if wrong."""
+    import tomllib
+
     return msgspec.convert(tomllib.loads(text), _Catalog).model
 
 
 @functools.cache
 def _builtin_entries() -> tuple[Entry, ...]:
-    return tuple(parse((resources.files("models") / "catalog.toml").read_text(encoding="utf-8")))
+    return tuple(parse(Path(__file__).with_name("catalog.toml").read_text("utf-8")))
 
 
 def entries() -> list[Entry]:
@@ -93,7 +93,7 @@ def builtin_checkpoint(name: str) -> Path:
     sources = [entry.source for entry in entries()]
     if not any(isinstance(source, Builtin) and source.checkpoint == name for source in sources):
         raise ModelNotFound(f"{printable(name)} is not shipped with the program", "See: localai models list")
-    folder = Path(str(resources.files("models"))) / "builtin" / name
+    folder = Path(__file__).parent / "builtin" / name
     if not (folder / "config.json").is_file():
         raise ModelNotFound(f"The built-in checkpoint {folder} is missing", "Install the program again.")
     return folder

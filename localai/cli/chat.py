@@ -93,10 +93,10 @@ def _begin(
     no_model = model is None and not store.manifests()
     resolved = None if no_model else _runnable(store, model, loading)
     begun = first_run.ask(model=no_model, protection=not decided and unlock.is_first_run(), starter=starter)
-    resolved = resolved or _runnable(store, begun.model, loading)
-    if decided == "memory" or begun.choice == "memory":
+    resolved = resolved or _runnable(store, begun.model if begun else None, loading)
+    if decided == "memory" or (begun and begun.choice == "memory"):
         return resolved, History(memory=True)
-    if begun.choice is not None:
+    if begun and begun.choice is not None:
         return resolved, History(key=begun.key)
     return resolved, unlock.open_history(plain=decided == "plain")
 

@@ -17,15 +17,13 @@ if TYPE_CHECKING:
 STARTER = "smollm2:135m"
 
 
-def ask(*, model: bool, protection: bool, starter: bool) -> Begun:
-    """Ask what is open, and nothing if nothing is; ends the program if the user does.
+def ask(*, model: bool, protection: bool, starter: bool) -> Begun | None:
+    """Ask what is open; None if nothing is. Ends the program if the user does.
 
     `model`, `protection`: whether it is open. `starter`: offer the starter model first.
     """
-    from tui.screens.first_run import Begun
-
     if not (model or protection):
-        return Begun()
+        return None
     from tui.first_run import FirstRunApp, run_first
 
     begun = run_first(FirstRunApp(questions(model=model, protection=protection, starter=starter), protect))

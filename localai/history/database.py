@@ -14,8 +14,6 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Final
 
@@ -183,10 +181,9 @@ class Database:
 # --------------------------------------------------------------------------------------------------- schema
 
 
-def migrations() -> list[Traversable]:
+def migrations() -> list[Path]:
     """The files of schema/ in order: PRAGMA user_version counts those that a file has seen."""
-    folder = files("localai.history") / "schema"
-    return sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    return sorted((Path(__file__).parent / "schema").glob("*.sql"))
 
 
 def newest_version() -> int:

@@ -30,7 +30,7 @@ BEFORE, AFTER = 60, 160
 _PLACES: Final = 2000
 """A piece of one or two characters that stands in more places is common: the newest have it."""
 _GRAM: Final = 3
-_UNSPACED: Final = re.compile("[⺀-鿿가-힣豈-﫿ｦ-ﾟ\U00020000-\U000323ff]")
+_UNSPACED: Final = "[⺀-鿿가-힣豈-﫿ｦ-ﾟ\U00020000-\U000323ff]"
 """As in schema/0003_search.sql."""
 _PIECES: Final = re.compile(r'"([^"]*)"?|([^\s"]+)')
 _ROW: Final = """
@@ -68,7 +68,7 @@ def search(db: Database, query: str, limit: int) -> list[Hit]:
     terms = terms_of(query)
     if not terms or limit < 1:
         return []
-    if any(_UNSPACED.search(term.text) for term in terms):
+    if any(_is_unspaced(term.text) for term in terms):
         found = _unspaced(db, [term.text for term in terms], limit)
         patterns = [re.escape(_folded(term.text)) for term in terms]
     else:
@@ -115,7 +115,7 @@ def _unspaced(db: Database, pieces: list[str], limit: int) -> list[int]:
     """The best, or the newest, of the messages that have each piece."""
     long = [piece for piece in pieces if len(piece) >= _GRAM]
     short = [piece for piece in pieces if len(piece) < _GRAM]
-    for piece in sorted(filter(_UNSPACED.search, short), key=len, reverse=True):
+    for piece in sorted(filter(_is_unspaced, short), key=len, reverse=True):
         places = db.tuples(
             f"SELECT doc FROM gram_places WHERE term >= ? AND term < ? LIMIT {_PLACES}",
             (piece.lower(), piece.lower() + "\U0010ffff"),
@@ -178,6 +178,11 @@ def _pattern(term: Term, *, is_last: bool = False) -> str:
     words = re.findall(r"[^\W_]+", _folded(term.text))
     open_end = is_last and not term.is_phrase
     return r"(?<![^\W_])" + r"[\W_]+".join(words) + (r"[^\W_]*" if open_end else r"(?![^\W_])")
+
+
+def _is_unspaced(text: str) -> bool:
+    """Whether there is a character of a script that puts no spaces between its words."""
+    return re.search(_UNSPACED, text) is not None  # compiled when first asked: that takes 5 ms
 
 
 class _Folds(dict[int, str]):

@@ -201,7 +201,7 @@ async def test_a_file_that_is_being_written_cannot_be_left_half_told(
 
     def wait(descriptor: int) -> None:
         writes.set()
-        may_end.wait()
+        may_end.wait(10)
 
     async with make_app().run_test() as pilot:
         await pilot.press("ctrl+b", "x")

@@ -23,7 +23,7 @@ from tui.format import day
 
 PAUSE_S: Final = 0.15
 """Who types nothing for so long gets all searched; titles that are listed are searched at once."""
-AT_MOST: Final = 300
+AT_MOST: Final = 100
 """Conversations that are listed at once; a list of thousands would be slow, and nobody reads it."""
 HINTS: Final = (
     (("Enter opens", "open"), ("^F searches", "search")),
