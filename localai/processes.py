@@ -27,8 +27,12 @@ def worker_environment() -> dict[str, str]:
     still less that of the process that fetches models from the network.
     """
     ours = {"GGML_NO_BACKTRACE": "1", "PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1"}
-    others = {name: value for name, value in os.environ.items() if name not in SECRETS}
-    return {**others, **ours}
+    return {**environment(), **ours}
+
+
+def environment() -> dict[str, str]:
+    """The environment for any other program: ours without `SECRETS`."""
+    return {name: value for name, value in os.environ.items() if name not in SECRETS}
 
 
 def claim_stdio() -> tuple[BinaryIO, BinaryIO]:

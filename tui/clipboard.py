@@ -7,7 +7,6 @@ tmux, as it comes, ignores that sequence from what runs in it, but hands on what
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from localai.chat.clean import clean
 from localai.chat.conversation import Conversation, Message
+from localai.processes import environment
 from tui.markdown import parser
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def hand_over(text: str, command: Sequence[str]) -> bool:
             stderr=subprocess.DEVNULL,
             timeout=PATIENCE_S,
             check=False,
-            env=dict(os.environ),
+            env=environment(),
         )
     except (OSError, subprocess.SubprocessError):
         return False

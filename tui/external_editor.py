@@ -24,6 +24,7 @@ from textual.app import App, SuspendNotSupported
 from localai.chat.attachments import tidy
 from localai.chat.clean import clean
 from localai.errors import LocalAIError, UsageError
+from localai.processes import environment
 
 FILE_NAME: Final = "question.md"
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
@@ -99,7 +100,7 @@ async def edited(text: str, command: list[str], *, folder: Path | None) -> str:
 
 async def _run(command: list[str]) -> None:
     # A thread waits, and not asyncio's own subprocess: that one needs a loop which outlives a cancellation.
-    with subprocess.Popen(command) as process:  # noqa: ASYNC220
+    with subprocess.Popen(command, env=environment()) as process:  # noqa: ASYNC220
         try:
             code = await asyncio.to_thread(process.wait)
         finally:

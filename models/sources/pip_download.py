@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from localai.errors import FetchError, IntegrityError, LocalAIError, NoSpace
+from localai.processes import environment
 from models.header import printable
 from models.origins import PackageIndex
 from models.progress import Progress
@@ -71,7 +72,7 @@ def _run(command: list[str], scratch: Path, log: Path, total: int, on_progress: 
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **places, "PYTHONIOENCODING": "utf-8"},
+            env={**environment(), **places, "PYTHONIOENCODING": "utf-8"},
         )
         arrived = 0
         try:

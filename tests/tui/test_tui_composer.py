@@ -555,6 +555,18 @@ async def test_the_text_is_written_on_in_the_users_editor(editor: Path, tmp_path
         assert modes[::2] == ["600", "700"]
 
 
+async def test_the_editor_does_not_learn_what_opens_the_conversations(
+    editor: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LOCALAI_PASSPHRASE", "secret")
+    editor.write_text('env | grep -c "^LOCALAI_PASSPHRASE=" >> "$1"; true\n')
+    host = Host()
+    async with host.run_test() as pilot:
+        await pilot.press("a", "f4")
+        await wait_until(pilot, lambda: host.lent == ["lent", "back"])
+        assert host.composer.text == "a0"  # none found
+
+
 @pytest.mark.parametrize(("end", "how"), [("exit 3", "ended with code 3"), ("kill -INT $$", "was stopped")])
 async def test_an_editor_that_fails_leaves_the_text_as_it_was(
     editor: Path, tmp_path: Path, end: str, how: str
