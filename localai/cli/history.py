@@ -330,7 +330,8 @@ _WORDS = {"keyring": "a key in the keyring", "passphrase": "a passphrase", "plai
 
 def _print_status(facts: dict[str, Any]) -> None:
     ways = facts["protection"]
-    protected = " and ".join(_WORDS[way] for way in ways) if ways else "nothing is stored yet"
+    undecided = "nothing yet: the chat asks at its next start" if facts["bytes"] else "nothing is stored yet"
+    protected = " and ".join(_WORDS[way] for way in ways) if ways else undecided
     rows = {
         "file": facts["path"],
         "protected by": protected if ways != ["plain"] else "nothing: it is not encrypted",

@@ -231,6 +231,14 @@ def test_status(stored: list[Conversation]) -> None:
     assert "protected by    a passphrase\n" in output("status")
 
 
+def test_status_of_conversations_of_an_earlier_version(home: Path) -> None:
+    with History(paths.history_path()) as history:
+        history.save(Conversation(title="old"))
+    assert "protected by    nothing yet: the chat asks at its next start\n" in output(
+        "status", LOCALAI_PASSPHRASE=""
+    )
+
+
 def test_status_of_what_is_locked(stored: list[Conversation]) -> None:
     found = json.loads(output("status", "--json", LOCALAI_PASSPHRASE=""))
     assert (found["locked"], found["conversations"]) == (True, None)
