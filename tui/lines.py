@@ -40,14 +40,18 @@ def wrapped(text: Content, width: int) -> list[Line]:
 def _wrapped(line: Content, width: int) -> list[Line]:
     if line.cell_length <= width:
         return [Line(line)]
-    rows, plain, at = line.wrap(width), line.plain, 0
     lines: list[Line] = []
-    for row in rows:
+    plain, at = line.plain, 0
+    for row in line.wrap(width):
+        if lines:  # the space between two words is on neither row, also where a word filled the first
+            row = row[len(row.plain) - len(row.plain.lstrip(" ")) :]
+            if not row:
+                continue
+            begins = plain.index(row.plain, at)
+            lines[-1] = Line(lines[-1].content, then=" " if begins > at else "")
+            at = begins
         at += len(row.plain)
-        after = len(plain[at:]) - len(plain[at:].lstrip(" "))
-        lines.append(Line(row, then=" " if after else ""))
-        at += after
-    lines[-1] = Line(lines[-1].content)
+        lines.append(Line(row))
     return lines
 
 

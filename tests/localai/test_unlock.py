@@ -214,8 +214,7 @@ def test_memory_only_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_nothing_is_asked_where_nothing_is_open() -> None:
-    begun = first_run.ask(model=False, protection=False, starter=False)
-    assert (begun.model, begun.choice, begun.key) == (None, None, None)
+    assert first_run.ask(model=False, protection=False, starter=False) is None
 
 
 def test_only_what_is_open_is_asked() -> None:

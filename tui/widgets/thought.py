@@ -49,7 +49,7 @@ class Thought(Widget):
         self._rows[-1:] = rows
         line = end[end.rfind("\n") + 1 :]
         last = rows[-1].content.plain.rstrip()
-        self._end = line[line.rfind(last) :] if last else ""
+        self._end = line[line.rfind(last) :] if last.strip() and rows[-1].content.plain != line else line
 
     def _height(self) -> int:
         """Rows without the empty ones at the end, which may be followed by nothing."""
