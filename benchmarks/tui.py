@@ -42,6 +42,8 @@ QUESTION: Final = "Write a long story about a lighthouse keeper, the sea, and a 
 RARE: Final = "¤§¶¥£¢"
 """Characters that no reply contains: where one of them comes from the terminal, the key was painted."""
 ENDED: Final = re.compile("Cut at the limit|■|▲".encode())
+FULL_LENGTH: Final = re.compile("Cut at the limit|✗".encode())
+"""Not what is said meanwhile: an endless reply repeats itself."""
 PATIENCE_S: Final = 120
 CLAIMS: Final = {"speed": "at least 0.95", "key_p95_ms": 50.0, "start_s": 0.8}
 
@@ -136,7 +138,7 @@ def long_reply(model: Path, tokens: int) -> dict[str, float]:
             process, before = psutil.Process(chat.process.pid), chat.memory()
             marks, since = [(0, sum(process.cpu_times()[:2]))], len(chat.raw)
             chat.type(QUESTION + "\r")
-            while not ENDED.search(chat.raw, since):
+            while not FULL_LENGTH.search(chat.raw, since):
                 since = max(since, len(chat.raw) - 100)
                 chat.read(0.5)
                 used = _used(chat)
