@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from models.catalog import builtin_checkpoint
 from quantize.client import Wanted, run
 from quantize.protocol import Job
 
 LONGEST_ID = 60
+# The same examples each time: what fails, fails for everybody. HYPOTHESIS_PROFILE=search looks for new ones.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("search", max_examples=2000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
