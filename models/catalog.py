@@ -1,18 +1,60 @@
-"""Which models can be had by name: `catalog.toml`, checked against the schema below when it is read."""
+"""Which models can be had by name: `catalog.toml` and a file of the user's, checked against this schema.
+
+The user's own file is `models.toml` in the settings folder; LOCALAI_CATALOG names another, such as an
+organization's. Its entries come first and replace those of the same name; `replace = true` at its top leaves
+the built-in list out altogether.
+"""
 
 from __future__ import annotations
 
 import functools
+import os
+import tomllib
 from pathlib import Path
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from localai.errors import ModelNotFound
+from localai import paths
+from localai.errors import ModelNotFound, UsageError
+from models.ggml_types import FILE_TYPES
 from models.header import printable
 from models.names import canonical, is_name, nearest
-from models.origins import About, Builtin, CatalogSource, Count, Sampling
+from models.origins import About, Builtin, CheckpointSource, Count, ReadySource, Sampling
 
-__all__ = ["Entry", "builtin_checkpoint", "entries", "find", "nearest", "parse"]
+__all__ = ["Entry", "ReadyFile", "Shape", "builtin_checkpoint", "entries", "find", "nearest", "parse"]
+
+ENVIRONMENT: Final = "LOCALAI_CATALOG"
+FILE: Final = "models.toml"
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The numbers of a model that its size and its memory depend on, as its config.json has them."""
+
+    architecture: Literal["llama", "qwen2", "qwen3"]
+    layers: Positive
+    heads: Positive
+    kv_heads: Positive
+    head_size: Positive
+    embedding_length: Positive
+    feed_forward_length: Positive
+    vocabulary: Positive
+    """Rows of the embedding, padding included."""
+    tied: bool = False
+    """Whether the output shares the embedding's matrix."""
+
+
+class ReadyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A GGUF file that can be had ready-made."""
+
+    type: str
+    """Such as "Q4_K_M"."""
+    source: ReadySource
+
+    def __post_init__(self) -> None:
+        _require_type(self.type)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -21,13 +63,26 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     name: str
     title: str
     type: str
-    """The quantization that one gets, such as "Q4_K_M"."""
+    """The quantization that one gets who names none, such as "Q4_K_M"."""
+    types: tuple[str, ...] = ()
+    """Those that are recommended, `type` among them, the best quality first."""
     reasoning: bool
     license: str
+    """Of the weights, as their publisher states it."""
+    base_license: str = ""
+    """What the licence of the model that it was made from adds, in a sentence; "": nothing is known to."""
     parameters: Count
     context: Count
     """Tokens of context that it was trained for."""
-    source: CatalogSource
+    shape: Shape | None = None
+    tokenizer: str = ""
+    """llama.cpp's name for its pre-tokenizer, such as "deepseek-r1-qwen"; "": not certain."""
+    weights: dict[str, Count] = {}
+    """Bytes of all tensors by type, as llama.cpp quantizes this shape. Computed, and checked by a test."""
+    file: tuple[ReadyFile, ...] = ()
+    """Where it can be had ready-made; the first of a type is tried first."""
+    checkpoint: CheckpointSource | None = None
+    """What it can be made from here."""
     note: str = ""
     """One sentence that the user should know before choosing it."""
     sampling: Sampling = Sampling()
@@ -46,13 +101,36 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             examples=self.examples,
         )
 
+    @property
+    def is_builtin(self) -> bool:
+        """Whether it is shipped with the program."""
+        return isinstance(self.checkpoint, Builtin)
+
+    @property
+    def all_types(self) -> tuple[str, ...]:
+        """The types that can be had: recommended ones, ready-made ones, and `type`."""
+        ready = (one.type for one in self.file)
+        return tuple(dict.fromkeys([*self.types, self.type, *ready]))
+
+    def ready(self, file_type: str) -> tuple[ReadyFile, ...]:
+        """The ready-made files of that type, in any case of its letters, the first choice first."""
+        return tuple(one for one in self.file if one.type == file_type.upper())
+
     def __post_init__(self) -> None:
-        if not is_name(self.name) or canonical(self.name) != self.name:
-            raise ValueError(f"{self.name!r} is not a name in its canonical form")
+        if not is_name(self.name) or canonical(self.name) != self.name or self.name.count(":") > 1:
+            raise ValueError(f"{self.name!r} is not a name in its canonical form, of one or two parts")
+        for one in (self.type, *self.types, *self.weights):
+            _require_type(one)
+        if self.types and self.type not in self.types:
+            raise ValueError(f"{self.name}: its type {self.type} is not among its types")
+        if self.checkpoint is None and not self.ready(self.type):
+            raise ValueError(f"{self.name}: nothing says where its type {self.type} can be had")
 
 
 class _Catalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    model: list[Entry]
+    model: list[Entry] = []
+    replace: bool = False
+    """Whether the built-in models are left out."""
 
     def __post_init__(self) -> None:
         names = [entry.name for entry in self.model]
@@ -60,11 +138,45 @@ class _Catalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("a name is there twice")
 
 
+class Wanted(msgspec.Struct, frozen=True):
+    """What NAME[:TYPE] means."""
+
+    entry: Entry
+    type: str
+    """The quantization that was asked for, or the entry's own."""
+    name: str
+    """What it is called in the store: as it was asked for."""
+
+
+def _require_type(name: str) -> None:
+    if name not in FILE_TYPES.values():
+        raise ValueError(f"{name!r} is not a type of GGUF files")
+
+
 def parse(text: str) -> list[Entry]:
     """The entries of a catalogue in TOML; tomllib.TOMLDecodeError or msgspec.ValidationError if wrong."""
-    import tomllib
+    return _parse(text).model
 
-    return msgspec.convert(tomllib.loads(text), _Catalog).model
+
+def _parse(text: str) -> _Catalog:
+    """Nothing may be left over: a misspelt digest must not mean that none is there."""
+    raw = tomllib.loads(text)
+    found = msgspec.convert(raw, _Catalog)
+    if unknown := _left_over(raw, msgspec.to_builtins(found)):
+        raise msgspec.ValidationError(f"Nobody knows the field `{unknown}`")
+    return found
+
+
+def _left_over(raw: Any, read: Any, place: str = "$") -> str:
+    """Where the first field in `raw` is that `read` does not have; "" if there is none."""
+    if isinstance(raw, dict) and isinstance(read, dict):
+        pairs = ((key, value, f"{place}.{key}") for key, value in raw.items())
+        found = (where if key not in read else _left_over(value, read[key], where) for key, value, where in pairs)
+    elif isinstance(raw, list) and isinstance(read, list | tuple):
+        found = (_left_over(one, two, f"{place}[{i}]") for i, (one, two) in enumerate(zip(raw, read, strict=True)))
+    else:
+        return ""
+    return next(filter(None, found), "")
 
 
 @functools.cache
@@ -72,9 +184,38 @@ def _builtin_entries() -> tuple[Entry, ...]:
     return tuple(parse(Path(__file__).with_name("catalog.toml").read_text("utf-8")))
 
 
+def own_file() -> Path:
+    """The catalogue of the user or the organization. It need not be there, unless the environment names it."""
+    named = os.environ.get(ENVIRONMENT)
+    return Path(named).expanduser().absolute() if named else paths.config_dir() / FILE
+
+
+def _own() -> _Catalog:
+    path = own_file()
+    if not os.environ.get(ENVIRONMENT) and not path.exists():
+        return _Catalog()
+    try:
+        status = path.stat()
+        return _parsed(path, status.st_mtime_ns, status.st_size)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(
+            f"The catalogue of models {path} cannot be used: {printable(str(reason), 400)}",
+            "Mend it, or move it away; docs/models.md says what it may hold",
+        ) from error
+
+
+@functools.lru_cache(4)
+def _parsed(path: Path, *_: int) -> _Catalog:
+    return _parse(path.read_text("utf-8"))
+
+
 def entries() -> list[Entry]:
-    """All models of the catalogue, in its order."""
-    return list(_builtin_entries())
+    """All models of the catalogue, the user's first. UsageError if the user's file cannot be used."""
+    own = _own()
+    names = {entry.name for entry in own.model}
+    builtin = [] if own.replace else [entry for entry in _builtin_entries() if entry.name not in names]
+    return [*own.model, *builtin]
 
 
 def find(name: str) -> Entry:
@@ -88,9 +229,27 @@ def find(name: str) -> Entry:
     raise ModelNotFound(f"No model called {printable(name)!r} is in the catalogue", hint)
 
 
+def wanted(text: str) -> Wanted:
+    """What `text`, NAME or NAME:TYPE, asks for. ModelNotFound, with what there is, if it cannot be had."""
+    known = {entry.name: entry for entry in entries()}
+    name = text.lower()
+    if name in known:
+        return Wanted(known[name], known[name].type, name)
+    begin, _, last = name.rpartition(":")
+    if begin not in known:
+        return Wanted(entry := find(text), entry.type, entry.name)
+    entry, file_type = known[begin], last.upper()
+    can_be_made = entry.checkpoint is not None and file_type in FILE_TYPES.values()
+    if file_type not in entry.all_types and not can_be_made:
+        raise ModelNotFound(
+            f"{begin} cannot be had as {printable(last)!r}", f"It can be had as: {', '.join(entry.all_types)}"
+        )
+    return Wanted(entry, file_type, name)
+
+
 def builtin_checkpoint(name: str) -> Path:
     """The folder of the built-in checkpoint called `name`. ModelNotFound if there is none here."""
-    sources = [entry.source for entry in entries()]
+    sources = [entry.checkpoint for entry in _builtin_entries()]
     if not any(isinstance(source, Builtin) and source.checkpoint == name for source in sources):
         raise ModelNotFound(f"{printable(name)} is not shipped with the program", "See: localai models list")
     folder = Path(__file__).parent / "builtin" / name
