@@ -39,8 +39,18 @@ def config_dir() -> Path:
 
 
 def models_dir() -> Path:
-    """The model store: blobs, references, incoming transfers."""
-    return data_dir() / "models"
+    """The model store that new models go to: blobs, references, incoming transfers.
+
+    LOCALAI_MODELS names another, such as one on a larger disk.
+    """
+    named = os.environ.get("LOCALAI_MODELS")
+    return Path(named).expanduser().absolute() if named else data_dir() / "models"
+
+
+def shared_models_dirs() -> list[Path]:
+    """Stores of others that are only read, such as a team's network folder: LOCALAI_SHARED_MODELS."""
+    named = os.environ.get("LOCALAI_SHARED_MODELS", "").split(os.pathsep)
+    return [Path(folder).expanduser().absolute() for folder in named if folder]
 
 
 def history_path() -> Path:

@@ -171,9 +171,13 @@ def _left_over(raw: Any, read: Any, place: str = "$") -> str:
     """Where the first field in `raw` is that `read` does not have; "" if there is none."""
     if isinstance(raw, dict) and isinstance(read, dict):
         pairs = ((key, value, f"{place}.{key}") for key, value in raw.items())
-        found = (where if key not in read else _left_over(value, read[key], where) for key, value, where in pairs)
+        found = (
+            where if key not in read else _left_over(value, read[key], where) for key, value, where in pairs
+        )
     elif isinstance(raw, list) and isinstance(read, list | tuple):
-        found = (_left_over(one, two, f"{place}[{i}]") for i, (one, two) in enumerate(zip(raw, read, strict=True)))
+        found = (
+            _left_over(one, two, f"{place}[{i}]") for i, (one, two) in enumerate(zip(raw, read, strict=True))
+        )
     else:
         return ""
     return next(filter(None, found), "")

