@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -26,8 +28,10 @@ __all__ = ["Entry", "ReadyFile", "Shape", "builtin_checkpoint", "entries", "find
 
 ENVIRONMENT: Final = "LOCALAI_CATALOG"
 FILE: Final = "models.toml"
+_LARGEST: Final = 4 << 20
+"""Bytes of a catalogue: ours, with nine models, has 45 KB."""
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,7 +82,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tokenizer: str = ""
     """llama.cpp's name for its pre-tokenizer, such as "deepseek-r1-qwen"; "": not certain."""
     weights: dict[str, Count] = {}
-    """Bytes of all tensors by type, as llama.cpp quantizes this shape. Computed, and checked by a test."""
+    """Bytes of all tensors by type, as llama.cpp quantizes this shape. Computed, and checked by a test.
+
+    Files that were made with an importance matrix differ by 1 % in Q4_0 and IQ4_XS, and not at all in others.
+    """
     file: tuple[ReadyFile, ...] = ()
     """Where it can be had ready-made; the first of a type is tried first."""
     checkpoint: CheckpointSource | None = None
@@ -134,8 +141,8 @@ class _Catalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         names = [entry.name for entry in self.model]
-        if len(set(names)) < len(names):
-            raise ValueError("a name is there twice")
+        if twice := next((name for name in names if names.count(name) > 1), ""):
+            raise ValueError(f"{twice} is there twice")
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -189,19 +196,31 @@ def _builtin_entries() -> tuple[Entry, ...]:
 
 
 def own_file() -> Path:
-    """The catalogue of the user or the organization. It need not be there, unless the environment names it."""
+    """The catalogue of the user or organization. It need not be there, unless the environment names it."""
     named = os.environ.get(ENVIRONMENT)
-    return Path(named).expanduser().absolute() if named else paths.config_dir() / FILE
+    if not named:
+        return paths.config_dir() / FILE
+    path = Path(named)
+    with suppress(RuntimeError):  # the home of a user that is not known
+        path = path.expanduser()
+    return path.absolute()
 
 
 def _own() -> _Catalog:
     path = own_file()
-    if not os.environ.get(ENVIRONMENT) and not path.exists():
-        return _Catalog()
     try:
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("It is not a file")
         return _parsed(path, status.st_mtime_ns, status.st_size)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not os.environ.get(ENVIRONMENT):
+            return _Catalog()
+        raise UsageError(
+            f"There is no catalogue of models {path}",
+            f"{ENVIRONMENT} names it: correct it, or unset it to use the built-in one",
+        ) from error
+    except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(
             f"The catalogue of models {path} cannot be used: {printable(str(reason), 400)}",
@@ -211,7 +230,11 @@ def _own() -> _Catalog:
 
 @functools.lru_cache(4)
 def _parsed(path: Path, *_: int) -> _Catalog:
-    return _parse(path.read_text("utf-8"))
+    with path.open("rb") as file:
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise ValueError(f"It is larger than {_LARGEST >> 20} MB")
+    return _parse(content.decode("utf-8-sig"))
 
 
 def entries() -> list[Entry]:
@@ -229,7 +252,7 @@ def find(name: str) -> Entry:
             return entry
     names = [entry.name for entry in entries()]
     close = nearest(name, names)
-    hint = f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(names)}."
+    hint = f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(names) or 'none'}."
     raise ModelNotFound(f"No model called {printable(name)!r} is in the catalogue", hint)
 
 
