@@ -11,13 +11,12 @@ import pytest
 from localai import paths
 from localai.errors import ModelNotFound, UsageError
 from models import catalog
-from models.origins import UrlFile
+from models.origins import HubFile, UrlFile
 
 Write = Callable[[str | bytes], Path]
 
-BUILT_IN = [
-    entry.name for entry in catalog.parse((Path(catalog.__file__).with_name("catalog.toml")).read_text())
-]
+BUILT_IN_TEXT = Path(catalog.__file__).with_name("catalog.toml").read_text("utf-8")
+BUILT_IN = [entry.name for entry in catalog.parse(BUILT_IN_TEXT)]
 ACME = """
 [[model]]
 name = "acme:7b"
@@ -229,3 +228,16 @@ def test_one_that_may_not_be_read(write: Write) -> None:
     write(ACME).chmod(0)
     with pytest.raises(UsageError, match="Permission denied"):
         catalog.entries()
+
+
+def test_the_example_in_the_documentation(write: Write) -> None:
+    text = (Path(catalog.__file__).parents[1] / "docs" / "models.md").read_text("utf-8")
+    write(text.partition("```toml\n")[2].partition("```")[0])
+    (entry,) = catalog.entries()
+    original = next(one for one in catalog.parse(BUILT_IN_TEXT) if one.name == "r1:7b")
+    assert (entry.shape, entry.checkpoint) == (original.shape, original.checkpoint)
+    assert entry.weights.items() <= original.weights.items()
+    digests = {one.source.sha256 if isinstance(one.source, UrlFile) else "" for one in entry.file} - {""}
+    (known, *_) = original.ready("Q4_K_M")
+    assert isinstance(known.source, HubFile)
+    assert digests == {known.source.files[0].sha256}
