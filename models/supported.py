@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -71,11 +72,14 @@ _THREE = struct.Struct("<3f")
 _PART = re.compile(r"(?s)(.*)-(\d{5})-of-(\d{5})\.gguf")
 
 
-def check_supported(header: Header, path: Path) -> None:
-    """Raise UnsupportedModel unless the file at `path`, with this header, is a model that can be run."""
+def check_supported(header: Header, path: Path, allow: Collection[str] = ()) -> None:
+    """Raise UnsupportedModel unless the file at `path`, with this header, is a model that can be run.
+
+    `allow`: architectures that the user wants to try beside those of R1's family.
+    """
     if header.split_count > 1:
         _check_parts(header, path)
-    _check_kind(header, path)
+    _check_kind(header, path, allow)
     for key, bounds in _BOUNDS.items():
         _check_bounds(header, path, key, bounds, required=True)
     for key, bounds in _OPTIONAL_BOUNDS.items():
@@ -97,11 +101,11 @@ def within(value: float, bounds: Range) -> bool:
     return bool(low <= single <= high)
 
 
-def _check_kind(header: Header, path: Path) -> None:
+def _check_kind(header: Header, path: Path, allow: Collection[str]) -> None:
     kind = header.text("general.type")
     if kind not in ("", "model"):
         raise UnsupportedModel(f"{path} is not a model but of kind {kind!r}", "Give the model itself.")
-    if header.architecture not in ARCHITECTURES:
+    if header.architecture not in (*ARCHITECTURES, *allow):
         found = f"the architecture {header.architecture!r}" if header.architecture else "no architecture"
         raise UnsupportedModel(f"{path} has {found}", f"Those that run: {', '.join(ARCHITECTURES)}.")
 

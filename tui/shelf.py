@@ -14,8 +14,8 @@ from localai.engine.settings import Sampling
 from localai.errors import UsageError
 from models import catalog
 from models.header import Header
-from models.names import name_of
 from models.manifest import Damaged, is_fetched
+from models.names import name_of
 from models.origins import Builtin, Checkpoint, download_bytes, size_of
 from models.store import Manifest, Resolved, Store
 from tui.fitting import Fit, fit_of, fit_of_unseen

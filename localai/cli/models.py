@@ -1,4 +1,4 @@
-"""`localai models`: what is installed, and how to get more."""
+"""`localai models`: what is installed, and what can be done with it. Getting models: `localai.cli.pull`."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localai.cli import options, output
-from localai.errors import UsageError
+from localai.cli import discover, fit, options, output, pull, show
+from localai.errors import LocalAIError
 
 if TYPE_CHECKING:
+    from models.catalog import Entry
     from models.store import Manifest, Store
 
-app = typer.Typer(help="List, get, show and remove models.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, get, check, show and remove models; find those of other programs; see what fits.",
+    no_args_is_help=True,
+)
+
+Name = Annotated[str, typer.Argument(help="An installed model's name.", show_default=False)]
 
 
 @app.command("list")
 def list_models(json: options.Json = False) -> None:
-    """Show the installed models, and those that can be had by name."""
+    """Show the installed models, what they take on the disk, and those that can be had by name."""
     from models import catalog
-    from models.manifest import repair_hint
     from models.store import Store
 
     store = Store()
@@ -27,23 +32,45 @@ def list_models(json: options.Json = False) -> None:
     names = {manifest.name for manifest in manifests}
     available = [entry for entry in catalog.entries() if entry.name not in names]
     if json:
-        output.print_json({"installed": manifests, "available": available, "damaged": _damaged(store)})
+        output.print_json(_as_data(store, manifests, available))
         return
     if manifests:
-        headers = ["NAME", "TYPE", "SIZE", "PARAMETERS", "CONTEXT", "REASONING"]
-        output.print_table(headers, [_row(manifest) for manifest in manifests])
-        for manifest in manifests:
-            if fault := store.fault(manifest):
-                output.note(f"{manifest.name} cannot be used: its file {fault}. {repair_hint(manifest)}")
+        headers = ["NAME", "TYPE", "SIZE", "ON DISK", "PARAMETERS", "CONTEXT", "REASONING", "LAST USED"]
+        output.print_table(headers, [_row(store, manifest) for manifest in manifests])
     else:
         print("No model is installed.")
-    for item in store.damaged():
-        output.note(f"left out: {item.reason}")
+    _print_state(store, manifests)
     if available:
-        print("\nTo be had with `localai models pull NAME`:")
-        output.print_table(
-            ["NAME", "TYPE", "ABOUT"], [[e.name, e.type, e.note or e.title] for e in available]
-        )
+        print("\nTo be had with `localai models pull NAME` or NAME:TYPE (`localai models fit` tells what fits):")
+        output.print_table(["NAME", "TYPE", "SIZE", "ABOUT"], [_available(entry) for entry in available])
+
+
+def _as_data(store: Store, manifests: list[Manifest], available: list[Entry]) -> dict[str, Any]:
+    import msgspec
+
+    from models import usage
+
+    installed = []
+    for manifest in manifests:
+        used = usage.last_used(manifest.sha256)
+        more = {
+            "disk_bytes": store.disk_bytes(manifest),
+            "last_used": used.isoformat() if used else None,
+            "shared": not store.is_own(manifest.name),
+        }
+        installed.append(msgspec.to_builtins(manifest) | more)
+    removed = [
+        {"name": item.manifest.name, "removed": item.when, "size": item.manifest.size}
+        for item in store.removed()
+    ]
+    return {
+        "installed": installed,
+        "available": available,
+        "damaged": _damaged(store),
+        "removed": removed,
+        "prunable_bytes": store.prunable(),
+        "unfinished": store.unfinished(),
+    }
 
 
 def _damaged(store: Store) -> list[dict[str, str]]:
@@ -54,164 +81,176 @@ def _damaged(store: Store) -> list[dict[str, str]]:
     return [{"path": path, "reason": reason} for path, reason in unusable]
 
 
-def _row(manifest: Manifest) -> list[str]:
+def _row(store: Store, manifest: Manifest) -> list[str]:
+    from models import usage
+
+    used = usage.last_used(manifest.sha256)
+    own = store.is_own(manifest.name)
+    taken = output.size(store.disk_bytes(manifest)) if own else "shared"
     return [
         manifest.name,
         manifest.file_type,
         output.size(manifest.size),
+        manifest.sharing if manifest.sharing in ("hard link", "reference") else taken,
         output.count(manifest.parameters),
         f"{manifest.context_trained:,}",
         "yes" if manifest.reasoning else "no",
+        used.astimezone().strftime("%Y-%m-%d %H:%M") if used else "never",
     ]
 
 
-@app.command()
-def pull(
-    name: Annotated[str, typer.Argument(help="A name from `localai models list`.", show_default=False)],
-    json: options.Json = False,
-) -> None:
-    """Fetch a model by name, verify it and keep it."""
-    from models import catalog
-    from models.origins import Builtin
-    from models.sources import obtain
-    from models.store import Store
+def _print_state(store: Store, manifests: list[Manifest]) -> None:
+    """What needs attention: damaged models, removed ones, fetches that were interrupted."""
+    from models.manifest import repair_hint
 
-    entry = catalog.find(name)
-    store = Store()
-    with output.progress() as progress:
-        if isinstance(entry.source, Builtin):
-            manifest = _quantize_builtin(entry, entry.source, store, progress)
-        else:
-            manifest = obtain(entry, store, progress)
-    _tell(manifest, json)
-
-
-def _quantize_builtin(entry: Any, source: Any, store: Store, progress: output.Progress) -> Manifest:
-    from localai.cli.quantize_output import Events
-    from models import catalog
-    from quantize.client import Wanted, run
-    from quantize.protocol import Job
-
-    with store.incoming() as folder:
-        file = folder / "model.gguf"
-        job = Job(source=str(catalog.builtin_checkpoint(source.checkpoint)))
-        run(job, [Wanted(entry.type, file)], on_event=Events(progress, []))
-        return store.add(
-            file, entry.name, source=source, about=entry.about, move=True, replace=True, on_progress=progress
+    digests = {manifest.sha256: store.disk_bytes(manifest) for manifest in manifests}
+    if len(digests) > 1:
+        print(f"{output.size(sum(digests.values()))} on the disk in all.")
+    for manifest in manifests:
+        if fault := store.fault(manifest):
+            output.note(f"{manifest.name} cannot be used: its file {fault}. {repair_hint(manifest)}")
+    for item in store.damaged():
+        output.note(f"left out: {item.reason}")
+    for one in store.unfinished():
+        state = "is being fetched" if one.running else "is not complete"
+        of = f" of {output.size(one.total)}" if one.total else ""
+        more = "" if one.running else f": localai models pull {one.name} goes on"
+        print(f"{output.one_line(one.name)} {state}, {output.size(one.arrived)}{of} are here{more}.")
+    if removed := store.removed():
+        names = ", ".join(dict.fromkeys(item.manifest.name for item in removed))
+        print(
+            f"Removed: {names}. `localai models restore NAME` brings one back, "
+            f"`localai models prune` frees {output.size(store.prunable())}."
         )
 
 
-@app.command("import")
-def import_model(
-    path: Annotated[str, typer.Argument(help="A GGUF file.", show_default=False)],
-    name: Annotated[
-        str | None, typer.Option(help="What to call it. Default: from the file's name.", show_default=False)
+def _available(entry: Entry) -> list[str]:
+    from models.origins import size_of
+
+    ready = entry.ready(entry.type)
+    known = (size_of(ready[0].source) if ready else 0) or entry.weights.get(entry.type, 0)
+    return [entry.name, entry.type, output.size(known) if known else "", entry.note or entry.title]
+
+
+@app.command()
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Installed models. Default: all.", show_default=False)
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Check a GGUF file and copy it into the store."""
-    from models.local_path import model_file
-    from models.names import suggested
-    from models.origins import LocalFile
-    from models.store import Store
-
-    file = model_file(path)
-    with output.progress() as progress:
-        manifest = Store().add(
-            file, name or suggested(file.stem), source=LocalFile(path=str(file)), on_progress=progress
-        )
-    _tell(manifest, json)
-
-
-@app.command()
-def show(
-    model: Annotated[str, typer.Argument(help="A model's name or a GGUF file.", show_default=False)],
-    json: options.Json = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Hash the file again and compare.")] = False,
-) -> None:
-    """Show what a model is and where it came from."""
+    """Hash models again and compare: tells what is damaged from what is missing."""
     from models.store import Store
 
     store = Store()
-    resolved = store.resolve(model)
-    header = resolved.header()
-    if verify:
-        if resolved.manifest is None:
-            raise UsageError(f"{resolved.path} is not in the store: there is nothing to compare it with")
-        with output.progress() as progress:
-            store.verify(resolved.manifest, progress)
-    facts = {
-        "name": resolved.name,
-        "path": str(resolved.path),
-        "title": header.name,
-        "architecture": header.architecture,
-        "type": header.file_type,
-        "parameters": header.parameters,
-        "size": header.file_size,
-        "context_trained": header.context_trained,
-        "kv_bytes_per_token": header.kv_bytes_per_token,
-        "license": header.license,
-        "verified": True if verify else None,
-        "manifest": resolved.manifest,
-    }
+    chosen = [store.get(name) for name in names] if names else store.manifests()
+    with output.progress() as progress:
+        found = [_verified(store, manifest, progress) for manifest in chosen]
+    unreadable = [] if names else store.damaged()
+    found += [{"name": str(item.path), "result": "damaged", "reason": item.reason} for item in unreadable]
     if json:
-        output.print_json(facts)
+        output.print_json(found)
     else:
-        _print_facts(facts, resolved.manifest)
+        for one in found:
+            reason = f", {one['reason']}" if one["reason"] else ""
+            print(output.one_line(f"{one['name']}: {one['result']}{reason}"))
+        if not found:
+            print("No model is installed.")
+    if any(one["result"] != "ok" for one in found):
+        raise typer.Exit(1)
 
 
-def _print_facts(facts: dict[str, Any], manifest: Manifest | None) -> None:
-    from models.origins import describe
+def _verified(store: Store, manifest: Manifest, progress: output.Progress) -> dict[str, str]:
+    try:
+        store.verify(manifest, lambda step, done, total: progress(step, done, total, manifest.name))
+    except LocalAIError as error:
+        result = "missing" if store.is_missing(manifest) else "damaged"
+        return {"name": manifest.name, "result": result, "reason": str(error)}
+    return {"name": manifest.name, "result": "ok", "reason": ""}
 
-    context = (
-        f"{facts['context_trained']:,} tokens, {output.size(facts['kv_bytes_per_token'])} of memory each"
-    )
-    rows = {
-        "name": facts["name"],
-        "title": manifest.title if manifest else facts["title"],
-        "architecture": facts["architecture"],
-        "type": facts["type"],
-        "parameters": f"{facts['parameters']:,}",
-        "size": f"{output.size(facts['size'])} ({facts['size']:,} bytes)",
-        "context": context,
-        "license": facts["license"] or (manifest.license if manifest else "") or "not stated",
-        "file": facts["path"],
-    }
-    if manifest is not None:
-        rows |= {
-            "sha256": manifest.sha256 + (" (verified now)" if facts["verified"] else ""),
-            "source": describe(manifest.source),
-            "added": manifest.added[:19].replace("T", " ") + " UTC",
-            "reasoning": "yes" if manifest.reasoning else "no",
-            "note": manifest.note,
-        }
-    for label, value in rows.items():
-        if value:
-            print(f"{label:<14}{' '.join(output.clean(str(value)).split())}")
+
+@app.command()
+def path(
+    name: Name,
+    all_parts: Annotated[bool, typer.Option("--all", help="All files of a model in parts.")] = False,
+) -> None:
+    """Print where a model's file is, for other programs; of a model in parts, the first."""
+    from models.store import Store
+
+    store = Store()
+    found = store.paths(store.get(name))
+    for one in found if all_parts else found[:1]:
+        print(one)
+
+
+@app.command()
+def rename(
+    name: Name,
+    new: Annotated[str, typer.Argument(help="What to call it.", show_default=False)],
+    json: options.Json = False,
+) -> None:
+    """Give a model another name."""
+    from models.store import Store
+
+    manifest = Store().rename(name, new)
+    if json:
+        output.print_json(manifest)
+    else:
+        print(f"{name} is called {manifest.name} now")
 
 
 @app.command()
 def remove(
-    name: Annotated[str, typer.Argument(help="An installed model's name.", show_default=False)],
+    names: Annotated[list[str], typer.Argument(help="Installed models' names.", show_default=False)],
+    now: Annotated[bool, typer.Option("--now", help="Free their space at once: no way back.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Remove a model from the store."""
+    """Remove models. They can be brought back until their space is freed: `restore` and `prune`."""
     from models.store import Store
 
-    freed = Store().remove(name)
+    store = Store()
+    for name in names:
+        if not store.is_own(name):
+            store.remove(name)  # raises, saying why it cannot be
+    removed = [(name, store.remove(name)) for name in names]
+    pruned = store.prune() if now else None
     if json:
-        output.print_json({"removed": name, "freed_bytes": freed})
-    else:
-        print(f"Removed {name}: {output.size(freed)} freed")
-
-
-def _tell(manifest: Manifest, json: bool) -> None:
-    if json:
-        output.print_json(manifest)
+        freed = pruned.freed if pruned else 0
+        output.print_json({"removed": names, "freed_bytes": freed, "prunable_bytes": store.prunable()})
         return
-    print(
-        f"{manifest.name} is installed: {manifest.title}, {manifest.file_type}, {output.size(manifest.size)}"
-    )
-    if manifest.note:
-        print(manifest.note)
-    print(f"Try: localai chat {manifest.name}")
+    for name, item in removed:
+        back = f" localai models restore {name} brings it back." if item and not now else ""
+        print(f"Removed {output.one_line(name)}.{back}")
+    if pruned is not None:
+        print(f"{output.size(pruned.freed)} freed.")
+    elif waiting := store.prunable():
+        print(f"`localai models prune` frees {output.size(waiting)}.")
+
+
+@app.command()
+def restore(name: Annotated[str, typer.Argument(help="A removed model's name.", show_default=False)]) -> None:
+    """Bring back a model that was removed."""
+    from models.store import Store
+
+    print(f"{Store().restore(name).name} is back")
+
+
+@app.command()
+def prune(json: options.Json = False) -> None:
+    """Free the space of removed models, and of fetches that were given up."""
+    from models.store import Store
+
+    done = Store().prune()
+    if json:
+        output.print_json(done)
+        return
+    gone = f"Gone for good: {', '.join(done.models)}. " if done.models else ""
+    print(f"{gone}{output.size(done.freed)} freed.")
+
+
+app.command("pull")(pull.pull)
+app.command("import")(pull.import_model)
+app.command("discover")(discover.discover)
+app.command("fit")(fit.fit)
+app.command("show")(show.show)
+app.command("accept")(show.accept)

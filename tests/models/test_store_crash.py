@@ -33,7 +33,7 @@ root, path, moment = sys.argv[1:]
 if moment == "before the manifest":
     files.write_atomic = lambda *_: pause()
 if moment == "before the blob":
-    files.place = lambda *_: pause()
+    files.place = lambda *_, **__: pause()
 Store(Path(root), free_space=lambda _: 1 << 50).add(
     Path(path), "new", source=LocalFile(path="x"), replace=True,
     on_progress=lambda step, done, total: pause() if moment == "while copying" and done else None,
@@ -78,6 +78,7 @@ for number in range(20):
     store.add(Path(sys.argv[2]), sys.argv[3], source=LocalFile(path="x"), replace=True)
     if number < 19:
         store.remove(sys.argv[3])
+        store.prune()
 """
 
 

@@ -1,0 +1,127 @@
+"""`localai models show` and `accept`: what a model is, where it is from, and the template that it brings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from localai.cli import options, output
+from localai.cli.pull import Allow
+from localai.errors import UsageError
+
+if TYPE_CHECKING:
+    from models.header import Header
+    from models.store import Manifest, Resolved
+
+
+def show(
+    model: Annotated[str, typer.Argument(help="A model's name or a GGUF file.", show_default=False)],
+    verify: Annotated[bool, typer.Option("--verify", help="Hash the file again and compare.")] = False,
+    template: Annotated[bool, typer.Option("--template", help="Print the chat template in the file.")] = False,
+    metadata: Annotated[bool, typer.Option("--metadata", help="Print all that the file says of itself.")] = False,
+    allow_architecture: Allow = None,
+    json: options.Json = False,
+) -> None:
+    """Show what a model is, where it came from, and what its file says."""
+    from models.store import Store
+
+    store = Store()
+    resolved = store.resolve(model)
+    header = resolved.header(tuple(allow_architecture or ()))
+    if verify:
+        if resolved.manifest is None:
+            raise UsageError(f"{resolved.path} is not in the store: there is nothing to compare it with")
+        with output.progress() as progress:
+            store.verify(resolved.manifest, progress)
+    if template and not json:
+        print(output.clean(header.chat_template or "The file has no chat template."))
+        return
+    facts = _facts(resolved, header, verified=verify)
+    if metadata or json:
+        facts["metadata"] = {key: _value(value) for key, value in header.metadata.items()}
+    if json:
+        output.print_json(facts)
+    else:
+        _print_facts(facts, resolved.manifest)
+
+
+def _facts(resolved: Resolved, header: Header, *, verified: bool) -> dict[str, Any]:
+    from models import usage
+
+    manifest = resolved.manifest
+    kinds: Counter[str] = Counter()
+    for tensor in header.tensors:
+        kinds[tensor.type_name] += tensor.size
+    template = header.chat_template
+    used = usage.last_used(manifest.sha256) if manifest else None
+    return {
+        "name": resolved.name,
+        "path": str(resolved.path),
+        "title": header.name,
+        "architecture": header.architecture,
+        "type": header.file_type,
+        "parameters": header.parameters,
+        "size": header.file_size,
+        "parts": header.split_count,
+        "tensors": len(header.tensors),
+        "tensor_types": dict(kinds.most_common()),
+        "context_trained": header.context_trained,
+        "kv_bytes_per_token": header.kv_bytes_per_token,
+        "license": header.license,
+        "template": _template(header),
+        "template_sha256": hashlib.sha256(template.encode()).hexdigest() if template else None,
+        "last_used": used.isoformat() if used else None,
+        "verified": True if verified else None,
+        "manifest": manifest,
+    }
+
+
+def _value(value: Any) -> Any:
+    """Long arrays are passed over when a header is read."""
+    from models.header import ArrayInfo
+
+    if isinstance(value, ArrayInfo):
+        return f"{value.length} values of type {value.element_type}"
+    return value
+
+
+def _print_facts(facts: dict[str, Any], manifest: Manifest | None) -> None:
+    from models.origins import describe
+
+    context = (
+        f"{facts['context_trained']:,} tokens, {output.size(facts['kv_bytes_per_token'])} of memory each"
+    )
+    kinds = ", ".join(f"{kind} {output.size(size)}" for kind, size in facts["tensor_types"].items())
+    rows = {
+        "name": facts["name"],
+        "title": manifest.title if manifest else facts["title"],
+        "architecture": facts["architecture"],
+        "type": facts["type"],
+        "tensors": f"{facts['tensors']}: {kinds}",
+        "parameters": f"{facts['parameters']:,}",
+        "size": f"{output.size(facts['size'])} ({facts['size']:,} bytes)",
+        "parts": facts["parts"] if facts["parts"] > 1 else "",
+        "context": context,
+        "license": (manifest.license if manifest else "") or facts["license"] or "not stated",
+        "template": facts["template"],
+        "file": facts["path"],
+    }
+    if manifest is not None:
+        rows |= {
+            "sha256": manifest.sha256 + (" (verified now)" if facts["verified"] else ""),
+            "source": describe(manifest.source),
+            "digest": "known before it came" if manifest.pinned else "as it was when it came",
+            "shared": f"by {manifest.sharing}" if manifest.sharing else "",
+            "added": manifest.added[:19].replace("T", " ") + " UTC",
+            "last used": (facts["last_used"] or "never")[:19].replace("T", " "),
+            "reasoning": "yes" if manifest.reasoning else "no",
+            "note": manifest.note,
+        }
+    for key, value in facts.get("metadata", {}).items():
+        rows[f"  {key}"] = str(value)
+    for label, value in rows.items():
+        if value:
+            print(f"{output.one_line(label) if label.strip() == label else label:<14}{output.one_line(str(value))}")
