@@ -15,55 +15,27 @@ are looked into after one's own and never written to.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
 
 import msgspec
 
 from localai import paths
-from localai.errors import IntegrityError, ModelError, ModelNotFound, StoreError, UsageError
-from models import adding, blobs, catalog, files, incoming, locks, manifest, removed, usage
+from localai.errors import ModelNotFound, StoreError
+from models import adding, blobs, files, incoming, library, locks, manifest, removed, usage
 from models.adding import Bytes
-from models.header import Header, printable
 from models.incoming import Unfinished, transfer_folder
-from models.local_path import is_path, model_file
+from models.library import Library, Resolved
 from models.manifest import Damaged, Manifest
-from models.names import canonical, is_name, manifest_path, nearest
-from models.origins import About, Builtin, Origin
+from models.names import canonical, manifest_path
+from models.origins import About, Origin
 from models.parts import read_whole
-from models.pins import Pins
 from models.progress import Progress, silent
 from models.removed import Removed
 
 __all__ = ["Bytes", "Damaged", "Manifest", "Pruned", "Removed", "Resolved", "Store"]
-
-
-class Resolved(msgspec.Struct, frozen=True):
-    """What the user's words for a model led to."""
-
-    path: Path
-    """Of the model's file, or of the first of its parts."""
-    name: str
-    """For people: the name in the store, or the name of the file."""
-    manifest: Manifest | None
-    """None: a file outside the store."""
-
-    def header(self, allow: Collection[str] = ()) -> Header:
-        """The header of all its files, checked to be of a model that runs here.
-
-        `allow`: architectures beside those of R1's family; the one that the store allowed it counts too.
-        """
-        if self.manifest is not None and self.manifest.allowed_architecture:
-            allow = (*allow, self.manifest.allowed_architecture)
-        try:
-            known = self.path.stat()
-        except OSError:
-            return read_whole(self.path, allow)  # says what is wrong
-        return _header(self.path, tuple(allow), known.st_ino, known.st_size, known.st_mtime_ns)
 
 
 class Pruned(msgspec.Struct, frozen=True):
@@ -77,7 +49,7 @@ class Pruned(msgspec.Struct, frozen=True):
     """Bytes of these that were of fetches which did not come to their end."""
 
 
-class Store:
+class Store(Library):
     """The models below `root` (default: the user's own), and below those of others that are shared.
 
     Nothing is created before something is added.
@@ -90,122 +62,9 @@ class Store:
         shared: Sequence[Path] | None = None,
         free_space: Callable[[Path], int] = files.free_bytes,
     ) -> None:
-        """`shared` (default: those of the environment if `root` is the user's own) are only read.
-
-        `free_space` tells the bytes that are free on the disk of a folder.
-        """
-        self.root = root or paths.models_dir()
-        if shared is None:
-            shared = paths.shared_models_dirs() if root is None else ()
-        self._roots = [self.root, *(folder for folder in shared if folder != self.root)]
-        self._refs = self.root / "refs"
+        """`free_space` tells the bytes that are free on the disk of a folder; `shared`: see `Library`."""
+        super().__init__(root, shared=shared)
         self._free_space = free_space
-        self.pins = Pins(self.root)
-
-    # --------------------------------------------------------------------------------------- what is there
-
-    def manifests(self) -> list[Manifest]:
-        """All models, by name. Damaged manifests are left out: see `damaged`."""
-        found: dict[str, Manifest] = {}
-        for root in self._roots:
-            for path in self._manifest_paths(root):
-                item = _read(root / "refs", path)
-                if isinstance(item, Manifest):
-                    found.setdefault(item.name, item)
-        return [found[name] for name in sorted(found)]
-
-    def damaged(self) -> list[Damaged]:
-        """The manifests that cannot be used, and why."""
-        found = (_read(root / "refs", path) for root in self._roots for path in self._manifest_paths(root))
-        return [item for item in found if isinstance(item, Damaged)]
-
-    def get(self, name: str) -> Manifest:
-        """The manifest of `name`. ModelNotFound, saying what may be meant; IntegrityError if damaged."""
-        for root in self._roots:
-            path = manifest_path(root / "refs", name)
-            if os.path.lexists(path):
-                return manifest.read(root / "refs", path)
-        raise self._not_found(canonical(name))
-
-    def is_own(self, name: str) -> bool:
-        """Whether the model called `name` is in one's own store, and not only in a shared one."""
-        return os.path.lexists(manifest_path(self._refs, name))
-
-    def default(self) -> Manifest | None:
-        """The model for a user who names none: the newest that reasons, else the newest.
-
-        A model that is shipped with the program is a toy, and the choice only where it is the only one.
-        """
-        present = (item for item in self.manifests() if self.fault(item) is None)
-        return max(
-            present,
-            key=lambda item: (not isinstance(item.source, Builtin), item.reasoning, item.added),
-            default=None,
-        )
-
-    def path(self, model: Manifest) -> Path:
-        """The file of a model, or the first of its parts. IntegrityError if one is missing or was changed."""
-        return self.paths(model)[0]
-
-    def paths(self, model: Manifest) -> list[Path]:
-        """The files of a model, in their order. IntegrityError if one is missing or was changed."""
-        if found := blobs.fault(self._roots, model):
-            path, fault = found
-            raise IntegrityError(f"The file of {model.name}, {path}, {fault}", manifest.repair_hint(model))
-        return blobs.paths_of(self._roots, model)
-
-    def fault(self, model: Manifest) -> str | None:
-        """What is wrong with a model's file, as far as can be seen without reading it; None if nothing is."""
-        found = blobs.fault(self._roots, model)
-        return found[1] if found else None
-
-    def is_missing(self, model: Manifest) -> bool:
-        """Whether a file of the model is not there, rather than changed or damaged."""
-        return blobs.is_missing(self._roots, model)
-
-    def verify(self, model: Manifest, on_progress: Progress = silent) -> None:
-        """Hash the files of a model again. IntegrityError unless they are what was added."""
-        sizes = [part.sha256 for part in model.parts] or [model.sha256]
-        done = 0
-        for path, expected in zip(self.paths(model), sizes, strict=True):
-            with files.storage_errors(self.root):
-                before = done
-
-                def on_part(step: str, now: int, _total: int, before: int = before) -> None:
-                    on_progress(step, before + now, model.size)
-
-                digest = files.sha256_of(path, on_part)
-                done += path.stat().st_size
-            if digest != expected:
-                raise IntegrityError(
-                    f"The file of {model.name}, {path}, was changed or is damaged",
-                    manifest.repair_hint(model),
-                )
-
-    def disk_bytes(self, model: Manifest) -> int:
-        """Bytes that the model takes in this store: none of a file that other names on the disk have, too."""
-        if model.places or not self.is_own(model.name):
-            return 0
-        return blobs.size_of(self.root, model.sha256)
-
-    def with_digest(self, sha256: str) -> Manifest | None:
-        """A model, removed ones included, whose files have that digest and are there."""
-        found = [*self.manifests(), *(item.manifest for item in self.removed())]
-        return next((one for one in found if one.sha256 == sha256 and self.fault(one) is None), None)
-
-    def resolve(self, text: str) -> Resolved:
-        """What `text`, a name or a path, leads to. A name in the store wins over a file beside the user."""
-        if not is_path(text):
-            known = is_name(text) and any(
-                os.path.lexists(manifest_path(root / "refs", text)) for root in self._roots
-            )
-            if known or not Path(text).exists():
-                model = self.get(text)
-                return Resolved(self.path(model), model.name, model)
-        path = model_file(text)
-        return Resolved(path, path.name, None)
-
-    # ------------------------------------------------------------------------------------- before adding
 
     def incoming(self) -> AbstractContextManager[Path]:
         """A new private folder on the disk of the store, removed with its content at the end of the block."""
@@ -220,10 +79,6 @@ class Store:
             paths.private_dir(self.root)
             with incoming.fetch_folder(self.root / "incoming", key, name, total, on_wait) as folder:
                 yield folder
-
-    def unfinished(self) -> list[Unfinished]:
-        """The fetches that did not come to their end yet."""
-        return incoming.unfinished(self.root / "incoming")
 
     def require_free(self, name: str, *, replace: bool = False) -> None:
         """UsageError if `name` cannot be a name; StoreError if it is taken and not to be replaced."""
@@ -326,7 +181,7 @@ class Store:
         """
         path = self._own_path(name)
         with files.storage_errors(self.root), self._names_locked():
-            model = _read(self._refs, path)
+            model = library.read(self._refs, path)
             if not isinstance(model, Manifest):
                 files.discard(path)
                 self._tidy(path)
@@ -335,12 +190,8 @@ class Store:
             self._tidy(path)
         return next((item for item in reversed(self.removed()) if item.manifest == model), None)
 
-    def removed(self) -> list[Removed]:
-        """The models that `restore` can bring back, the oldest first."""
-        return list(removed.all_of(self.root))
-
     def restore(self, name: str) -> Manifest:
-        """Bring back the latest model that was removed as `name`. ModelNotFound; StoreError if it is taken."""
+        """Bring back the latest model that was removed as `name`. ModelNotFound; StoreError if taken."""
         name = canonical(name)
         found = [item for item in self.removed() if item.manifest.name == name]
         if not found:
@@ -374,11 +225,6 @@ class Store:
         names = tuple(dict.fromkeys(item.manifest.name for item in gone))
         return Pruned(names, freed + unfinished, unfinished)
 
-    def prunable(self) -> int:
-        """Bytes of the files that only removed models have: what `prune` would free of them."""
-        digests = {item.manifest.sha256 for item in self.removed()}
-        return sum(blobs.size_of(self.root, one) for one in digests if not self._is_used(one))
-
     def rename(self, name: str, new: str) -> Manifest:
         """Call the model `name` by another name. ModelNotFound, UsageError, StoreError if that is taken."""
         old_path, new = self._own_path(name), canonical(new)
@@ -402,7 +248,7 @@ class Store:
         target = manifest_path(self._refs, model.name)
         with self._names_locked():
             paths.private_dir(target.parent)
-            previous = _read(self._refs, target) if os.path.lexists(target) else None
+            previous = library.read(self._refs, target) if os.path.lexists(target) else None
             if staged:
                 own = model.sharing != "hard link"
                 blobs.place(self.root, model, staged, read_only=own)
@@ -416,13 +262,10 @@ class Store:
 
     def _drop(self, sha256: str) -> int:
         """Delete a blob that no manifest mentions, not even a damaged one; the bytes that became free."""
-        if self._is_used(sha256) or any(_mentions(path, sha256) for path in removed.paths(self.root)):
+        if self._is_used(sha256) or any(library.mentions(path, sha256) for path in removed.paths(self.root)):
             return 0
         usage.forget(sha256)
         return blobs.discard(self.root, sha256)
-
-    def _is_used(self, sha256: str) -> bool:
-        return any(_mentions(path, sha256) for path in self._manifest_paths(self.root))
 
     def _own_path(self, name: str) -> Path:
         path = manifest_path(self._refs, name)
@@ -442,12 +285,6 @@ class Store:
             with suppress(OSError):
                 folder.rmdir()
 
-    def _manifest_paths(self, root: Path) -> list[Path]:
-        with files.storage_errors(root):
-            if root.exists() and not os.access(root, os.R_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(root))
-            return sorted((root / "refs").rglob("*.json"))
-
     @contextmanager
     def _incoming(self) -> Iterator[Path]:
         with files.storage_errors(self.root):
@@ -459,35 +296,3 @@ class Store:
     def _names_locked(self) -> Iterator[None]:
         with locks.held(self.root / "lock"):
             yield
-
-    def _not_found(self, name: str) -> ModelError:
-        known = [entry.name for entry in catalog.entries()]
-        with suppress(ModelError, UsageError):
-            catalog.wanted(name)
-            known.append(name)
-        if name in known:
-            return ModelNotFound(f"{name} is not installed", f"Install it with: localai models pull {name}")
-        installed = [model.name for model in self.manifests()]
-        close = nearest(name, [*installed, *known])
-        hints = [other if other in installed else f"{other} (localai models pull {other})" for other in close]
-        hint = f"Did you mean {' or '.join(hints)}?" if hints else "See what there is: localai models list"
-        return ModelNotFound(f"No model called {printable(name)!r} is installed", hint)
-
-
-def _read(refs: Path, path: Path) -> Manifest | Damaged:
-    try:
-        return manifest.read(refs, path)
-    except IntegrityError as error:
-        return Damaged(path, error.message)
-
-
-def _mentions(path: Path, sha256: str) -> bool:
-    with suppress(OSError, ValueError):
-        return sha256.encode() in manifest.raw(path)
-    return False
-
-
-@lru_cache(4)
-def _header(path: Path, allow: tuple[str, ...], *_: int) -> Header:
-    """The header of a file that is what it was when these numbers were: to read it takes up to 0.1 s."""
-    return read_whole(path, allow)
