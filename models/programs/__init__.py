@@ -64,7 +64,7 @@ def _plain(name: str) -> str:
 
 
 def _each_once(found: Iterator[Found]) -> Iterator[Found]:
-    """Several names may lead to one file: one without a problem is kept. A path that is no text is useless."""
+    """Several names may lead to one file: one without a problem is kept. A path must be text."""
     seen: set[object] = set()
     for one in sorted(found, key=lambda one: bool(one.problem)):
         identity = _identity(one)

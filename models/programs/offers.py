@@ -9,7 +9,14 @@ from typing import Final
 
 import msgspec
 
-from localai.errors import LocalAIError, ModelNotFound, StoreError, UnsupportedModel, UsageError
+from localai.errors import (
+    IntegrityError,
+    LocalAIError,
+    ModelNotFound,
+    StoreError,
+    UnsupportedModel,
+    UsageError,
+)
 from models.catalog import Entry
 from models.gguf import read_header
 from models.header import Header, printable
@@ -93,7 +100,8 @@ def chosen(available: Sequence[Offer], text: str) -> Offer:
     ModelNotFound if there is none.
     """
     wanted = text.lower()
-    named = [one for one in available if one.name == wanted or one.found.called.lower() == wanted]
+    named = [one for one in available if one.name == wanted]
+    named = named or [one for one in available if one.found.called.lower() == wanted]
     if not named:
         close = nearest(text, [one.name for one in available if one.can_be_added])
         hint = (
@@ -128,15 +136,21 @@ def add(
         )
     about = next((entry.about for entry in entries if entry.name == offer.catalogue), About())
     source = LocalFile(path=str(one.paths[0]), program=one.program, called=one.called)
-    return store.adopt(
-        one.paths,
-        offer.name,
-        source=source,
-        about=about,
-        expect_sha256=one.sha256 or None,
-        allow=allow,
-        on_progress=on_progress,
-    )
+    try:
+        return store.adopt(
+            one.paths,
+            offer.name,
+            source=source,
+            about=about,
+            expect_sha256=one.sha256 or None,
+            allow=allow,
+            on_progress=on_progress,
+        )
+    except IntegrityError as error:
+        raise IntegrityError(
+            f"{one.called} of {one.program} is damaged: the sha256 of {one.paths[0]} is not {one.sha256}",
+            f"Fetch it again with {one.program}.",
+        ) from error
 
 
 def quantize_command(found: Found) -> str:

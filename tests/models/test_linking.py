@@ -1,4 +1,4 @@
-"""A second name for the same bytes: by reflink, by hard link, or not at all; on real disks where we may mount."""
+"""A second name for the same bytes: by reflink, by hard link, or not at all. Real disks, where possible."""
 
 from __future__ import annotations
 
