@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import yaml  # type: ignore[import-untyped]
@@ -25,6 +25,8 @@ NAME: Final = "Jan"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_YAML: Final = 64 << 10
+_FIELD = re.compile(r"(?m)^(model_path|model_sha256|model_size_bytes):[ \t]+([^\s\[{&*!|>].{0,4095})$")
+"""What is not text on one line is not looked at: to parse any YAML can take seconds."""
 
 
 class _Settings(msgspec.Struct):
@@ -99,9 +101,15 @@ def _file(data: Path, text: str) -> Path | None:
 
 
 def _read(path: Path) -> _Model | None:
-    """What a model.yml says. Its text becomes text, lists and tables: nothing else is made of it."""
-    text = reading.content(path, _MAX_YAML)
-    with suppress(yaml.YAMLError, msgspec.MsgspecError, ValueError, RecursionError):
-        raw: Any = yaml.load(text, Loader=yaml.BaseLoader) if text is not None else None
-        return msgspec.convert(raw, _Model)
-    return None
+    """What a model.yml says, as Jan writes it: a line for each field. It need not be YAML as a whole."""
+    text = (reading.content(path, _MAX_YAML) or b"").decode("utf-8", "replace")
+    fields = {key: _scalar(value) for key, value in _FIELD.findall(text)}
+    return _Model(**fields) if fields else None
+
+
+def _scalar(text: str) -> str:
+    """The value of a field, without its quotes; "" if it is no text on one line."""
+    with suppress(yaml.YAMLError, ValueError, RecursionError):
+        value = yaml.load(text, Loader=yaml.BaseLoader)  # text only: nothing else is made of it
+        return value if isinstance(value, str) else ""
+    return ""

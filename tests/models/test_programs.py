@@ -353,6 +353,18 @@ def test_a_file_of_jan_that_is_not_whole_is_told(
     assert [one.problem for one in seen()] == [f"its file has {size} bytes and not {size + 1}"]
 
 
+@pytest.mark.parametrize(
+    "written", ["'llamacpp/my m/model.gguf'\r", '"llamacpp/my m\\/model.gguf"', "llamacpp\\my m\\model.gguf"]
+)
+def test_a_path_is_read_as_jan_writes_it(
+    seen: Callable[..., list[Found]], user: Path, put: Put, written: str
+) -> None:
+    data = user / ".local/share/Jan/data"
+    path = put(data / "llamacpp/my m/model.gguf")
+    jan(data, "m", name="a: b", model_path=written)
+    assert [one.paths for one in seen()] == [(path,)]
+
+
 def test_jan_in_other_folders_and_of_earlier_versions(
     seen: Callable[..., list[Found]], user: Path, put: Put
 ) -> None:
