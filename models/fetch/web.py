@@ -1,0 +1,313 @@
+"""Requests over HTTP as the environment says: proxies, certificates, and redirects that are followed by hand.
+
+HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY (or the system's settings) say how; SSL_CERT_FILE,
+SSL_CERT_DIR, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE whom to trust. What authorizes a request goes to the
+origin that it was meant for (scheme, host and port), and to no other. https is never left for http.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import ssl
+import sys
+import threading
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+from urllib.parse import unquote, urljoin, urlsplit
+
+import urllib3
+from urllib3.exceptions import (
+    HTTPError,
+    LocationValueError,
+    NameResolutionError,
+    NewConnectionError,
+    ProxyError,
+    SSLError,
+)
+from urllib3.exceptions import TimeoutError as Urllib3Timeout
+
+from localai import __version__
+from localai.errors import FetchError
+from models.fetch.retry import Broken
+from models.header import printable
+
+_PORTS: Final = {"http": 80, "https": 443}
+_BUNDLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Environment variables that name a file or a folder of certificates; the first that is set counts."""
+_REDIRECTS: Final = (301, 302, 303, 307, 308)
+_WINDOW: Final = 3 * 1024 * 1024
+"""Most bytes that one connection has on the way to us, so that a process that dies loses little."""
+_CERTIFICATES: Final = (
+    "If your network has a certificate authority of its own, name its certificates in SSL_CERT_FILE."
+)
+_NO_ADDRESS: Final = (LocationValueError, http.client.InvalidURL, UnicodeError)
+_FOREIGN: Final = (HTTPError, http.client.HTTPException, OSError, ValueError)
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port of an address, always written the same way."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or ''}:{parts.port or _PORTS.get(parts.scheme, 0)}"
+
+
+def host(url: str) -> str:
+    """The host of an address, for people."""
+    return printable(urlsplit(url).hostname or "")
+
+
+def require_address(url: str) -> None:
+    """FetchError unless `url` is one that can be asked for."""
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise FetchError(f"{shown(url)!r} is no address of a file", "It begins with https://")
+
+
+def shown(url: str) -> str:
+    """An address for people: without what may be secret in it (user, password, query)."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "the address"
+    return printable(f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}")
+
+
+class Answer:
+    """The answer to a request, its body not yet read. Close it, or read it to its end."""
+
+    def __init__(
+        self, response: urllib3.BaseHTTPResponse, url: str, first: Mapping[str, str], *, direct: bool
+    ) -> None:
+        self._response = response
+        self.url = url
+        """Where it came from, after all redirects."""
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self.first = first
+        """The headers of the first answer, that of the address which was asked for."""
+        self.direct = direct
+        """Whether there was no redirect."""
+        self._broken: Broken | None = None
+
+    def read(self, count: int) -> bytes:
+        """The next bytes of the body, as they came: at most `count`, none at its end. Broken if it is cut."""
+        if self._broken is not None:  # urllib3 would take what is missing for the end.
+            raise self._broken
+        try:
+            with _Mapped(self.url):
+                return self._response.read1(count, decode_content=False) or b""
+        except Broken as broken:
+            self._broken = broken
+            raise
+
+    def stop(self) -> None:
+        """Make `read` end, also in another thread."""
+        with suppress(ValueError, RuntimeError, OSError):
+            self._response.shutdown()
+
+    def close(self) -> None:
+        """Give the connection back if all was read, else end it."""
+        if self._response.closed:
+            self._response.release_conn()
+        else:
+            self._response.close()
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Web:
+    """Connections that are kept and used again: safe for several threads. A context manager."""
+
+    def __init__(
+        self,
+        *,
+        connections: int = 4,
+        connect_timeout: float = 15.0,
+        read_timeout: float = 30.0,
+        receive_buffer: int = 0,
+        redirects: int = 10,
+    ) -> None:
+        """Timeouts are seconds; `receive_buffer` is bytes that the system holds for us, 0: as it likes."""
+        self._connections, self._redirects = connections, redirects
+        self._timeout = urllib3.Timeout(connect=connect_timeout, read=read_timeout)
+        self._options = [*urllib3.connection.HTTPConnection.default_socket_options]
+        if receive_buffer:
+            self._options.append((socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer))
+        elif hasattr(socket, "TCP_WINDOW_CLAMP"):
+            self._options.append((socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, _WINDOW))
+        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Web:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pool in list(self._pools.values()):
+            pool.clear()
+
+    def open(
+        self, url: str, headers: Mapping[str, str], own: Mapping[str, str], home: str, method: str = "GET"
+    ) -> Answer:
+        """Ask for `url` with `headers`, and with those of `own` where the origin is `home`.
+
+        Broken if that can be tried again, FetchError if it makes no sense to. Any status but that of a
+        redirect is an answer.
+        """
+        first: Mapping[str, str] | None = None
+        for _ in range(self._redirects + 1):
+            ours = {"User-Agent": f"localai/{__version__}", "Accept-Encoding": "identity"}
+            sent = {**ours, **headers, **(own if origin(url) == home else {})}
+            with _Mapped(url):
+                response = self._pool(url).request(
+                    method,
+                    url,
+                    headers=sent,
+                    timeout=self._timeout,
+                    preload_content=False,
+                    redirect=False,
+                    retries=False,
+                )
+            direct = first is None
+            first = response.headers if first is None else first
+            if response.status not in _REDIRECTS:
+                return Answer(response, url, first, direct=direct)
+            with Answer(response, url, first, direct=direct):
+                url = _target(url, response.headers.get("Location", ""))
+        raise FetchError(f"{shown(url)} is redirected too often", "Tell whoever runs that server.")
+
+    def _pool(self, url: str) -> urllib3.PoolManager:
+        """The connections that lead to that address."""
+        proxy = proxy_for(url)
+        with self._lock:
+            if proxy not in self._pools:
+                self._pools[proxy] = self._new_pool(proxy)
+            return self._pools[proxy]
+
+    def _new_pool(self, proxy: str) -> urllib3.PoolManager:
+        context = tls_context()
+        if not proxy:
+            return urllib3.PoolManager(
+                maxsize=self._connections, ssl_context=context, socket_options=self._options
+            )
+        parts = urlsplit(proxy)
+        if parts.scheme not in ("http", "https"):
+            raise FetchError(
+                f"The proxy {shown(proxy)} is of a kind that is not supported",
+                "Set a proxy that speaks HTTP.",
+            )
+        user = f"{parts.username or ''}:{parts.password or ''}"
+        given = urllib3.make_headers(proxy_basic_auth=unquote(user)) if parts.username else None
+        return urllib3.ProxyManager(
+            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
+            maxsize=self._connections,
+            ssl_context=context,
+            proxy_headers=given,
+            socket_options=self._options,
+        )
+
+
+def _target(url: str, location: str) -> str:
+    """Where a redirect leads. FetchError if nobody should follow."""
+    try:
+        target = urljoin(url, location)
+        parts = urlsplit(target)
+        _ = parts.port
+    except ValueError:
+        parts = urlsplit("")
+    if not location or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise FetchError(
+            f"{shown(url)} is redirected to {printable(location, 100)!r}, which is no address of a file",
+            "Tell whoever runs that server.",
+        )
+    if url.lower().startswith("https:") and parts.scheme != "https":
+        raise FetchError(
+            f"{shown(url)} is redirected to {shown(target)}, which is not encrypted",
+            "It was not followed. Tell whoever runs that server.",
+        )
+    return target.partition("#")[0]
+
+
+def proxy_for(url: str) -> str:
+    """The proxy that the environment, or the system, has for that address; "": none."""
+    parts = urlsplit(url)
+    if not parts.hostname or urllib.request.proxy_bypass(f"{parts.hostname}:{parts.port or ''}".rstrip(":")):
+        return ""
+    known = urllib.request.getproxies()
+    proxy = known.get(parts.scheme) or known.get("all") or ""
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
+
+
+def tls_context() -> ssl.SSLContext:
+    """Whom to trust. FetchError if the certificates that the environment names cannot be used."""
+    name = next((name for name in _BUNDLES if os.environ.get(name)), "")
+    if not name:
+        return _system_context()
+    place = Path(os.environ[name])
+    try:
+        if place.is_dir():
+            return ssl.create_default_context(capath=str(place))
+        return ssl.create_default_context(cafile=str(place))
+    except OSError as error:
+        raise FetchError(
+            f"The certificates {printable(str(place))} cannot be read: {error.strerror or error}",
+            f"Mend {name}",
+        ) from error
+
+
+def _system_context() -> ssl.SSLContext:
+    """The system's own store of certificates: OpenSSL finds it on Linux alone."""
+    if sys.platform in ("darwin", "win32"):
+        import truststore
+
+        return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return ssl.create_default_context()
+
+
+class _Mapped:
+    """Turns what urllib3 raises into Broken, or into FetchError where trying again cannot help."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, _FOREIGN):
+            return
+        if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise FetchError(f"The certificate of {host(self._url)} is not trusted", _CERTIFICATES) from error
+        if isinstance(error, _NO_ADDRESS):
+            raise FetchError(f"{shown(self._url)} is no address", "Correct it.") from error
+        raise Broken(_reason(error), host=host(self._url)) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What happened, in a few words."""
+    if isinstance(error, ProxyError):
+        return f"the proxy failed: {printable(str(error.original_error or error), 100)}"
+    if isinstance(error, NameResolutionError):
+        return "no such server is known: there may be no network"
+    if isinstance(error, NewConnectionError):
+        return "it cannot be reached"
+    if isinstance(error, Urllib3Timeout):
+        return "it does not answer"
+    if isinstance(error, SSLError):
+        return f"there is no secure connection: {printable(str(error), 100)}"
+    return "the connection broke"
