@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from models.programs.offers import Offer
     from models.store import Manifest, Store
 
+_LONGEST = 72
+"""Of a problem in the table; all of it is in the JSON, and in the error when one tries."""
+
 
 def discover(
     program: Annotated[
@@ -73,21 +76,20 @@ def _show(available: list[Offer], only: str | None) -> None:
             offer.found.program,
             _type(offer),
             output.size(offer.found.size),
-            _place(offer),
             _state(offer),
+            _place(offer),
         ]
         for offer in available
     ]
-    output.print_table(["NAME", "PROGRAM", "TYPE", "SIZE", "PLACE", "STATE"], rows)
-    checkpoints = [
-        offer.found for offer in available if offer.found.kind == "checkpoint" and not offer.problem
-    ]
+    output.print_table(["NAME", "PROGRAM", "TYPE", "SIZE", "STATE", "PLACE"], rows)
+    checkpoints = [one.found for one in available if one.found.kind == "checkpoint" and not one.problem]
+    commands = [command for one in checkpoints if (command := quantize_command(one)).isprintable()]
     if addable(available):
         print("\nTo add them without a copy: localai models discover --add NAME, or --add-all")
-    if checkpoints:
+    if commands:
         print("\nTo make models of checkpoints:")
-        for one in checkpoints:
-            print(f"  {output.one_line(quantize_command(one))}")
+        for command in commands:
+            print(f"  {command}")
 
 
 def _type(offer: Offer) -> str:
@@ -102,10 +104,12 @@ def _place(offer: Offer) -> str:
 
 
 def _state(offer: Offer) -> str:
+    from models.header import printable
+
     if offer.stored:
         return "in the store"
     if offer.problem:
-        return f"cannot be added: {offer.problem}"
+        return f"no: {printable(offer.problem, _LONGEST)}"
     if offer.found.kind == "checkpoint":
         return "can be quantized"
     return "can be added" + (f": it is {offer.catalogue} of the catalogue" if offer.catalogue else "")

@@ -28,6 +28,7 @@ from models.programs.found import Found
 from models.programs.writers import being_written
 from models.progress import Progress, silent
 from models.store import Store
+from models.supported import ARCHITECTURES
 
 _FALLBACK: Final = "model"
 _LONGEST_PART: Final = 64
@@ -132,7 +133,7 @@ def add(
         raise StoreError(f"{one.called} of {one.program} is in the store already, as {offer.name}")
     if offer.problem:
         raise UnsupportedModel(
-            f"{one.called} of {one.program} cannot be added: {offer.problem}", f"It is {one.paths[0]}"
+            f"{one.called} of {one.program} cannot be added: {offer.problem}", _hint(offer)
         )
     about = next((entry.about for entry in entries if entry.name == offer.catalogue), About())
     source = LocalFile(path=str(one.paths[0]), program=one.program, called=one.called)
@@ -151,6 +152,13 @@ def add(
             f"{one.called} of {one.program} is damaged: the sha256 of {one.paths[0]} is not {one.sha256}",
             f"Fetch it again with {one.program}.",
         ) from error
+
+
+def _hint(offer: Offer) -> str:
+    other = offer.architecture and offer.architecture not in ARCHITECTURES
+    if other and offer.architecture.replace("-", "").replace("_", "").isalnum():
+        return f"To try it all the same: --allow-architecture {offer.architecture}"
+    return f"It is {offer.found.paths[0]}"
 
 
 def quantize_command(found: Found) -> str:

@@ -102,6 +102,11 @@ def test_another_architecture_is_named_and_can_be_allowed(store: Store, make_mod
     assert (one.type, one.architecture, one.can_be_added) == ("F32", "gemma3", False)
     assert one.problem.startswith("it has the architecture 'gemma3'")
     assert offered(store, found(path), allow=("gemma3",))[0].can_be_added
+    with pytest.raises(UnsupportedModel, match="gemma3") as caught:
+        add(one, store, [])
+    assert caught.value.hint == "To try it all the same: --allow-architecture gemma3"
+    (allowed,) = offered(store, found(path), allow=("gemma3",))
+    assert add(allowed, store, [], allow=("gemma3",)).allowed_architecture == "gemma3"
 
 
 def test_a_file_that_is_cut_off_or_no_model_cannot_be_added(store: Store, make_model: MakeModel) -> None:
