@@ -70,6 +70,8 @@ def describe_exit(returncode: int | None, stderr: str = "") -> str:
         text = f"it was ended by signal {-returncode} ({name})"
         if name == "SIGKILL":
             text += ", as the system does when memory runs out"
+        elif name == "SIGVTALRM":
+            text += ", because the chat template in the model's file took too long"
         elif last:
             text += f": {last}"
         return text

@@ -1,40 +1,27 @@
 """Chat templates that come inside model files, run as the untrusted programs they are.
 
-Only for models without a format of our own. The template runs in Jinja's immutable sandbox, with a time limit
-where the platform has one; the messages stand in it as opaque marks that are replaced afterwards, so that
-no text of a user can become a marker.
+Only for models without a format of our own, and only after somebody has read the template
+(`models.templates`). It runs in `localai.chat.sandbox`; the messages stand in it as opaque marks that are
+replaced afterwards, so that no text of a user can become a marker.
 """
 
 from __future__ import annotations
 
-import datetime
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from localai.chat.messages import ChatMessage
 from localai.chat.prompt import THINK, Segment, fold_system
+from localai.chat.sandbox import TEMPLATE_FAILURES, Sandbox
+from localai.chat.sizes import LimitExceeded
 from localai.errors import UnsupportedModel
+from models.header import printable
 
-TIME_LIMIT_S = 5
-MAX_TEMPLATE = 256 * 1024
-"""Longest template in characters that is tried."""
-
-# What a template that is merely wrong, or malicious, can make the interpreter raise.
-TEMPLATE_FAILURES = (
-    TemplateError,
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    LookupError,
-    AttributeError,
-    RecursionError,
-    MemoryError,
-)
+MAX_TEMPLATE = 64 * 1024
+"""Longest template in characters that is tried. The longest of well-known models has 17,000."""
+LAST_RESORT_S = 15.0
+"""Seconds of computing after which the system ends the process, should the sandbox ever fail to end it."""
 
 # Private-use characters: no tokenizer has markers with them, and templates that trim leave them alone.
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
@@ -49,16 +36,12 @@ class EmbeddedFormat:
         """`add_bos`: prompts are to begin with `bos`, also where the template does not write it."""
         if len(source) > MAX_TEMPLATE:
             raise UnsupportedModel(f"the chat template in the file is {len(source):,} characters long")
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+        self._sandbox = Sandbox()
         try:
-            with _time_limit():
-                self._template = environment.from_string(source)
+            with last_resort():
+                self._template = self._sandbox.compiled(source)
         except TEMPLATE_FAILURES as error:
-            raise UnsupportedModel(f"the chat template in the file cannot be read: {error}") from error
+            raise UnsupportedModel(f"the chat template in the file cannot be read: {_why(error)}") from error
         self._bos, self._eos, self._add_bos = bos, eos, add_bos
         self.reasoning = THINK in source
         self.system_role = self._takes_system()
@@ -67,7 +50,9 @@ class EmbeddedFormat:
         probe = [ChatMessage("system", "s"), ChatMessage("user", "u")]
         try:
             return any(segment.text == "s" for segment in self._segments(probe))
-        except UnsupportedModel:
+        except UnsupportedModel as error:
+            if isinstance(error.__cause__, LimitExceeded):
+                raise  # so will every other conversation: it is better to know now
             return False
 
     def render(self, messages: Sequence[ChatMessage]) -> list[Segment]:
@@ -94,21 +79,26 @@ class EmbeddedFormat:
         return segments
 
     def _segments(self, messages: Sequence[ChatMessage]) -> list[Segment]:
-        marks = [f"{_OPEN}{index}{_CLOSE}" for index in range(len(messages))]
+        turns = [
+            {"role": message.role, "content": f"{_OPEN}{index}{_CLOSE}"}
+            for index, message in enumerate(messages)
+        ]
         try:
-            with _time_limit():
-                text = self._template.render(
-                    messages=[
-                        {"role": m.role, "content": mark} for m, mark in zip(messages, marks, strict=True)
-                    ],
+            with last_resort():
+                text = self._sandbox.run(
+                    self._template,
+                    messages=turns,
                     add_generation_prompt=True,
                     bos_token=self._bos,
                     eos_token=self._eos,
                 )
         except TEMPLATE_FAILURES as error:
-            reason = str(error) or type(error).__name__
-            raise UnsupportedModel(f"the chat template in the file fails: {reason}") from error
+            raise UnsupportedModel(f"the chat template in the file fails: {_why(error)}") from error
         return _replace_marks(text, messages)
+
+
+def _why(error: Exception) -> str:
+    return printable(str(error)) or type(error).__name__
 
 
 def _replace_marks(text: str, messages: Sequence[ChatMessage]) -> list[Segment]:
@@ -125,24 +115,18 @@ def _replace_marks(text: str, messages: Sequence[ChatMessage]) -> list[Segment]:
     return segments
 
 
-def _raise(message: str) -> None:
-    raise TemplateError(message)
-
-
 @contextmanager
-def _time_limit() -> Iterator[None]:
-    """Interrupt a template that never ends. Only a main thread on POSIX can be interrupted."""
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+def last_resort() -> Iterator[None]:
+    """Let the system end this process (SIGVTALRM) when the block computes for `LAST_RESORT_S`.
+
+    The sandbox ends a template long before. The system's timer needs nothing of the interpreter, so it also
+    ends what the sandbox does not foresee. On Windows, the app ends a worker that is silent.
+    """
+    if not hasattr(signal, "ITIMER_VIRTUAL"):
         yield
         return
-
-    def expired(_signal: int, _frame: object) -> None:
-        raise UnsupportedModel(f"the chat template in the file ran for more than {TIME_LIMIT_S} s")
-
-    before = signal.signal(signal.SIGALRM, expired)
-    signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT_S)
+    signal.setitimer(signal.ITIMER_VIRTUAL, LAST_RESORT_S)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)

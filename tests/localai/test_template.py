@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
-from localai.chat import template
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jinja2 import Environment
+
+from localai import processes
+from localai.chat import sandbox, template
 from localai.chat.messages import ChatMessage
 from localai.chat.prompt import Segment
 from localai.chat.template import EmbeddedFormat
 from localai.errors import UnsupportedModel
 
+ROOT = Path(__file__).parents[2]
+R1 = json.loads((ROOT / "tests/data/r1-tokenizer/tokenizer_config.json").read_text())["chat_template"]
 CHATML = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
     "{{ '<|im_start|>system\nYou are helpful.<|im_end|>\n' }}{% endif %}"
@@ -70,33 +84,225 @@ def test_a_template_that_thinks_is_recognised() -> None:
     assert not EmbeddedFormat(CHATML, "", "").reasoning
 
 
-HOSTILE = {
+MALFORMED = {
     "syntax": "{% for %}",
-    "reaches for the interpreter": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "reaches through a function": "{{ raise_exception.__globals__['signal'] }}",
-    "format string": "{{ '{0.__class__.__init__.__globals__}'.format(messages) }}{{ 1/0 }}",
     "type error": "{{ messages + 1 }}",
     "drops the message": "hello",
-    "too large a range": "{% for i in range(10**9) %}{% endfor %}",
     "raises": "{{ raise_exception('no') }}",
     "changes the messages": "{{ messages.clear() }}",
-    "too large a string": "{{ 'a' * (10 ** 15) }}",
-    "too large a number": "{{ 2 ** (10 ** 6) }}",
     "missing key": "{{ messages[7].content }}",
+    "includes a file": "{% include '/etc/passwd' %}",
+    "imports a file": "{% import '/etc/passwd' as x %}",
+    "extends a file": "{% extends '/etc/passwd' %}",
+    "a filter that there is not": "{{ 'a'|center(9) }}",
+    "a number of 60,000 digits": "{{ " + "9" * 60_000 + " }}",
+    "20,000 brackets": "{{ " + "[" * 20_000 + "]" * 20_000 + " }}",
+    "20,000 terms": "{{ " + "+".join(["1"] * 20_000) + " }}",
+    "loops 30 deep": "{% for a in [1] %}" * 30 + "{% endfor %}" * 30,
+    "conditions 3,000 deep": "{% if 1 %}" * 3000 + "{% endif %}" * 3000,
+    "4,000 conditions": "{% if 0 %}" + "{% elif 0 %}x" * 4000 + "{% endif %}",
 }
 
 
-@pytest.mark.parametrize("source", HOSTILE.values(), ids=HOSTILE.keys())
-def test_hostile_template_is_one_error(source: str) -> None:
-    with pytest.raises(UnsupportedModel):
-        EmbeddedFormat(source, "", "").render([ChatMessage("user", "canary")])
+@pytest.mark.parametrize("case", MALFORMED)
+def test_a_template_that_cannot_work_is_one_error(case: str) -> None:
+    with pytest.raises(UnsupportedModel, match="chat template in the file") as caught:
+        EmbeddedFormat(MALFORMED[case], "", "").render([ChatMessage("user", "canary")])
+    assert str(caught.value).isprintable()
 
 
-def test_endless_template_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template, "TIME_LIMIT_S", 0.2)
-    loops = "{% for a in range(99999) %}" * 4 + "{% endfor %}" * 4
-    with pytest.raises(UnsupportedModel, match="ran for more than"):
-        EmbeddedFormat(loops, "", "").render([ChatMessage("user", "canary")])
+DOUBLED = "{% set ns = namespace(a=A) %}{% for i in range(N) %}B{% endfor %}{{ ns.a|string|length }}"
+
+
+def doubled(first: str, body: str) -> str:
+    return DOUBLED.replace("A", first).replace("B", body)
+
+
+LONG = "{% set b = 'a' * 500000 %}"
+BOMBS = {
+    "a loop": ("{% for i in range(N) %}{% endfor %}", 9, 10**9),
+    "loops in loops": ("{% for a in range(N) %}" * 4 + "{% endfor %}" * 4, 2, 9999),
+    "loops over texts": ("{% for a in 'x' * N %}" * 4 + "{% endfor %}" * 4, 2, 500_000),
+    "a text times a number": ("{{ ('a' * N)|length }}", 9, 10**10),
+    "a number times a text": ("{{ (N * 'a')|length }}", 9, 10**10),
+    "a list times a number": ("{{ ([0] * N)|length }}", 9, 10**9),
+    "a power": ("{{ 2 ** N }}", 9, 10**9),
+    "squares": (doubled("9", "{% set ns.a = ns.a * ns.a %}"), 3, 9999),
+    "sums of texts": (doubled("'x'", "{% set ns.a = ns.a + ns.a %}"), 3, 60),
+    "texts side by side": (doubled("'x'", "{% set ns.a = ns.a ~ ns.a %}"), 3, 60),
+    "joined texts": (doubled("'x'", "{% set ns.a = [ns.a, ns.a]|join %}"), 3, 60),
+    "joined by a text": (doubled("'xx'", "{% set ns.a = ns.a.join([ns.a, ns.a]) %}"), 3, 60),
+    "captured texts": (doubled("'x'", "{% set ns.a %}{{ ns.a }}{{ ns.a }}{% endset %}"), 3, 60),
+    "replaced texts": (doubled("'x'", "{% set ns.a = ns.a|replace('x', ns.a ~ 'x') %}"), 3, 60),
+    "replaced by a method": (doubled("'x'", "{% set ns.a = ns.a.replace('', ns.a) %}"), 3, 60),
+    "formatted texts": (doubled("'x'", "{% set ns.a = '%s%s' % (ns.a, ns.a) %}"), 3, 60),
+    "formatted by a method": (doubled("'x'", "{% set ns.a = '{0}{0}'.format(ns.a) %}"), 3, 60),
+    "lists in lists": (doubled("[1]", "{% set ns.a = [ns.a, ns.a] %}"), 3, 60),
+    "deep lists": (doubled("[1]", "{% set ns.a = [ns.a] %}"), 3, 9999),
+    "dictionaries in dictionaries": (doubled("1", "{% set ns.a = dict(a=ns.a, b=ns.a) %}"), 3, 60),
+    "two trees that are compared": (
+        "{% set ns = namespace(a=[1], b=[1]) %}{% for i in range(N) %}{% set ns.a = [ns.a, ns.a] %}"
+        "{% set ns.b = [ns.b, ns.b] %}{% endfor %}{{ ns.a == ns.b }}",
+        3,
+        60,
+    ),
+    "arguments": (
+        "{% set ns = namespace(a=[1]) %}{% macro m() %}{% set ns.a = varargs %}{% endmacro %}"
+        "{% for i in range(N) %}{{ m(ns.a, ns.a) }}{% endfor %}",
+        3,
+        60,
+    ),
+    "a macro that calls itself twice": (
+        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}x{% endmacro %}{{ m(N) }}",
+        3,
+        60,
+    ),
+    "a macro that calls itself": (
+        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{% endif %}x{% endmacro %}{{ m(N) }}",
+        3,
+        10**6,
+    ),
+    "a loop that calls itself": (
+        "{% for x in [N] recursive %}{% if x %}{{ loop([x - 1]) }}{% endif %}{% endfor %}",
+        3,
+        10**6,
+    ),
+    "an indentation": ("{{ 'a\nb'|indent(N)|length }}", 9, 10**9),
+    "indented JSON": ("{{ [1]|tojson(indent=N)|length }}", 4, 10**9),
+    "a width": ("{{ ('%Nd' % 1)|length }}", 9, 10**9),
+    "a width of a method": ("{{ '{:>N}'.format(1)|length }}", 9, 10**9),
+    "a width of a mapping": ("{{ '{a:>N}'.format_map({'a': 1})|length }}", 9, 10**9),
+    "many large texts": (
+        LONG + "{% set m = N %}" + "".join(f"{{% set v{i} = (b * m)[1:] %}}" for i in range(1500)),
+        0,
+        1,
+    ),
+    "a large output": (LONG + "{% for i in range(N) %}{{ b }}{% endfor %}", 1, 9999),
+    "large texts for all": (
+        LONG + "{{ range(N)|map('string')|map('replace', '1', b)|list|length }}",
+        2,
+        9999,
+    ),
+    "a date": ("{{ strftime_now('%c' * N)|length }}", 2, 10**5),
+}
+REST = "{{ messages[0].content }}"
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_what_grows_without_end_is_stopped(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "TIME_LIMIT_S", 0.3)
+    source, small, large = BOMBS[case]
+    tame = EmbeddedFormat(source.replace("N", str(small)) + REST, "", "")
+    assert Segment("canary") in tame.render([ChatMessage("user", "canary")])
+    started = time.monotonic()
+    with pytest.raises(UnsupportedModel, match="chat template in the file") as caught:
+        EmbeddedFormat(source.replace("N", str(large)) + REST, "", "").render([ChatMessage("user", "canary")])
+    assert time.monotonic() - started < 5
+    assert str(caught.value).isprintable()
+
+
+def test_no_bomb_takes_much_memory() -> None:
+    code = (
+        "import resource, sys; from tests.localai.test_template import BOMBS, all_bombs; all_bombs();"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT, timeout=120
+    )
+    scale = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout) * scale < 400_000_000
+
+
+def all_bombs() -> None:
+    """Each of them, one after the other, in a process of its own: the most that was used is counted."""
+    sandbox.TIME_LIMIT_S = 0.5
+    for source, _, large in BOMBS.values():
+        with suppress(UnsupportedModel):
+            EmbeddedFormat(source.replace("N", str(large)), "", "")
+
+
+ESCAPES = {
+    "a class": "''.__class__.__mro__",
+    "a class by its name": "''['__class__']",
+    "an object's methods": "dict.mro()",
+    "the cycler": "cycler.__init__.__globals__",
+    "the joiner": "joiner.__init__.__globals__",
+    "the lorem ipsum": "lipsum.__globals__",
+    "a namespace": "namespace.__init__.__globals__",
+    "the template itself": "self._TemplateReference__context",
+    "a format string": "'{0.__class__}'.format(1)",
+    "a format string of a mapping": "'{a.__class__}'.format_map({'a': 1})",
+    "a safe format string": "('{0.__class__}'|safe).format(1)",
+    "a filter of attributes": "''|attr('__class__')",
+    "attributes of all": "[[]]|map(attribute='__class__')|list",
+    "a generator's frame": "(messages|map('string')).gi_frame",
+    "a function's globals": "raise_exception.__globals__",
+    "bytes": "'a'.encode()",
+    "a method that changes": "messages[0].setdefault('a', 'changed')",
+    "the same by its name": "messages[0]['setdefault']('a', 'changed')",
+}
+
+
+@pytest.mark.parametrize("case", ESCAPES)
+def test_nothing_outside_is_reached(case: str) -> None:
+    source = "{{ " + ESCAPES[case] + " }}"
+    plain = Environment()
+    plain.globals["raise_exception"] = sandbox._raise
+    assert plain.from_string(source).render(messages=[{}])  # this is what there would be to see
+    try:
+        shown = EmbeddedFormat(source + REST, "", "").render([ChatMessage("user", "canary")])
+    except UnsupportedModel:
+        return
+    assert shown in ([Segment("canary")], [Segment("[Undefined]", special=True), Segment("canary")])
+
+
+def test_real_templates_give_what_jinja_gives() -> None:
+    messages = [{"role": role, "content": "x"} for role in ("system", "user", "assistant", "user")]
+    given = {"messages": messages, "add_generation_prompt": True, "bos_token": "<s>", "eos_token": "</s>"}
+    box = sandbox.Sandbox()
+    for source in (CHATML, R1):
+        assert box.run(box.compiled(source), **given) == plain_jinja(source, given)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.sampled_from(("user", "assistant")), min_size=1, max_size=6), st.booleans())
+def test_the_sandbox_only_limits(roles: list[str], reasons: bool) -> None:
+    source = (
+        "{% set ns = namespace(said='', count=0) %}{% macro tag(name, open=true) %}"
+        "<{{ '' if open else '/' }}{{ name|upper }}>{% endmacro %}{% for m in messages[::-1] recursive %}"
+        "{% set ns.said = tag(m['role']) ~ m.content|trim ~ tag(m.role, open=false) ~ ns.said %}"
+        "{% set ns.count = ns.count + loop.index0 * 2 %}{% if loop.last %}{% break %}{% endif %}{% endfor %}"
+        "{{ ns.said }}{{ [ns.count, messages|length, reasons]|tojson }}"
+        "{% set c %}{{ roles|join(', ') }}{% endset %}"
+        "{{ c.split(',')[-1].strip() if reasons and 'user' in c else '%s!' % c }}"
+        "{{ messages|selectattr('role', 'equalto', 'user')|map(attribute='content')|list|length }}"
+    )
+    messages = [{"role": role, "content": f" {number} "} for number, role in enumerate(roles)]
+    given = {"messages": messages, "roles": roles, "reasons": reasons}
+    box = sandbox.Sandbox()
+    assert box.run(box.compiled(source), **given) == plain_jinja(source, given)
+
+
+def plain_jinja(source: str, given: dict[str, object]) -> str:
+    plain = Environment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    return plain.from_string(source).render(**given)
+
+
+def test_a_long_conversation_is_no_bomb() -> None:
+    said = [ChatMessage(("user", "assistant")[n % 2], f"{n}") for n in range(2001)]
+    assert len(EmbeddedFormat(CHATML, "", "").render(said)) == 2 * 2001 + 1
+
+
+def test_the_system_ends_a_process_that_the_sandbox_does_not() -> None:
+    if not hasattr(signal, "ITIMER_VIRTUAL"):
+        pytest.skip("there is no such timer here")
+    code = (
+        "from localai.chat import template; template.LAST_RESORT_S = 0.2\n"
+        "with template.last_resort(): sum(range(10**12))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, timeout=60)
+    assert done.returncode == -signal.SIGVTALRM
+    assert "took too long" in processes.describe_exit(done.returncode)
 
 
 def test_huge_template_is_refused() -> None:
