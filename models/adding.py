@@ -8,9 +8,10 @@ from typing import Final
 
 import msgspec
 
-from localai.errors import IntegrityError, StoreError
+from localai.errors import IntegrityError, ModelError, StoreError
 from models import files, linking, manifest
 from models.gguf import read_header
+from models.header import Header
 from models.manifest import Manifest, Part, Place, Sharing
 from models.origins import About, Origin
 from models.parts import files_of, name_of_part, read_whole
@@ -103,7 +104,7 @@ def described(
 
     The header is read from the files that stay: they are what was hashed.
     """
-    header = read_whole(received.files[0] if received.files else Path(received.places[0].path), allow)
+    header = _header(received, path, allow)
     model = manifest.describe(
         name,
         received.parts,
@@ -120,6 +121,15 @@ def described(
             f"{path} has the sha256 {model.sha256} and not {expect_sha256}", "Fetch the file again."
         )
     return model
+
+
+def _header(received: Received, path: Path, allow: Collection[str]) -> Header:
+    """Errors name the file that the user knows."""
+    file = received.files[0] if received.files else Path(received.places[0].path)
+    try:
+        return read_whole(file, allow)
+    except ModelError as error:
+        raise type(error)(error.message.replace(str(file), str(path)), error.hint) from error
 
 
 class _Parts:

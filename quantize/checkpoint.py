@@ -95,14 +95,16 @@ def require_inside(folder: Path, path: Path) -> None:
     """CheckpointError if `path`, an entry of the checkpoint in `folder`, leads to a file elsewhere.
 
     A checkpoint could so have another file of the user's read and its content put into the output. Only the
-    hub's cache is laid out in this way: models--X--Y/snapshots/REVISION/name -> models--X--Y/blobs/HASH.
+    hub's cache is laid out in this way: models--X--Y/snapshots/REVISION/name -> models--X--Y/blobs/HASH. That
+    may itself be a link, to blobs/HH/HASH beside all repositories.
     """
     home, target = folder.resolve(), path.resolve()
     if target.is_relative_to(home) or not target.is_file():  # what is no file is refused where it is read
         return
     snapshots, repository = home.parent, home.parent.parent
     in_cache = snapshots.name == "snapshots" and repository.name.startswith("models--")
-    if not (in_cache and target.parent == repository / "blobs"):
+    homes = (target.parent == repository / "blobs", target.parent.parent == repository.parent / "blobs")
+    if not (in_cache and any(homes)):
         raise CheckpointError(
             f"{path} is a link to {target}, which is outside of the checkpoint's folder",
             "Put the file itself in its place, or give the folder in the hub's cache",

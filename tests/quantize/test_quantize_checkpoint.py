@@ -308,6 +308,17 @@ def test_the_layout_of_the_hub_cache_is_read(tmp_path: Path) -> None:
     assert open_checkpoint(tmp_path / "short").tensors.keys() == tensors.keys()
 
 
+def test_the_layout_that_repositories_share_is_read(tmp_path: Path) -> None:
+    """Then what is in a repository's blobs are links, to one folder for all."""
+    snapshot = as_in_the_hubs_cache(tmp_path)
+    for blob in sorted((tmp_path / "models--x--y" / "blobs").iterdir()):
+        shared = tmp_path / "blobs" / "ab" / blob.name
+        shared.parent.mkdir(parents=True, exist_ok=True)
+        blob.rename(shared)
+        blob.symlink_to(shared)
+    assert open_checkpoint(snapshot).tensors
+
+
 def test_links_within_the_folder_are_followed(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").rename(tmp_path / "m" / "weights")
