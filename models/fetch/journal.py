@@ -42,17 +42,13 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", tag="f
     git_sha1: str = ""
     etag: str = ""
 
-    def is_proof(self) -> bool:
-        """Whether this tells the file from all others."""
-        return bool(self.sha256 or self.git_sha1 or self.etag)
-
     def fits(self, other: Identity) -> bool:
         """Whether what came for `self` may be used for `other`."""
-        if self.version != other.version or self.size != other.size:
+        if self.version != other.version or (self.size and other.size and self.size != other.size):
             return False
-        return (self.sha256, self.git_sha1) == (other.sha256, other.git_sha1) and (
-            bool(self.sha256 or self.git_sha1) or self.etag == other.etag
-        )
+        if self.sha256 or self.git_sha1:
+            return (self.sha256, self.git_sha1) == (other.sha256, other.git_sha1)
+        return not (other.sha256 or other.git_sha1) and self.etag == other.etag
 
 
 class _Boot(msgspec.Struct, frozen=True, tag_field="is", tag="boot"):

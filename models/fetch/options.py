@@ -14,7 +14,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     range: int = 16 * _MB
     """Most that is asked for at one time; and most that comes twice after a process has died."""
     least_range: int = _MB
-    window: int = 64 * _MB
+    window: int = 48 * _MB
     """How far before the hash bytes are asked for. It bounds memory: window, one range and one piece each."""
     piece: int = _MB
     """How much is written at one time."""
@@ -30,7 +30,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 10
     """So many failures in a row end the transfer."""
     first_attempts: int = 4
-    """... if nothing has come at all, and the server does not say that it is busy: there may be no network."""
+    """... if nothing has come at all, and the server is not just busy: there may be no network."""
     first_wait: float = 0.5
     longest_wait: float = 60.0
     longest_retry_after: float = 300.0

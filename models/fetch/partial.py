@@ -56,7 +56,9 @@ class Partial:
 
     def close(self) -> None:
         """Must not be called while another thread reads or writes."""
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
 
     def _write(self, data: memoryview, place: int) -> int:
         if hasattr(os, "pwrite"):

@@ -168,9 +168,11 @@ class _Transfer:
         )
         place = _beside(self._target, "journal")
         known = journal.read(place, boot)
-        if known.identity is None or not known.identity.fits(identity):
-            known = Known(identity=identity, size=wanted.size)
+        other_size = wanted.size and known.size and known.size != wanted.size
+        if known.identity is None or other_size or not known.identity.fits(identity):
+            known = Known()
             files.discard(self._path)
+        known.size = known.size or wanted.size
         self._partial = Partial(self._path)
         stack.callback(self._partial.close)
         _believe_no_more_than(known, self._partial.size)
@@ -258,16 +260,22 @@ class _Transfer:
 
     def _finish(self) -> Received:
         size = self._ledger.size or 0
-        self._require_right(size)
-        self._partial.resize(size)
-        self._partial.flush()
+        problem = self._problem(size)
+        if not problem:
+            self._partial.resize(size)
+            self._partial.flush()
+        self._partial.close()
+        self._journal.close()
+        if problem:
+            _forget(self._target)
+            raise problem
         self._path.replace(self._target)
         files.sync_folder(self._target.parent)
         _forget(self._target)
         return Received(size, self._hasher.sha256)
 
-    def _require_right(self, size: int) -> None:
-        """IntegrityError, and nothing is kept, if it is not the file that was wanted."""
+    def _problem(self, size: int) -> IntegrityError | None:
+        """The error if it is not the file that was wanted."""
         wanted = self._wanted
         git = self._hasher.git_sha1
         if wanted.git_sha1 and not git:
@@ -278,11 +286,11 @@ class _Transfer:
             ("git SHA-1", wanted.git_sha1 or git, git),
         ):
             if right != found:
-                _forget(self._target)
-                raise IntegrityError(
+                return IntegrityError(
                     f"What came for {wanted.label} has the {name} {found}, not {right}: it was thrown away",
                     "Run it again, in case it was damaged on the way; else tell whoever publishes it.",
                 )
+        return None
 
 
 def _believe_no_more_than(known: Known, size: int) -> None:

@@ -19,6 +19,8 @@ def turn(lock: Path, meanwhile: Callable[[], None]) -> Iterator[bool]:
 
     Where the system or the disk has no locks, nobody waits.
     """
+    if lock.is_symlink():
+        lock.unlink(missing_ok=True)
     descriptor = locks.take(lock, wait=False)
     waited = descriptor is None
     if waited:
