@@ -18,6 +18,7 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 import struct
 import threading
 import urllib.parse
@@ -233,8 +234,19 @@ class Page:
 class HubServer:
     """Both servers. A context manager; what is set may be changed while they run."""
 
-    def __init__(self, *, prefix: str = "", token: str = "hf_test", send_buffer: int = 0) -> None:
-        """`prefix`: path that the hub lies under, as with mirrors. `send_buffer`: bytes; 0: the system's."""
+    def __init__(
+        self,
+        *,
+        prefix: str = "",
+        token: str = "hf_test",
+        send_buffer: int = 0,
+        tls: ssl.SSLContext | None = None,
+        cdn_tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`prefix`: path that the hub lies under, as with mirrors. `send_buffer`: bytes; 0: the system's.
+
+        `tls`, `cdn_tls`: speak https, as "localhost".
+        """
         self.prefix, self.token = prefix, token
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
@@ -249,7 +261,12 @@ class HubServer:
         self.closing = threading.Event()
         self.lock = threading.Lock()
         self._signature, self._oldest = 0, 0
-        self._servers = {role: _Server(self, role, send_buffer) for role in ("hub", "cdn")}
+        self.pause = 0.0
+        """Seconds to rest after each piece of a file."""
+        self._servers = {
+            role: _Server(self, role, send_buffer, context)
+            for role, context in (("hub", tls), ("cdn", cdn_tls))
+        }
         self.origin = self._servers["hub"].origin
         self.cdn_origin = self._servers["cdn"].origin
         self.url = self.origin + prefix
@@ -327,7 +344,7 @@ class HubServer:
 class _Server:
     """One of the two: a port, its thread, and the connections that are open."""
 
-    def __init__(self, hub: HubServer, role: str, send_buffer: int) -> None:
+    def __init__(self, hub: HubServer, role: str, send_buffer: int, tls: ssl.SSLContext | None) -> None:
         class Handler(_Handler):
             pass
 
@@ -338,6 +355,9 @@ class _Server:
             self.server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         self.server.daemon_threads = False
         self.origin = f"http://127.0.0.1:{self.server.server_port}"
+        if tls is not None:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
+            self.origin = f"https://localhost:{self.server.server_port}"
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
 
     def start(self) -> None:
@@ -594,6 +614,8 @@ class _Handler(BaseHTTPRequestHandler):
                 taken = self.connection.send(piece)
             self.request_seen.sent += taken
             rest = rest[taken:]
+            if self.hub.pause and self.hub.closing.wait(self.hub.pause):
+                raise _Gone
 
     def wait_for_the_end(self) -> None:
         """Until the client has closed the connection, or the server ends."""
