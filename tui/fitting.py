@@ -23,6 +23,8 @@ class Fit(msgspec.Struct, frozen=True):
     verdict: Verdict
     why: str
     """One sentence."""
+    tokens_per_s: float = 0.0
+    """How fast it may be; 0: not known."""
 
 
 def fit_of(header: Header, free: int, total: int) -> Fit:

@@ -22,6 +22,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def left(seconds: float) -> str:
+    """What is still to be waited for, no more exactly than it can be known: "40 s", "12 min", "3 h 5 min"."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def size(number: int) -> str:
     """Bytes in the units of disks: 98362432 -> "98 MB", 4683073536 -> "4.7 GB"."""
     value = float(number)
@@ -49,6 +57,15 @@ def day(then: float, now: float) -> str:
     if days == 1:
         return "Yesterday"
     return "This week" if days < 7 else _month(at, today)
+
+
+def when(then: float, now: float) -> str:
+    """The day of `then` in a sentence, seen at `now`: "today", "yesterday", "on 3 March 2025"."""
+    at, today = datetime.fromtimestamp(then).date(), datetime.fromtimestamp(now).date()
+    days = (today - at).days
+    if days < 2:
+        return "yesterday" if days == 1 else "today"
+    return f"on {at.day} {at:%B}" if at.year == today.year else f"on {at.day} {at:%B %Y}"
 
 
 def _month(at: date, today: date) -> str:

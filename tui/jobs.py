@@ -1,33 +1,23 @@
-"""What takes a while and is no conversation: a model that is fetched or quantized, in a process of its own.
-
-The process is our own command line. The program with the screen so imports no network code, and whatever
-ends it ends the job: the commands stop, and clean up, as soon as nobody reads their progress any more.
-"""
+"""What takes a while and is no conversation: a model that is fetched, quantized or added, beside it."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
-import time
-from asyncio import StreamReader
-from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Callable
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Literal
 
 import msgspec
 
 from localai.chat.clean import clean
-from localai.errors import QuantizeError
-from localai.processes import describe_exit, worker_command, worker_environment
+from tui import asking, command
+from tui.asking import Forecast
+from tui.model_entry import ModelEntry
 
 State = Literal["running", "done", "failed", "stopped"]
-
-PATIENCE_S: Final = 3.0
-"""How long a command that was told to stop may clean up."""
-_ERROR: Final = "localai: error: "
+KEPT: Final = "fetching"
+"""What a job does that leaves what has come when it is stopped, for the next attempt."""
 
 
 class _Progress(msgspec.Struct, frozen=True):
@@ -36,14 +26,19 @@ class _Progress(msgspec.Struct, frozen=True):
     step: str
     done: int
     total: int
+    bytes_per_s: int = 0
 
 
 _progress = msgspec.json.Decoder(_Progress)
 
 
-def pull(name: str) -> Job:
-    """Fetch the model of the catalogue called `name` into the store."""
-    return Job(name, "fetching", ["models", "pull", "--", name])
+def pull(name: str, *, from_source: bool = False) -> Job:
+    """Fetch the model of the catalogue called `name` into the store; `from_source`: make it here.
+
+    Whether it fits was shown before: the command is not to refuse what the user wants all the same.
+    """
+    more = ["--from-source"] if from_source else []
+    return Job(name, KEPT, ["models", "pull", "--anyway", *more, "--", name])
 
 
 def quantize(source: str, file_type: str, name: str) -> Job:
@@ -51,68 +46,9 @@ def quantize(source: str, file_type: str, name: str) -> Job:
     return Job(name, "quantizing", ["quantize", "--type", file_type, "--name", name, "--", source])
 
 
-class Need(msgspec.Struct, frozen=True):
-    """The memory that a model takes to run with so many tokens of context."""
-
-    context: int
-    bytes: int
-    fits: bool
-    """Whether a model may take so much here."""
-
-
-class TypeForecast(msgspec.Struct, frozen=True):
-    """A type that a model could have."""
-
-    type: str
-    size: int
-    """Bytes of the file."""
-    bits_per_weight: float
-    sensible: bool
-    """Whether it makes sense for this model."""
-    memory: list[Need]
-
-
-class Recommended(msgspec.Struct, frozen=True):
-    """The type to take, and why."""
-
-    type: str
-    reason: str
-
-
-class Forecast(msgspec.Struct, frozen=True):
-    """What a model would be in each type. Of docs/json.md, what the screen needs."""
-
-    source_type: str
-    types: list[TypeForecast]
-    """Best first."""
-    recommended: Recommended
-
-
-class _Told(msgspec.Struct, frozen=True):
-    forecast: Forecast
-
-
-_forecasts = msgspec.json.Decoder(_Told)
-
-
-async def forecast(source: str) -> Forecast:
-    """What `source`, a model's name or a path, would be when quantized; QuantizeError if it cannot be."""
-    try:
-        process = await start(["quantize", "--dry-run", "--json", "--", source], stdout=PIPE)
-    except OSError as error:
-        raise QuantizeError(f"the command could not be started: {error.strerror or error}") from error
-    try:
-        output, errors = await process.communicate()
-    finally:
-        await _end(process)
-    if process.returncode != 0:
-        lines = errors.decode("utf-8", "replace").splitlines()
-        told = [sentence(line) for line in lines if line.startswith(_ERROR)]
-        raise QuantizeError(told[-1] if told else _stopped(process.returncode))
-    try:
-        return _forecasts.decode(output).forecast
-    except ValueError as error:  # of msgspec, or not even text
-        raise QuantizeError("The forecast cannot be read") from error
+def add(name: str) -> Job:
+    """Take a model of another program's into the store, where it is to be called `name`, without a copy."""
+    return Job(name, "adding", ["models", "discover", f"--add={name}"])
 
 
 class Job:
@@ -123,23 +59,27 @@ class Job:
         self.name = name
         """Of the model that comes."""
         self.doing = doing
-        """What is done, for the screen: "fetching", "quantizing"."""
+        """What is done, for the screen: "fetching", "quantizing", "adding"."""
         self.state: State = "running"
         self.stage = ""
         """The step that it is at, in a word or two; "": not known yet."""
         self.done = 0
         self.total = 0
         """Bytes of the step; 0: not known."""
-        self.left_s = 0.0
-        """Seconds that the step may still take; 0: not known."""
+        self.rate = 0
+        """Bytes per second of the step so far; 0: not known."""
         self.error = ""
         """Why it failed: one line."""
         self.on_change: Callable[[], None] = lambda: None
         self._words = words
         self._process: Process | None = None
         self._begun = self._stopping = False
-        self._since = 0.0
         self._ended = asyncio.Event()
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that the step may still take; 0: not known."""
+        return max(0, self.total - self.done) / self.rate if self.rate else 0.0
 
     async def run(self) -> None:
         """Work until it is done, has failed or was stopped. Whatever ends this call ends the process."""
@@ -158,49 +98,40 @@ class Job:
         """End it, and wait until it has cleaned up. What is in the store stays as it was."""
         self._stopping = True
         if self._process is not None:
-            await _end(self._process)
+            await command.end(self._process)
         if self._begun:
             await self._ended.wait()
         elif self.state == "running":
             self._end("stopped")
 
     async def _work(self) -> None:
-        process = await start(self._words, stdout=DEVNULL)
+        process = await command.start(self._words, stdout=DEVNULL)
         self._process = process
         try:
             if self._stopping:
                 process.terminate()
             assert process.stderr is not None
-            while line := await _line(process.stderr):
+            while line := await command.line(process.stderr):
                 self._read(line.decode("utf-8", "replace").rstrip())
             code = await process.wait()
         finally:
-            await _end(process)
+            await command.end(process)
         if code == 0:
             self._end("done")
         elif self._stopping:
             self._end("stopped")
         else:
-            self._end("failed", self.error or _stopped(code))
+            self._end("failed", self.error or command.stopped(code))
 
     def _read(self, line: str) -> None:
-        if line.startswith(_ERROR):
-            self.error = sentence(line)
+        if line.startswith(command.ERROR):
+            self.error = command.sentence(line)
             return
         with suppress(msgspec.MsgspecError):
             told = _progress.decode(line)
-            self._note(clean(told.step), told.done, told.total)
+            self.stage, self.done, self.total = clean(told.step), told.done, told.total
+            self.rate = told.bytes_per_s
             self.on_change()
-
-    def _note(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if stage != self.stage:
-            self._since = now
-        self.stage, self.done, self.total = stage, done, total
-        share = done / total if total else 0.0
-        # The first moments tell nothing: a connection is made, a file is opened.
-        known = share > 0.02 and now - self._since > 1
-        self.left_s = (now - self._since) * (1 - share) / share if known else 0.0
 
     def _end(self, state: State, error: str = "") -> None:
         self.state, self.error = state, error
@@ -213,6 +144,8 @@ class Jobs:
     def __init__(self) -> None:
         self.all: list[Job] = []
         """In the order in which they were started."""
+        self.found: Sequence[ModelEntry] = ()
+        """What other programs held when they were last looked at."""
         self.on_change: Callable[[], None] = lambda: None
         self.on_end: Callable[[Job], None] = lambda job: None
         """Called with each job that has ended."""
@@ -227,9 +160,13 @@ class Jobs:
         """The running job that makes the model called `name`."""
         return next((job for job in self.running if job.name == name), None)
 
-    def pull(self, name: str) -> None:
-        """Begin to fetch a model of the catalogue."""
-        self.start(pull(name))
+    def pull(self, name: str, *, from_source: bool = False) -> None:
+        """Begin to fetch a model of the catalogue, or go on; `from_source`: its publisher's own weights."""
+        self.start(pull(name, from_source=from_source))
+
+    def add(self, name: str) -> None:
+        """Begin to take over a model of another program's."""
+        self.start(add(name))
 
     def quantize(self, source: str, file_type: str, name: str) -> None:
         """Begin to quantize."""
@@ -237,7 +174,12 @@ class Jobs:
 
     async def forecast(self, source: str) -> Forecast:
         """As the function of that name."""
-        return await forecast(source)
+        return await asking.forecast(source)
+
+    async def discover(self) -> Sequence[ModelEntry]:
+        """As the function of that name; the answer is kept in `found`."""
+        self.found = await asking.discover()
+        return self.found
 
     def start(self, job: Job) -> None:
         """Let `job` run. One that has ended and made the same model is forgotten."""
@@ -262,57 +204,3 @@ class Jobs:
 
     def _changed(self) -> None:
         self.on_change()
-
-
-async def start(words: list[str], *, stdout: int) -> Process:
-    """Our own command line with `words`, in a process that no key pressed here reaches. OSError."""
-    return await asyncio.create_subprocess_exec(
-        *worker_command("localai"),
-        *words,
-        stdin=DEVNULL,
-        stdout=stdout,
-        stderr=PIPE,
-        env=worker_environment() | {"LOCALAI_PROGRESS": "json"},
-        start_new_session=os.name == "posix",
-    )
-
-
-def sentence(error: str) -> str:
-    """An error as the command line prints it, in one line for the screen."""
-    text = " ".join(clean(error).removeprefix(_ERROR).split())
-    is_word = text.partition(" ")[0].isalpha()  # the name of a model stays as it is
-    return text[:1].upper() + text[1:] if is_word else text
-
-
-def _stopped(code: int | None) -> str:
-    return f"The command stopped: {describe_exit(code)}"
-
-
-async def _line(reader: StreamReader) -> bytes:
-    """The next line; empty: there is none. Those that `reader` cannot hold are none of ours: left out."""
-    while True:
-        with suppress(ValueError):
-            return await reader.readline()
-
-
-async def _end(process: Process) -> None:
-    """End `process` if it runs: it may clean up first. What it has started and left behind is killed."""
-    try:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.terminate()
-            await asyncio.wait_for(process.wait(), PATIENCE_S)
-    except TimeoutError:
-        pass
-    finally:
-        _kill(process)
-    await process.wait()
-
-
-def _kill(process: Process) -> None:
-    """Kill all that is left of it. Whoever holds its standard error would be waited for, for ever."""
-    with suppress(ProcessLookupError, PermissionError):  # none is left, or on a Mac only dead ones
-        if sys.platform != "win32":
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()

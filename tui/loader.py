@@ -45,6 +45,8 @@ class Loader:
         """The chosen model, loaded or not."""
         self.fraction = 0.0
         self.loaded: Loaded | None = None
+        self.sha256 = ""
+        """Of the file of the chosen model, where that is known."""
         self.error: LocalAIError | None = None
         self.on_change: Callable[[], None] = lambda: None
         self._engine = engine
@@ -99,9 +101,9 @@ class Loader:
         if previous is not None:
             await asyncio.wait({previous})
         try:
-            self.entry = _unopened(name)
+            self.entry, self.sha256 = _unopened(name), ""
             model = self._models.resolve(name)
-            self.entry = model.entry
+            self.entry, self.sha256 = model.entry, model.sha256
             self.on_change()
             await self._before()
             stored = model.entry.name if model.sha256 else ""

@@ -305,6 +305,7 @@ class Session:
 
     async def _ready(self) -> ResolvedModel:
         model = await self.loader.ready()
+        self._mark_used()
         await self._warmer.settled()
         own = sampling_of(self.conversation.settings)
         return msgspec.structs.replace(model, sampling=own.completed_by(model.sampling))
@@ -357,7 +358,13 @@ class Session:
             talk.append(Message(parent=head, role="user", content=draft))
         return without(talk.chat_messages(), self._left_out)
 
+    def _mark_used(self) -> None:
+        """Take down when the model was last used. A conversation that is not kept leaves no trace."""
+        if self.kept != "memory" and self.loader.sha256:
+            self.models.used(self.loader.sha256)
+
     async def _begin_model(self) -> None:
+        self._mark_used()
         self._warmer.forget()
         await self._warm()
 

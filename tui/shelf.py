@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,41 +12,17 @@ import msgspec
 from localai import hardware
 from localai.engine.settings import Sampling
 from localai.errors import UsageError
-from models import catalog
+from models import blobs, catalog, usage
+from models.catalog import Wanted
 from models.header import Header
 from models.manifest import Damaged, is_fetched
 from models.names import name_of
-from models.origins import Builtin, Checkpoint, download_bytes, size_of
+from models.origins import Builtin, Checkpoint
 from models.store import Manifest, Resolved, Store
 from tui.fitting import Fit, fit_of, fit_of_unseen
+from tui.model_entry import ModelEntry, in_order, of_manifest, of_unfinished, of_wanted, wanted_of
 
-
-class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One model, as the models screen and the welcome page show it."""
-
-    name: str
-    """What the user types, such as "smollm2:135m"."""
-    title: str
-    file_type: str = ""
-    """Such as "Q4_K_M"."""
-    size: int = 0
-    """Bytes of the file; 0: not known before it is there."""
-    reasoning: bool = True
-    note: str = ""
-    """One sentence that a user should know, such as that this is not a reasoning model."""
-    examples: tuple[str, ...] = ()
-    """Questions that show what it can do; none: any will do."""
-    installed: bool = True
-    fault: str = ""
-    """What is wrong with an installed model, and what to do."""
-    fetchable: bool = False
-    """Whether it is in the catalogue: it can be had, or had again, by its name."""
-    download: int = 0
-    """Bytes that come over the network if it is fetched; 0: none, it is made here."""
-    frees: int = 0
-    """Bytes that are free once it is removed: none if another name has the same file."""
-    parameters: int = 0
-    """Of one that is not here; 0: not known."""
+__all__ = ["Freed", "ModelEntry", "ModelShelf", "ResolvedModel", "StoreShelf"]
 
 
 class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,23 +36,32 @@ class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True):
     """What the model's manifest recommends; None in a field leaves it to the engine."""
 
 
+class Freed(msgspec.Struct, frozen=True):
+    """What `prune` frees."""
+
+    removed: int
+    """Bytes of models that were removed."""
+    unfinished: int
+    """Bytes of fetches that did not come to their end, and that no process is at."""
+
+
 class ModelShelf(Protocol):
-    """Where models come from."""
+    """Where models come from. What reads the disk is not for the screen's own thread."""
 
     def entries(self) -> Sequence[ModelEntry]:
         """The installed models, in the order to show them."""
 
-    def available(self) -> Sequence[ModelEntry]:
-        """The models that can be fetched by name and are not installed."""
+    def all(self) -> Sequence[ModelEntry]:
+        """All that there is: installed models, those that can be had by name, and removed ones."""
 
-    def damaged(self) -> Sequence[ModelEntry]:
-        """The installed models of which nothing is known but a name, because what says more is damaged."""
+    def types(self, name: str) -> Sequence[ModelEntry]:
+        """The model of the catalogue called `name` in each type that it can be had in, the largest first."""
 
     def resolve(self, name: str) -> ResolvedModel:
         """The model of that name or path; ModelError if there is none."""
 
     def fit(self, entry: ModelEntry, given_back: int) -> Fit:
-        """Whether this machine can run it, now. Reads its header: not for the screen's own thread.
+        """Whether this machine can run it, now. Reads its header.
 
         `given_back`: bytes of memory that become free when another model is loaded. LocalAIError if the
         file cannot be read.
@@ -85,8 +70,23 @@ class ModelShelf(Protocol):
     def source(self, name: str) -> str:
         """What to quantize to get the model `name` in another type: a name, or a path."""
 
+    def used(self, sha256: str) -> None:
+        """The model with that digest is used now, for a conversation that is kept."""
+
     def remove(self, name: str) -> None:
         """Remove an installed model, until `restore` or `prune`. Errors as in `Store.remove`."""
+
+    def last_removed(self) -> str:
+        """The name of the model that was removed last; "" if none can be brought back."""
+
+    def restore(self, name: str) -> None:
+        """Bring back what was removed under that name. Errors as in `Store.restore`."""
+
+    def prunable(self) -> Freed:
+        """What `prune` would free."""
+
+    def prune(self) -> int:
+        """Make removals final, and throw away fetches that were interrupted; the bytes that became free."""
 
 
 class StoreShelf:
@@ -99,25 +99,28 @@ class StoreShelf:
 
     def entries(self) -> Sequence[ModelEntry]:
         """The models in the store, by name."""
+        return self._installed(self._store.manifests())
+
+    def all(self) -> Sequence[ModelEntry]:
+        """Also what is damaged, and what was begun to be fetched."""
         manifests = self._store.manifests()
-        files = Counter(manifest.sha256 for manifest in manifests)
-        return [
-            msgspec.structs.replace(
-                _entry(manifest),
-                fault=self._fault(manifest),
-                frees=manifest.size if files[manifest.sha256] == 1 else 0,
-            )
-            for manifest in manifests
-        ]
+        here = [*self._installed(manifests), *map(self._entry_of_damaged, self._store.damaged())]
+        removed = self._removed({manifest.sha256 for manifest in manifests})
+        known = {entry.name for entry in (*here, *removed)}
+        offered = [of_wanted(Wanted(one, one.type, one.name)) for one in catalog.entries()]
+        available = {entry.name: entry for entry in offered if entry.name not in known}
+        begun = {one.name: of_unfinished(one) for one in self._store.unfinished()}
+        available |= {name: entry for name, entry in begun.items() if name not in known}
+        return [*here, *available.values(), *removed]
 
-    def available(self) -> Sequence[ModelEntry]:
-        """The models of the catalogue that are not in the store, in its order."""
-        known = {entry.name for entry in (*self.entries(), *self.damaged())}
-        return [_entry_of_catalog(entry) for entry in catalog.entries() if entry.name not in known]
-
-    def damaged(self) -> Sequence[ModelEntry]:
-        """The models whose manifests cannot be read."""
-        return [self._entry_of_damaged(item) for item in self._store.damaged()]
+    def types(self, name: str) -> Sequence[ModelEntry]:
+        """Its own type goes by the short name."""
+        entry = catalog.find(name)
+        names = {
+            one: entry.name if one == entry.type else f"{entry.name}:{one.lower()}" for one in entry.all_types
+        }
+        found = [of_wanted(Wanted(entry, one, called)) for one, called in names.items()]
+        return sorted(found, key=lambda one: one.size, reverse=True)
 
     def resolve(self, name: str) -> ResolvedModel:
         """The model of that name in the store, or the GGUF file at that path."""
@@ -127,7 +130,7 @@ class StoreShelf:
         wanted = found.manifest.sampling
         sampling = Sampling(temperature=wanted.temperature, top_p=wanted.top_p)
         return ResolvedModel(
-            entry=_entry(found.manifest),
+            entry=of_manifest(found.manifest),
             path=found.path,
             sha256=found.manifest.sha256,
             sampling=sampling,
@@ -150,60 +153,74 @@ class StoreShelf:
         made_from = self._store.get(name).source
         if isinstance(made_from, Builtin):
             return str(catalog.builtin_checkpoint(made_from.checkpoint))
-        if isinstance(made_from, Checkpoint) and Path(made_from.path).exists():
+        if isinstance(made_from, Checkpoint) and made_from.path and Path(made_from.path).exists():
             return made_from.path
         return name
 
+    def used(self, sha256: str) -> None:
+        """Writes an empty file of the user's own."""
+        usage.mark(sha256)
+
     def remove(self, name: str) -> None:
-        """Remove it from the store; it can be brought back."""
+        """Only its manifest is set aside."""
         self._store.remove(name)
 
-    def _fault(self, manifest: Manifest) -> str:
-        fault = self._store.fault(manifest)
-        return f"Its file {fault}. {_repair(is_fetched(manifest))}" if fault else ""
+    def last_removed(self) -> str:
+        """Also if that was in another run of the program."""
+        removed = self._store.removed()
+        return removed[-1].manifest.name if removed else ""
+
+    def restore(self, name: str) -> None:
+        """The latest of that name."""
+        self._store.restore(name)
+
+    def prunable(self) -> Freed:
+        """What no other model has."""
+        unfinished = sum(one.arrived for one in self._store.unfinished() if not one.running)
+        return Freed(self._store.prunable(), unfinished)
+
+    def prune(self) -> int:
+        """Also what processes that were killed have left."""
+        return self._store.prune().freed
+
+    def _installed(self, manifests: Sequence[Manifest]) -> list[ModelEntry]:
+        names = Counter(manifest.sha256 for manifest in manifests)
+        return in_order(self._entry(manifest, names[manifest.sha256] == 1) for manifest in manifests)
+
+    def _entry(self, manifest: Manifest, alone: bool) -> ModelEntry:
+        own, fault = self._store.is_own(manifest.name), self._store.fault(manifest)
+        return msgspec.structs.replace(
+            of_manifest(manifest, usage.last_used(manifest.sha256)),
+            fault=f"Its file {fault}. {_repair(is_fetched(manifest))}" if fault else "",
+            shared=not own,
+            frees=self._held(manifest) if alone and own else 0,
+        )
+
+    def _removed(self, installed: Collection[str]) -> list[ModelEntry]:
+        """What can be brought back: of each name the latest. Bytes of digests in `installed` stay anyway."""
+        latest = {item.manifest.name: item.manifest for item in self._store.removed()}
+        return in_order(
+            msgspec.structs.replace(
+                of_manifest(one), place="removed", frees=0 if one.sha256 in installed else self._held(one)
+            )
+            for one in latest.values()
+        )
+
+    def _held(self, manifest: Manifest) -> int:
+        return 0 if manifest.places else blobs.size_of(self._store.root, manifest.sha256)
 
     def _entry_of_damaged(self, item: Damaged) -> ModelEntry:
         try:
             name = name_of(self._store.root / "refs", item.path)
-        except UsageError:
+        except (UsageError, ValueError):
             name = item.path.stem
-        fetchable = any(entry.name == name for entry in catalog.entries())
+        fetchable = wanted_of(name) is not None
         fault = f"{item.reason}. {_repair(fetchable)}"
-        return ModelEntry(name=name, title=name, fault=fault, fetchable=fetchable)
-
-
-def _entry(manifest: Manifest) -> ModelEntry:
-    return ModelEntry(
-        name=manifest.name,
-        title=manifest.title,
-        file_type=manifest.file_type,
-        size=manifest.size,
-        reasoning=manifest.reasoning,
-        note=manifest.note,
-        examples=manifest.examples,
-        fetchable=is_fetched(manifest),
-    )
+        return ModelEntry(name=name, title=name, fault=fault, fetchable=fetchable, undoable=False)
 
 
 def _repair(fetchable: bool) -> str:
     return "Fetch it again, or remove it." if fetchable else "Remove it, then add it again."
-
-
-def _entry_of_catalog(entry: catalog.Entry) -> ModelEntry:
-    ready = entry.ready(entry.type)
-    return ModelEntry(
-        name=entry.name,
-        title=entry.title,
-        file_type=entry.type,
-        size=(size_of(ready[0].source) if ready else 0) or entry.weights.get(entry.type, 0),
-        reasoning=entry.reasoning,
-        note=entry.note,
-        examples=entry.examples,
-        installed=False,
-        fetchable=True,
-        download=download_bytes(ready[0].source) if ready else 0,
-        parameters=entry.parameters,
-    )
 
 
 def _entry_of_file(found: Resolved) -> ModelEntry:

@@ -22,7 +22,8 @@ from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.engine.states import State
 from localai.errors import LocalAIError, ModelNotFound
 from tui.fitting import Fit
-from tui.shelf import ModelEntry, ResolvedModel
+from tui.model_entry import Place
+from tui.shelf import Freed, ModelEntry, ResolvedModel
 
 R1 = ModelEntry(
     name="deepseek-r1:7b",
@@ -271,23 +272,30 @@ class FakeEngine:
 
 
 class FakeShelf:
-    """Models that are just there, and others that could be had: those are not `installed`."""
+    """Models that are just there, wherever that is; what is removed can be brought back."""
 
     def __init__(self, *entries: ModelEntry) -> None:
-        self.all = list(entries)
+        self.all_of_them = list(entries)
+        self.types_of: dict[str, list[ModelEntry]] = {}
+        """What `types` gives."""
         self.fits: dict[str, Fit] = {}
         self.given_back: list[int] = []
         """What `fit` was told."""
-        self.will_remove: LocalAIError | None = None
+        self.used_now: list[str] = []
+        """The digests of models that were used."""
+        self.unfinished = 0
+        """Bytes of interrupted fetches."""
+        self.will_change: LocalAIError | None = None
+        """What any change ends with."""
 
     def entries(self) -> Sequence[ModelEntry]:
-        return [entry for entry in self.all if entry.installed]
+        return [entry for entry in self.all_of_them if entry.installed]
 
-    def available(self) -> Sequence[ModelEntry]:
-        return [entry for entry in self.all if not entry.installed]
+    def all(self) -> Sequence[ModelEntry]:
+        return list(self.all_of_them)
 
-    def damaged(self) -> Sequence[ModelEntry]:
-        return []
+    def types(self, name: str) -> Sequence[ModelEntry]:
+        return self.types_of.get(name, [])
 
     def fit(self, entry: ModelEntry, given_back: int) -> Fit:
         self.given_back.append(given_back)
@@ -296,12 +304,37 @@ class FakeShelf:
     def source(self, name: str) -> str:
         return f"/made/from/{name}"
 
-    def remove(self, name: str) -> int:
-        if self.will_remove is not None:
-            raise self.will_remove
-        gone = next(entry for entry in self.all if entry.name == name)
-        self.all.remove(gone)
-        return gone.frees
+    def used(self, sha256: str) -> None:
+        self.used_now.append(sha256)
+
+    def last_removed(self) -> str:
+        removed = [entry.name for entry in self.all_of_them if entry.place == "removed"]
+        return removed[-1] if removed else ""
+
+    def remove(self, name: str) -> None:
+        self._move(name, "installed", "removed")
+
+    def restore(self, name: str) -> None:
+        self._move(name, "removed", "installed")
+
+    def _move(self, name: str, place: Place, new: Place) -> None:
+        if self.will_change is not None:
+            raise self.will_change
+        gone = next(entry for entry in self.all_of_them if entry.name == name and entry.place == place)
+        self.all_of_them.remove(gone)
+        if gone.undoable:
+            self.all_of_them.append(msgspec.structs.replace(gone, place=new))
+
+    def prunable(self) -> Freed:
+        held = [entry.frees for entry in self.all_of_them if entry.place == "removed"]
+        return Freed(sum(held), self.unfinished)
+
+    def prune(self) -> int:
+        if self.will_change is not None:
+            raise self.will_change
+        freed = self.prunable()
+        self.all_of_them = [entry for entry in self.all_of_them if entry.place != "removed"]
+        return freed.removed + freed.unfinished
 
     def resolve(self, name: str) -> ResolvedModel:
         for entry in self.entries():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,117 +9,41 @@ from pathlib import Path
 import msgspec
 import pytest
 from chat_fakes import NANO, R1, STARTER, FakeEngine, FakeShelf, loaded
-from conftest import wait_until
+from conftest import NOON, wait_until
+from models_fakes import (
+    LARGE_R1,
+    MEDIUM,
+    SHIPPED,
+    SMALL,
+    FakeJobs,
+    MakeApp,
+    choose,
+    four_models,
+    keys,
+    lines,
+    note,
+    notices,
+    opened,
+    settled,
+)
 from textual.app import App
-from textual.content import Content
 from textual.pilot import Pilot
-from textual.widgets import Button, Input, OptionList, Static
+from textual.widgets import Input, OptionList
 
 import tui.app
-from localai.errors import LoadError, QuantizeError, StoreError
+from localai.errors import LoadError, QuantizeError
 from tui.app import ChatApp
 from tui.fitting import Fit
-from tui.jobs import Forecast, Job, Jobs, Need, Recommended, TypeForecast
+from tui.model_entry import ModelEntry
 from tui.screens.chat import ChatScreen
 from tui.screens.models import ModelsScreen
 from tui.screens.quantize import QuantizeScreen
-from tui.screens.question import QuestionScreen
-from tui.shelf import ModelEntry
 from tui.theme import DARK
-
-SMALL, MEDIUM = (80, 24), (120, 40)
-LARGE_R1 = ModelEntry(
-    name="deepseek-r1:32b",
-    title="DeepSeek-R1-Distill-Qwen-32B",
-    file_type="Q4_K_M",
-    size=19_851_336_256,
-    installed=False,
-    fetchable=True,
-    download=19_851_336_256,
-)
-SHIPPED = msgspec.structs.replace(NANO, size=0, installed=False, fetchable=True)
-FORECAST = Forecast(
-    source_type="BF16",
-    types=[
-        TypeForecast("F32", 30_465_000_000, 32.0, False, [Need(4096, 31_000_000_000, False)]),
-        TypeForecast("BF16", 15_236_000_000, 16.0, True, [Need(4096, 16_000_000_000, False)]),
-        TypeForecast("Q8_0", 8_098_000_000, 8.5, True, [Need(4096, 8_500_000_000, True)]),
-        TypeForecast("Q4_K_M", 4_683_000_000, 4.9, True, [Need(4096, 5_100_000_000, True)]),
-        TypeForecast("IQ1_S", 1_900_000_000, 2.0, False, [Need(4096, 2_300_000_000, True)]),
-    ],
-    recommended=Recommended("Q4_K_M", "the usual balance of quality, size and speed, and it fits"),
-)
-
-
-class FakeJob(Job):
-    """Runs until it is told how it ended."""
-
-    def __init__(self, name: str, doing: str) -> None:
-        super().__init__(name, doing, [])
-        self.end = asyncio.Event()
-
-    async def run(self) -> None:
-        await self.end.wait()
-        if self.state == "running":
-            self.state = "done"
-
-    async def stop(self) -> None:
-        self.state = "stopped"
-        self.end.set()
-
-    def tell(self, stage: str, done: int, total: int) -> None:
-        self.stage, self.done, self.total = stage, done, total
-        self.on_change()
-
-    def fail(self, error: str) -> None:
-        self.state, self.error = "failed", error
-        self.end.set()
-
-
-class FakeJobs(Jobs):
-    """Jobs that only the test ends."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[tuple[str, ...]] = []
-        self.will_forecast: Forecast | QuantizeError = FORECAST
-
-    def pull(self, name: str) -> None:
-        self.asked.append(("pull", name))
-        self.start(FakeJob(name, "fetching"))
-
-    def quantize(self, source: str, file_type: str, name: str) -> None:
-        self.asked.append(("quantize", source, file_type, name))
-        self.start(FakeJob(name, "quantizing"))
-
-    async def forecast(self, source: str) -> Forecast:
-        self.asked.append(("forecast", source))
-        if isinstance(self.will_forecast, QuantizeError):
-            raise self.will_forecast
-        return self.will_forecast
-
-    @property
-    def last(self) -> FakeJob:
-        job = self.all[-1]
-        assert isinstance(job, FakeJob)
-        return job
-
-
-MakeApp = Callable[..., ChatApp]
 
 
 @pytest.fixture
 def shelf() -> FakeShelf:
-    shelf = FakeShelf(msgspec.structs.replace(R1, frees=R1.size), STARTER, SHIPPED, LARGE_R1)
-    shelf.fits = {
-        R1.name: Fit(
-            "fits", "Fits, with up to 24,576 tokens of context in the 6.2 GB of memory that is free."
-        ),
-        LARGE_R1.name: Fit(
-            "too large", "Needs 19.9 GB of memory and this machine has 16.6 GB: it would be very slow."
-        ),
-    }
-    return shelf
+    return four_models()
 
 
 @pytest.fixture
@@ -133,41 +56,6 @@ def make(make_app: MakeApp, jobs: FakeJobs) -> MakeApp:
     return lambda **changes: make_app(jobs=jobs, **changes)
 
 
-async def opened(pilot: Pilot[None]) -> ModelsScreen:
-    """The models screen, with all of its facts."""
-    app = pilot.app
-    assert isinstance(app, ChatApp)
-    await wait_until(pilot, lambda: app.session.loader.state != "loading" and app.screen.is_mounted)
-    await wait_until(pilot, lambda: isinstance(app.screen, ChatScreen | ModelsScreen))
-    if not isinstance(app.screen, ModelsScreen):
-        await pilot.press("ctrl+o")
-        await wait_until(pilot, lambda: isinstance(app.screen, ModelsScreen) and app.screen.is_mounted)
-    screen = app.screen
-    assert isinstance(screen, ModelsScreen)
-    await wait_until(pilot, lambda: all(w.is_finished for w in app.workers if w.group == "fits"))
-    return screen
-
-
-def lines(app: ChatApp) -> list[str]:
-    return [str(option.prompt).strip() for option in app.screen.query_one(OptionList).options]
-
-
-def note(app: ChatApp) -> str:
-    return str(app.screen.query_one(".hint", Static).visual)
-
-
-def keys(app: ChatApp) -> str:
-    return Content.from_markup(app.screen.query_one(".box").border_subtitle or "").plain
-
-
-async def choose(pilot: Pilot[None], name: str) -> None:
-    """Filter for that model alone."""
-    pilot.app.screen.query_one(Input).value = name
-    options = pilot.app.screen.query_one(OptionList)
-    await wait_until(pilot, lambda: options.highlighted_option and options.highlighted_option.id == name)
-    await pilot.pause()
-
-
 class Host(App[None]):
     """The models screen over nothing."""
 
@@ -175,7 +63,7 @@ class Host(App[None]):
 
     def __init__(self, shelf: FakeShelf, jobs: FakeJobs) -> None:
         super().__init__()
-        self._models = ModelsScreen(shelf, jobs, in_use=lambda: R1.name)
+        self._models = ModelsScreen(shelf, jobs, in_use=lambda: R1.name, now=lambda: NOON)
         self.register_theme(DARK)
         self.theme = DARK.name
 
@@ -187,7 +75,8 @@ async def stands(pilot: Pilot[None]) -> None:
     """The models screen is there, with all of its facts."""
     app = pilot.app
     await wait_until(pilot, lambda: isinstance(app.screen, ModelsScreen) and app.screen.is_mounted)
-    await wait_until(pilot, lambda: lines(app)[-1].endswith("too large"))
+    await wait_until(pilot, lambda: any("too large" in line for line in lines(app)))
+    await settled(pilot)
 
 
 Script = Callable[[Pilot[None]], Awaitable[None]]
@@ -210,7 +99,7 @@ def test_a_model_that_comes(snap, jobs: FakeJobs):
         await stands(pilot)
         await pilot.press("down", "down", "down", "enter")
         await wait_until(pilot, lambda: jobs.running)
-        jobs.last.tell("Downloading", 8_900_000_000, LARGE_R1.size)
+        jobs.last.tell("Downloading", 8_900_000_000, LARGE_R1.size, 31_000_000)
         await wait_until(pilot, lambda: "8.9 GB of 19.9 GB" in note(pilot.app))
 
     assert snap(script)
@@ -317,7 +206,9 @@ async def test_it_opens_before_all_headers_are_read(make: MakeApp, shelf: FakeSh
     shelf.fit = fit  # type: ignore[method-assign]
     async with make().run_test() as pilot:
         await wait_until(pilot, lambda: pilot.app.session.loader.state == "ready")
-        await pilot.press("ctrl+o", "down")
+        await pilot.press("ctrl+o")
+        await wait_until(pilot, lambda: len(lines(pilot.app)) == 6)
+        await pilot.press("down")
         await wait_until(pilot, lambda: note(pilot.app).startswith("Not a reasoning model"))
         assert lines(pilot.app)[2].endswith("plain")
         await pilot.press("escape")
@@ -342,7 +233,8 @@ async def test_enter_fetches_and_then_uses(
         jobs.last.tell("Downloading", 10, 100)
         await wait_until(pilot, lambda: "Downloading 10%" in lines(app)[-1])
         assert "Downloading: 10 B of 100 B. You can close this: it goes on." in note(app)
-        shelf.all[2] = NANO
+        assert "Stopped, it keeps what has come." in note(app)
+        shelf.all_of_them[2] = NANO
         jobs.last.end.set()
         await wait_until(pilot, lambda: "Enter uses it" in keys(app))
         assert NANO.name in lines(app)[-1]
@@ -353,19 +245,15 @@ async def test_enter_fetches_and_then_uses(
         assert len(engine.loads) == 2
 
 
-def notices(app: ChatApp) -> str:
-    return "\n".join(notification.message for notification in app._notifications)
-
-
 async def test_a_model_that_comes_is_chosen_if_there_is_no_other(
     make: MakeApp, shelf: FakeShelf, jobs: FakeJobs
 ):
-    shelf.all = [SHIPPED]
+    shelf.all_of_them = [SHIPPED]
     async with make(model=None).run_test() as pilot:
         await opened(pilot)
         await pilot.press("enter", "escape")
         await wait_until(pilot, lambda: isinstance(pilot.app.screen, ChatScreen))
-        shelf.all = [NANO]
+        shelf.all_of_them = [NANO]
         jobs.last.end.set()
         await wait_until(pilot, lambda: pilot.app.session.loader.state == "ready")
         assert pilot.app.session.loader.entry == NANO
@@ -403,52 +291,6 @@ async def test_the_end_of_the_program_stops_what_runs(make: MakeApp, jobs: FakeJ
         await pilot.press("enter", "ctrl+q")
         await wait_until(pilot, lambda: not pilot.app.is_running)
     assert jobs.last.state == "stopped"
-
-
-# ----------------------------------------------------------------------------------------------- remove
-
-
-async def asked_to_remove(pilot: Pilot[None], name: str = STARTER.name) -> None:
-    await opened(pilot)
-    await choose(pilot, name)
-    await pilot.press("end", "delete")
-    await wait_until(pilot, lambda: isinstance(pilot.app.screen, QuestionScreen))
-
-
-async def test_removing_names_what_becomes_free(make: MakeApp, shelf: FakeShelf):
-    shelf.all[1] = msgspec.structs.replace(STARTER, frees=98_362_432, fetchable=True)
-    async with make().run_test() as pilot:
-        await asked_to_remove(pilot)
-        assert "98 MB become free. It can be fetched again." in note(pilot.app)
-        assert len(shelf.entries()) == 2
-        pilot.app.screen.query_one("#yes", Button).press()
-        await wait_until(pilot, lambda: len(shelf.entries()) == 1)
-        await wait_until(pilot, lambda: "Removed smollm2:135m: 98 MB are free." in notices(pilot.app))
-
-
-async def test_a_model_is_kept_if_the_user_says_so(make: MakeApp, shelf: FakeShelf):
-    async with make().run_test() as pilot:
-        await asked_to_remove(pilot)
-        assert "Another model has the same file" in note(pilot.app)
-        await pilot.press("escape")
-        await wait_until(pilot, lambda: isinstance(pilot.app.screen, ModelsScreen))
-        assert len(shelf.entries()) == 2
-
-
-async def test_the_model_in_use_is_not_removed(make: MakeApp, shelf: FakeShelf):
-    async with make().run_test() as pilot:
-        await opened(pilot)
-        await pilot.press("delete")
-        await wait_until(pilot, lambda: "deepseek-r1:7b is in use" in note(pilot.app))
-        assert len(shelf.entries()) == 2
-
-
-async def test_a_store_that_cannot_be_written(make: MakeApp, shelf: FakeShelf):
-    shelf.will_remove = StoreError("The folder cannot be written", "See its rights")
-    async with make().run_test() as pilot:
-        await asked_to_remove(pilot)
-        await pilot.press("y")
-        await wait_until(pilot, lambda: "The folder cannot be written. See its rights" in note(pilot.app))
 
 
 async def test_delete_in_the_filter_is_the_filters(make: MakeApp, shelf: FakeShelf):
@@ -489,7 +331,7 @@ async def test_quantize_to_another_type(make: MakeApp, shelf: FakeShelf, jobs: F
         jobs.last.tell("Quantize", 30, 100)
         await wait_until(pilot, lambda: "Quantize 30%" in lines(app)[3])
         assert "Quantize: 30 B of 100 B" in note(app)
-        shelf.all.append(msgspec.structs.replace(R1, name="deepseek-r1-7b:q8_0"))
+        shelf.all_of_them.append(msgspec.structs.replace(R1, name="deepseek-r1-7b:q8_0"))
         jobs.last.end.set()
         await wait_until(pilot, lambda: "4.7 GB" in lines(app)[3])
         assert lines(app)[3].startswith("deepseek-r1-7b:q8_0")
@@ -507,7 +349,7 @@ async def test_why_a_model_cannot_be_quantized(make: MakeApp, jobs: FakeJobs):
 
 
 async def test_no_model_is_replaced_by_a_quantized_one(make: MakeApp, shelf: FakeShelf, jobs: FakeJobs):
-    shelf.all.append(msgspec.structs.replace(R1, name="deepseek-r1-7b:q4_k_m"))
+    shelf.all_of_them.append(msgspec.structs.replace(R1, name="deepseek-r1-7b:q4_k_m"))
     async with make().run_test() as pilot:
         await opened(pilot)
         await quantizing(pilot)
@@ -551,7 +393,7 @@ async def test_a_file_is_used(make: MakeApp, jobs: FakeJobs, tmp_path: Path):
 
 
 async def test_a_damaged_model(make: MakeApp, shelf: FakeShelf, jobs: FakeJobs):
-    shelf.all[1] = msgspec.structs.replace(
+    shelf.all_of_them[1] = msgspec.structs.replace(
         STARTER, fault="Its file is missing. Get it again.", fetchable=True
     )
     async with make().run_test() as pilot:
@@ -579,12 +421,16 @@ async def test_all_with_the_mouse(make: MakeApp, shelf: FakeShelf, jobs: FakeJob
         await click_on(pilot, "Del stops")
         await wait_until(pilot, lambda: not jobs.running)
         assert await pilot.click(OptionList, offset=(4, 2))
-        await click_on(pilot, "F6 quantizes")
+        await click_on(pilot, "F6 other types")
         await wait_until(pilot, lambda: isinstance(app.screen, QuantizeScreen))
         await pilot.press("escape")
         await click_on(pilot, "Del removes")
-        await wait_until(pilot, lambda: isinstance(app.screen, QuestionScreen))
-        await pilot.press("escape")
+        await wait_until(pilot, lambda: shelf.last_removed() == STARTER.name)
+        await settled(pilot)
+        assert await pilot.click(OptionList, offset=(4, lines(app).index("Removed") + 1))
+        await click_on(pilot, "Enter brings it back")
+        await wait_until(pilot, lambda: not shelf.last_removed())
+        await settled(pilot)
         await click_on(pilot, "Esc closes")
         await wait_until(pilot, lambda: isinstance(app.screen, ChatScreen))
         await pilot.press("ctrl+o", "down")

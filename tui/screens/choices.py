@@ -170,6 +170,7 @@ class ChoiceActions(MessageActions):
             in_use=lambda: loader.entry.name if loader.entry else "",
             given_back=loader.loaded.context * loader.loaded.kv_bytes_per_token if loader.loaded else 0,
             gpu=loader.loaded is not None and loader.loaded.gpu_layers > 0,
+            now=self.session.now,
         )
         name = await self.app.push_screen_wait(screen)
         current = loader.entry.name if loader.entry else ""

@@ -16,8 +16,9 @@ from textual.widgets.option_list import Option
 from localai.chat.clean import clean
 from localai.errors import LocalAIError
 from models.names import suggested
+from tui.asking import Forecast, TypeForecast
 from tui.format import count, size
-from tui.jobs import Forecast, Jobs, TypeForecast
+from tui.jobs import Jobs
 from tui.screens.modal import Modal
 
 OFFERED: Final = ("F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "Q2_K")

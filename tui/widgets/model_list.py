@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from textual.content import Content
@@ -13,15 +14,29 @@ from localai.chat.clean import clean
 from tui.fitting import Fit
 from tui.format import gauge, size
 from tui.jobs import Job
-from tui.shelf import ModelEntry
+from tui.model_entry import ModelEntry
 
 LEAST_NAME: Final = 14
 """Cells."""
+EASY_NAME: Final = 24
+"""Cells of a name that are enough to give some of the others to what is nice to know."""
 _KIND: Final = 9 + 2
 """Cells of "reasoning", and the gap behind it: left out where there is no room."""
-_BESIDE: Final = 2 + 2 + 8 + 1 + 8 + 2 + _KIND + 9
+_SPEED: Final = 2 + 10
+"""Cells of "~12 tok/s": there only where there is much room."""
+_VERDICT: Final = 9
+_BESIDE: Final = 2 + 2 + 8 + 1 + 8 + 2 + _KIND + _VERDICT
 """Cells of a line that are not the name."""
-_TONES: Final = {"fits": "$text-success", "tight": "$text-warning", "too large": "$text-error", "": ""}
+TONES: Final = {"fits": "$text-success", "tight": "$text-warning", "too large": "$text-error", "": ""}
+INSTALLED, SHARED, FOUND, AVAILABLE, REMOVED, USELESS = range(6)
+HEADINGS: Final = (
+    "Installed",
+    "Installed, in a shared store",
+    "Found on this machine",
+    "Available",
+    "Removed",
+    "Found, but cannot be used here",
+)
 
 
 class ModelList(OptionList):
@@ -41,21 +56,56 @@ class ModelList(OptionList):
             self.highlighted = clicked
 
 
+def group_of(entry: ModelEntry) -> int:
+    """Which heading a model stands below."""
+    match entry.place:
+        case "found":
+            return USELESS if entry.fault else FOUND
+        case "available":
+            return AVAILABLE
+        case "removed":
+            return REMOVED
+    return SHARED if entry.shared else INSTALLED
+
+
 def heading(text: str) -> Option:
     """A line over others, which cannot be chosen."""
     return Option(Content.styled(text, "bold $text-muted"), disabled=True)
 
 
+def headings(entries: Iterable[ModelEntry]) -> dict[int, str]:
+    """The text over each group; none where all that there is is installed."""
+    found = list(entries)
+    groups = {group_of(entry) for entry in found}
+    held = sum(entry.frees for entry in found if entry.place == "removed")
+    texts = {group: HEADINGS[group] for group in groups}
+    if held:
+        texts[REMOVED] = f"{HEADINGS[REMOVED]}: {size(held)} until F8 frees them"
+    return {} if groups == {INSTALLED} else texts
+
+
 def line(entry: ModelEntry, fit: Fit | None, job: Job | None, in_use: bool, cells: int) -> Content:
     """A model in `cells` cells; `job` makes it just now; `fit` None: nobody has looked yet."""
     is_wide = cells >= LEAST_NAME + _BESIDE
-    room = max(LEAST_NAME, cells - _BESIDE + (0 if is_wide else _KIND))
+    has_speed = cells >= EASY_NAME + _BESIDE + _SPEED
+    room = max(LEAST_NAME, cells - _BESIDE + (0 if is_wide else _KIND) - (_SPEED if has_speed else 0))
     sign = Content.styled("● " if in_use else "  ", "$success")
     name = Content(clean(entry.name)).truncate(room, ellipsis=True, pad=True)
     if job is not None:
         return sign + name + Content.styled(f"  {progress(job)}", "$text-accent")
     kind = _kind(entry) if is_wide else Content("")
-    return sign + name + _facts(entry) + kind + _verdict(entry, fit)
+    speed = _speed(fit) if has_speed else Content("")
+    return sign + name + facts(entry.file_type, entry.size) + kind + _state(entry, fit) + speed
+
+
+def facts(file_type: str, bytes_: int) -> Content:
+    """Type and size, in columns."""
+    return Content.styled(f"  {clean(file_type):<8} {size(bytes_) if bytes_ else '':>8}  ", "dim")
+
+
+def verdict(fit: Fit | None) -> Content:
+    """Whether it fits, in a column."""
+    return Content.styled(f"{fit.verdict:<{_VERDICT}}", TONES[fit.verdict]) if fit else Content("")
 
 
 def progress(job: Job) -> str:
@@ -68,21 +118,35 @@ def progress(job: Job) -> str:
 def searched(entry: ModelEntry) -> str:
     """The words that the filter looks at, in lower case."""
     kind = "reasoning" if entry.reasoning else "plain"
-    place = "installed" if entry.installed else "available"
-    return " ".join((entry.name, entry.title, entry.file_type, kind, place)).lower()
-
-
-def _facts(entry: ModelEntry) -> Content:
-    known = size(entry.size) if entry.size else ""
-    return Content.styled(f"  {clean(entry.file_type):<8} {known:>8}  ", "dim")
+    place = f"{entry.place} shared" if entry.shared else entry.place
+    return " ".join((entry.name, entry.title, entry.file_type, kind, place, entry.program)).lower()
 
 
 def _kind(entry: ModelEntry) -> Content:
+    if entry.place == "found":
+        return Content(clean(entry.program)).truncate(_KIND - 2, ellipsis=True, pad=True) + Content("  ")
     kind = "reasoning" if entry.reasoning else "plain"
     return Content.styled(f"{kind:<9}  ", "$text-primary" if entry.reasoning else "dim")
 
 
-def _verdict(entry: ModelEntry, fit: Fit | None) -> Content:
+def _state(entry: ModelEntry, fit: Fit | None) -> Content:
+    if entry.place == "removed":
+        return Content.styled("removed", "dim")
     if entry.fault:
-        return Content.styled("damaged", "$text-error")
-    return Content.styled(fit.verdict, _TONES[fit.verdict]) if fit else Content("")
+        return Content.styled("" if entry.place == "found" else "damaged", "$text-error")
+    if entry.elsewhere:
+        return Content.styled("comes now", "$text-accent")
+    if entry.arrived:
+        here = f"{entry.arrived / entry.download:.0%} here" if entry.download else f"{size(entry.arrived)}"
+        return Content.styled(f"{here:<{_VERDICT}}", "$text-accent")
+    return verdict(fit)
+
+
+def _speed(fit: Fit | None) -> Content:
+    rate = fit.tokens_per_s if fit else 0.0
+    return Content.styled(f"  {rate_words(rate) if rate else '':>10}", "dim")
+
+
+def rate_words(rate: float) -> str:
+    """Tokens per second, as far as an estimate is worth telling."""
+    return f"~{rate:.0f} tok/s" if rate >= 3 else f"~{rate:.1f} tok/s"

@@ -99,6 +99,6 @@ def _coming_from(entry: Entry) -> str:
     if not ready:
         return "Its publisher's weights are fetched and quantized here."
     source = ready[0].source
-    where = {PackageIndex: "the Python package index", HubFile: "the Hugging Face hub", UrlFile: "the network"}
+    where = {PackageIndex: "the Python package index", HubFile: "the hub", UrlFile: "the network"}
     come = download_bytes(source) or entry.weights.get(entry.type, 0)
     return f"{size(come) if come else 'It'} {'are' if come else 'is'} fetched from {where[type(source)]}."
