@@ -86,16 +86,6 @@ def basic(user: str, password: str) -> dict[str, str]:
     return {"Authorization": f"Basic {encoded}"}
 
 
-def origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of `url`."""
-    parts = urlsplit(url)
-    return (
-        parts.scheme.lower(),
-        (parts.hostname or ""),
-        parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0),
-    )
-
-
 def _token() -> str:
     token, name = os.environ.get("HF_TOKEN", "").strip(), "HF_TOKEN"
     if not token and (file := os.environ.get("LOCALAI_HUB_TOKEN_FILE")):

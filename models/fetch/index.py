@@ -18,15 +18,15 @@ import msgspec
 
 from localai.errors import FetchError, IntegrityError
 from models import files
-from models.fetch import network, pages, pip_settings, simple_page, wheels
-from models.fetch.access import credentials, is_loopback, origin, without_userinfo
+from models.fetch import network, pages, pip_settings, simple_page, trust, wheels
+from models.fetch.access import credentials, is_loopback, without_userinfo
 from models.fetch.pages import Page
 from models.fetch.pip_settings import Settings
 from models.fetch.plan import Item, Plan
 from models.fetch.protocol import FetchedFile, Listed, Resolved
 from models.fetch.simple_page import Link
 from models.fetch.wanted import Wanted
-from models.fetch.web import Web
+from models.fetch.web import Web, origin
 from models.header import printable
 from models.origins import PackageIndex, Wheel
 from models.progress import Progress
@@ -208,12 +208,8 @@ class _Indexes:
     def _is_safe(self, url: str) -> bool:
         parts = urlsplit(url)
         return parts.scheme == "https" or (
-            parts.scheme == "http" and (is_loopback(parts.hostname) or self._is_trusted(url))
+            parts.scheme == "http" and (is_loopback(parts.hostname) or trust.is_trusted(url))
         )
-
-    def _is_trusted(self, url: str) -> bool:
-        _, host, port = origin(url)
-        return bool({host, f"{host}:{port}"} & self._settings.trusted)
 
 
 def _refused(page: Page, host: str) -> FetchError:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import ssl
 from pathlib import Path
 
 from localai.errors import FetchError
+from models.fetch import trust
 from models.fetch.pip_settings import Settings
 from models.header import printable
 
@@ -16,24 +16,22 @@ def use(settings: Settings) -> None:
 
     They are put into the environment of this process, which serves one source and ends.
     """
+    trust.hosts.update(settings.trusted)
+    if settings.client_cert:
+        trust.own_certificate[:] = [settings.client_cert]
     if settings.proxy:
         address = settings.proxy if "://" in settings.proxy else f"http://{settings.proxy}"
         for name in ("https_proxy", "http_proxy"):
             os.environ[name] = os.environ[name.upper()] = address
     if settings.cert:
-        path = Path(settings.cert).expanduser()
-        if not path.exists():
-            raise FetchError(
-                f"The certificates {printable(settings.cert)} are not there", "Mend pip's setting `cert`"
-            )
-        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
-            os.environ.pop(name, None)
-        os.environ["SSL_CERT_DIR" if path.is_dir() else "SSL_CERT_FILE"] = str(path)
+        _check_with(Path(settings.cert).expanduser())
 
 
-def insecure() -> ssl.SSLContext:
-    """For hosts that the user trusts whatever they show: what comes is known by its digest."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+def _check_with(certificates: Path) -> None:
+    if not certificates.exists():
+        raise FetchError(
+            f"The certificates {printable(str(certificates))} are not there", "Mend pip's setting `cert`"
+        )
+    for name in ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        os.environ.pop(name, None)
+    os.environ["REQUESTS_CA_BUNDLE"] = str(certificates)

@@ -34,6 +34,7 @@ from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
 from localai import __version__
 from localai.errors import FetchError
+from models.fetch import trust
 from models.fetch.retry import Broken
 from models.header import printable
 
@@ -149,7 +150,7 @@ class Web:
             self._options.append((socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer))
         elif hasattr(socket, "TCP_WINDOW_CLAMP"):
             self._options.append((socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, _WINDOW))
-        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str, bool], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Web:
@@ -191,14 +192,14 @@ class Web:
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         """The connections that lead to that address."""
-        proxy = proxy_for(url)
+        key = proxy_for(url), trust.is_trusted(url)
         with self._lock:
-            if proxy not in self._pools:
-                self._pools[proxy] = self._new_pool(proxy)
-            return self._pools[proxy]
+            if key not in self._pools:
+                self._pools[key] = self._new_pool(*key)
+            return self._pools[key]
 
-    def _new_pool(self, proxy: str) -> urllib3.PoolManager:
-        context = tls_context()
+    def _new_pool(self, proxy: str, is_trusted: bool) -> urllib3.PoolManager:
+        context = trust.identify(trust.unverified() if is_trusted else tls_context())
         if not proxy:
             return urllib3.PoolManager(
                 maxsize=self._connections, ssl_context=context, socket_options=self._options
