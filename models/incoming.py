@@ -82,6 +82,8 @@ def fetch_folder(
         write_atomic(folder / _NOTE, msgspec.json.encode(Unfinished(name, total)), folder)
         yield folder
     finally:
+        if not any(path.name != _NOTE for path in _entries(folder)):
+            done(folder)  # nothing has come: there is nothing to go on with
         if not folder.exists():
             lock.unlink(missing_ok=True)
         locks.release(descriptor)
@@ -122,6 +124,12 @@ def discard_unfinished(incoming: Path) -> int:
     return freed
 
 
+def _entries(folder: Path) -> list[Path]:
+    with suppress(OSError):
+        return list(folder.iterdir())
+    return []
+
+
 def _look(folder: Path, *, running: bool) -> Unfinished | None:
     try:
         note = msgspec.json.decode((folder / _NOTE).read_bytes(), type=Unfinished)
@@ -135,6 +143,8 @@ def arrived(folder: Path) -> int:
     size = 0
     for place, _, names in os.walk(folder):
         for name in names:
+            if name == _NOTE:
+                continue
             with suppress(OSError):
                 status = (Path(place) / name).lstat()
                 size += min(getattr(status, "st_blocks", 1 << 60) * 512, status.st_size)

@@ -155,6 +155,7 @@ async def _ask(question: Question, engine: Any, report: Report) -> None:
 
     from localai.chat.messages import ChatMessage
     from localai.engine import protocol
+    from models import usage
 
     load = question.load
     if question.sampling.seed is not None:
@@ -166,6 +167,7 @@ async def _ask(question: Question, engine: Any, report: Report) -> None:
         name=options.stored_name(question.model),
         draft_name=question.draft_name,
     )
+    usage.mark(options.digest(question.model))
     loaded = msgspec.structs.replace(loaded, notes=(*loaded.notes, *question.notes))
     messages = [ChatMessage("user", question.prompt)]
     if question.system:

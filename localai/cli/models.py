@@ -41,7 +41,9 @@ def list_models(json: options.Json = False) -> None:
         print("No model is installed.")
     _print_state(store, manifests)
     if available:
-        print("\nTo be had with `localai models pull NAME` or NAME:TYPE (`localai models fit` tells what fits):")
+        print(
+            "\nTo be had with `localai models pull NAME` or NAME:TYPE (`localai models fit` tells what fits):"
+        )
         output.print_table(["NAME", "TYPE", "SIZE", "ABOUT"], [_available(entry) for entry in available])
 
 
@@ -118,10 +120,9 @@ def _print_state(store: Store, manifests: list[Manifest]) -> None:
         print(f"{output.one_line(one.name)} {state}, {output.size(one.arrived)}{of} are here{more}.")
     if removed := store.removed():
         names = ", ".join(dict.fromkeys(item.manifest.name for item in removed))
-        print(
-            f"Removed: {names}. `localai models restore NAME` brings one back, "
-            f"`localai models prune` frees {output.size(store.prunable())}."
-        )
+        waiting = store.prunable()
+        frees = f", `localai models prune` frees {output.size(waiting)}" if waiting else ""
+        print(f"Removed: {names}. `localai models restore NAME` brings one back{frees}.")
 
 
 def _available(entry: Entry) -> list[str]:

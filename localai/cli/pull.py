@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from localai.cli import options, output
-from localai.errors import StoreError, UsageError
+from localai.errors import UsageError
 
 if TYPE_CHECKING:
-    from models.catalog import Wanted
-    from models.sources import Request
-    from models.store import Manifest, Store
+    from models.store import Manifest
 
 Allow = Annotated[
     list[str] | None,
@@ -32,8 +29,8 @@ def pull(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="NAME or NAME:TYPE of `localai models list`, or OWNER/REPOSITORY[:TYPE][@REVISION] on the hub, "
-            "or an https address.",
+            help="NAME or NAME:TYPE of `localai models list`; or OWNER/REPOSITORY[:TYPE][@REVISION] on the "
+            "hub; or an https address.",
             show_default=False,
         ),
     ],
@@ -92,7 +89,9 @@ def pull(
 def import_model(
     path: Annotated[
         str,
-        typer.Argument(help="A GGUF file, the first of several parts, or a checkpoint folder.", show_default=False),
+        typer.Argument(
+            help="A GGUF file, the first of several parts, or a checkpoint folder.", show_default=False
+        ),
     ],
     name: Called = None,
     link: Annotated[
@@ -100,7 +99,9 @@ def import_model(
     ] = False,
     file_type: Annotated[
         str | None,
-        typer.Option("--type", "-t", help="What to quantize a checkpoint to. Default: what suits.", show_default=False),
+        typer.Option(
+            "--type", "-t", help="What to quantize a checkpoint to. Default: what suits.", show_default=False
+        ),
     ] = None,
     allow_architecture: Allow = None,
     json: options.Json = False,

@@ -16,11 +16,12 @@ from models.origins import Builtin, Checkpoint, HubCheckpoint, describe
 from models.store import Bytes
 
 if TYPE_CHECKING:
+    from models.verdict import Verdict
+
     from models.catalog import Wanted
     from models.header import Header
     from models.sources import Plan, Request
     from models.store import Manifest, Store
-    from models.verdict import Verdict
 
 
 class _Enough(Exception):
@@ -30,9 +31,7 @@ class _Enough(Exception):
 class Work:
     """One pull. `anyway`: also what is too large; `dry_run`: only tell; `accept_change`: see `Request`."""
 
-    def __init__(
-        self, store: Store, *, anyway: bool, dry_run: bool, json: bool, accept_change: bool
-    ) -> None:
+    def __init__(self, store: Store, *, anyway: bool, dry_run: bool, json: bool, accept_change: bool) -> None:
         self._store = store
         self._anyway, self._dry_run, self._json = anyway, dry_run, json
         self._accept_change = accept_change
@@ -59,12 +58,15 @@ class Work:
             output.print_json({"name": found.manifest.name, "download_bytes": 0, "installed": True})
             return
         if not found.downloaded:
-            output.note(f"nothing had to be fetched: the store has the bytes of {found.manifest.name} already")
+            output.note(
+                f"nothing had to be fetched: the store has the bytes of {found.manifest.name} already"
+            )
         tell(found.manifest, self._json)
 
     def quantize_builtin(self, wanted: Wanted, name: str | None) -> None:
         """Make what is shipped with the program."""
         from models import catalog
+
         origin = wanted.entry.checkpoint
         if not isinstance(origin, Builtin):
             raise UsageError(f"{wanted.entry.name} is not shipped with the program")
@@ -221,8 +223,10 @@ class _Hooks:
     def _what(self, plan: Plan) -> str:
         resolved = plan.resolved
         source = resolved.source
-        where = describe(source) if not isinstance(source, HubCheckpoint) else (
-            f"the publisher's own weights, {source.repository} at commit {source.revision}"
+        where = (
+            describe(source)
+            if not isinstance(source, HubCheckpoint)
+            else (f"the publisher's own weights, {source.repository} at commit {source.revision}")
         )
         rest = f", {output.size(plan.arrived)} of them are here" if plan.arrived else ""
         total = output.size(resolved.total) if resolved.total else "an unknown number of bytes"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from localai.chat.prompt import USER
 from localai.cli import options, output
 from localai.cli.pull import Allow
 from localai.errors import UsageError
@@ -20,8 +22,12 @@ if TYPE_CHECKING:
 def show(
     model: Annotated[str, typer.Argument(help="A model's name or a GGUF file.", show_default=False)],
     verify: Annotated[bool, typer.Option("--verify", help="Hash the file again and compare.")] = False,
-    template: Annotated[bool, typer.Option("--template", help="Print the chat template in the file.")] = False,
-    metadata: Annotated[bool, typer.Option("--metadata", help="Print all that the file says of itself.")] = False,
+    template: Annotated[
+        bool, typer.Option("--template", help="Print the chat template in the file.")
+    ] = False,
+    metadata: Annotated[
+        bool, typer.Option("--metadata", help="Print all that the file says of itself.")
+    ] = False,
     allow_architecture: Allow = None,
     json: options.Json = False,
 ) -> None:
@@ -37,7 +43,13 @@ def show(
         with output.progress() as progress:
             store.verify(resolved.manifest, progress)
     if template and not json:
-        print(output.clean(header.chat_template or "The file has no chat template."))
+        from models import templates
+
+        print(
+            templates.shown(header.chat_template)
+            if header.chat_template
+            else "The file has no chat template."
+        )
         return
     facts = _facts(resolved, header, verified=verify)
     if metadata or json:
@@ -124,4 +136,64 @@ def _print_facts(facts: dict[str, Any], manifest: Manifest | None) -> None:
         rows[f"  {key}"] = str(value)
     for label, value in rows.items():
         if value:
-            print(f"{output.one_line(label) if label.strip() == label else label:<14}{output.one_line(str(value))}")
+            print(f"{output.one_line(label):<14}{output.one_line(str(value))}")
+
+
+def accept(
+    model: Annotated[str, typer.Argument(help="A model's name or a GGUF file.", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask: it has been read.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Let it no longer be run.")] = False,
+    allow_architecture: Allow = None,
+) -> None:
+    """Let the chat template that a model brings be run. Models with a known template need no such thing."""
+    from models import templates
+    from models.store import Store
+
+    template = Store().resolve(model).header(tuple(allow_architecture or ())).chat_template
+    if not template:
+        raise UsageError(f"{model} has no chat template", "It is a base model, not one to talk with")
+    if undo:
+        was = templates.forget(template)
+        print("It is not run any more." if was else "It was not accepted.")
+        return
+    if templates.may_run(template, templates.accepted()):
+        print(f"Nothing to do: {_status(template)}")
+        return
+    if not yes:
+        print(templates.shown(template))
+        if not sys.stdin.isatty():
+            raise UsageError("Nobody is here to say yes", "Read it, then: the same command with --yes")
+        typer.confirm("This is run, in a sandbox, to make prompts for the model. Accept it?", abort=True)
+    templates.accept(template)
+    print(f"Accepted. Try: localai chat {output.one_line(model)}")
+
+
+def template_note(manifest: Manifest) -> str:
+    """What the user has to do before a model just added can be talked with; "": nothing."""
+    from models import templates
+    from models.store import Store
+
+    resolved = Store().resolve(manifest.name)
+    template = resolved.header().chat_template
+    if template is None or USER in template or templates.may_run(template, templates.accepted()):
+        return ""  # with R1's own markers, R1's own format is used whatever the template is
+    return (
+        f"{manifest.name} brings its own chat template, which nobody here has read. "
+        f"To see it: localai models show {manifest.name} --template; to have it used: localai models accept "
+        f"{manifest.name}"
+    )
+
+
+def _template(header: Header) -> str:
+    return _status(header.chat_template) if header.chat_template else "none"
+
+
+def _status(template: str) -> str:
+    from models import templates
+
+    known = templates.digest(template)
+    if name := templates.R1.get(known):
+        return f"{name}: known, and ours is used instead"
+    if name := templates.READ.get(known):
+        return f"{name}: known, and used"
+    return "its own, accepted" if templates.is_accepted(template) else "its own, not accepted yet"
