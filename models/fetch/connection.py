@@ -28,6 +28,8 @@ class Connection(threading.Thread):
         super().__init__(name=f"fetch {name}", daemon=True)
         self._ledger, self._source, self._options, self._write = ledger, source, options, write
         self._answer: Answer | None = None
+        self._rate = 0.0
+        """Bytes that came in a second, the last time."""
         self._failures = 0
         """In a row, of this connection."""
         self._fruitless = 0
@@ -38,10 +40,10 @@ class Connection(threading.Thread):
     def run(self) -> None:
         """Only failures that another try may mend are borne here."""
         try:
-            while (claim := self._ledger.claim()) is not None:
+            while (claim := self._ledger.claim(self._rate)) is not None:
                 broken = self._try(claim)
                 if broken is None:
-                    self._failures = 0
+                    self._failures, self._rate = 0, claim.rate()
                 elif self._bear(broken):
                     return
         except Stopped:
@@ -106,6 +108,8 @@ class Connection(threading.Thread):
         """Write what comes; bytes that are there already are passed over."""
         place, pace = span.start, _Pace(self._options)
         while room := self._ledger.room(claim):
+            if claim.is_too_slow:
+                raise Broken("it is much slower than before")
             skip = claim.place - place
             pieces = self._gather(answer, min(skip, self._options.piece) if skip else room, pace)
             if not pieces:

@@ -10,19 +10,29 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 from models.fetch.intervals import Intervals
 from models.fetch.options import Options
 
+_MUCH_SLOWER: Final = 4
+
 
 class Claim:
-    """Bytes that one connection fetches: from `place` to before `end`, which others may make smaller."""
+    """Bytes that one connection fetches: from `place` to before `end`."""
 
     def __init__(self, place: int, end: int | None) -> None:
         self.place = place
         """The next byte to come."""
         self.end = end
         """None: up to the end of the file, wherever that is."""
+        self.is_too_slow = False
+        """Whether its connection should leave it to another."""
+        self._begin, self._since = place, time.monotonic()
+
+    def rate(self) -> float:
+        """Bytes that came in a second, all in all."""
+        return (self.place - self._begin) / max(time.monotonic() - self._since, 1e-6)
 
 
 class Stopped(Exception):
@@ -93,8 +103,12 @@ class Ledger:
 
     # ------------------------------------------------------------------------------------- connections
 
-    def claim(self) -> Claim | None:
-        """The next bytes to fetch, after waiting for the window; None if nothing is left to do."""
+    def claim(self, rate: float = 0.0) -> Claim | None:
+        """The next bytes to fetch, after waiting for the window; None if nothing is left to do.
+
+        `rate`: bytes that the connection can fetch in a second, as far as is known. If it has to wait for
+        long for one that is much slower, that one is told to give up.
+        """
         patience = self._options.starving_seconds
         starving = time.monotonic() + patience
         with self.changed:
@@ -102,11 +116,13 @@ class Ledger:
                 now = time.monotonic()
                 if now < self._quiet_until:
                     self.changed.wait(self._quiet_until - now)
-                elif found := self._free() or (self._taken_over() if now >= starving else None):
+                elif found := self._free():
                     self._claims.append(found)
                     return found
                 else:
-                    starving = now + patience if now >= starving else starving
+                    if now >= starving:
+                        self._give_up_the_first(rate)
+                        starving = now + patience
                     self.changed.wait(starving - now)
         return None
 
@@ -146,18 +162,11 @@ class Ledger:
             length = min(length, (self.size - place) // (2 * options.connections))
         return max(length, options.least_range)
 
-    def _taken_over(self) -> Claim | None:
-        """The second half of the bytes that all wait for: their connection may be a slow one."""
-        claims = [claim for claim in self._claims if claim.end is not None]
-        if self.ranges is not True or not claims:
-            return None
-        first = min(claims, key=lambda claim: claim.place)
-        end = first.end
-        if end is None or end - first.place < 2 * (self._options.piece + self._options.least_range):
-            return None
-        middle = first.place + (end - first.place) // 2
-        first.end = middle
-        return Claim(middle, end)
+    def _give_up_the_first(self, rate: float) -> None:
+        """The first bytes that are being fetched are those that all wait for."""
+        first = min(self._claims, key=lambda claim: claim.place, default=None)
+        if first is not None and first.rate() * _MUCH_SLOWER < rate:
+            first.is_too_slow = True
 
     def whole(self, claim: Claim, size: int | None) -> bool:
         """Make `claim` all that is missing, as the server sends the file in one, which has that size.

@@ -42,7 +42,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     slow_seconds: float = 30.0
     """... for so long is given up."""
     starving_seconds: float = 5.0
-    """A connection that has waited so long for the window takes a part of what the others wait for."""
+    """A connection that waits so long for one that is much slower ends that one."""
     connect_timeout: float = 15.0
     read_timeout: float = 30.0
     receive_buffer: int = 0

@@ -50,6 +50,8 @@ class Source:
         self._names = dict(names)
         self._begun = begun
         self._asks_for_parts = True
+        self._disputes = 0
+        """How often the server told another size than before."""
         self.compares_names = True
         self.on_name: Callable[[str, str], None] = lambda server, name: None
         """Called when a server has given the file a name."""
@@ -169,14 +171,14 @@ class Source:
             raise Broken("it sends the file in an encoding that was not asked for", attempts=DOUBTS)
         length = _number(headers.get("Content-Length"))
         if answer.status == 416:
-            return _nothing(answer, start, size)
+            return self._nothing(headers, start, size)
         if answer.status == 200:
-            self._require_size(length, size, answer)
+            self._require_size(length, size)
             whole = size if length is None else length
             self._require_an_end(answer, whole)
             return Span(0, whole, True, whole)
         first, after, total = _content_range(headers.get("Content-Range", ""))
-        self._require_size(total, size, answer)
+        self._require_size(total, size)
         limit = min((one for one in (end, total, size) if one is not None), default=None)
         if first != start or after <= first or (limit is not None and after > limit):
             raise Broken("it sends other bytes than those that were asked for", attempts=DOUBTS)
@@ -186,16 +188,26 @@ class Source:
             raise Broken("it does not say how long the file is", attempts=DOUBTS)
         return Span(first, after, False, size if total is None else total)
 
-    def _require_size(self, told: int | None, size: int | None, answer: Answer) -> None:
+    def _require_size(self, told: int | None, size: int | None) -> None:
         """The file must have the size that is known: else it is another, or the server is wrong for once."""
         if told is None or size is None or told == size:
             return
-        known = self._names.get(origin(answer.url), "")
-        if known and known == answer.headers.get("ETag"):
-            raise Broken("it tells another size than before", attempts=DOUBTS)
-        if not self._wanted.size:
+        if self._wanted.size:
+            raise Broken(f"the file there has {told:,} bytes, and {size:,} were looked up", attempts=DOUBTS)
+        with self._lock:
+            self._disputes += 1
+        if self._disputes > 1:
             raise Changed
-        raise Broken(f"the file there has {told:,} bytes, and {size:,} were looked up", attempts=DOUBTS)
+        raise Broken("it tells another size than before")
+
+    def _nothing(self, headers: Mapping[str, str], start: int, size: int | None) -> Span:
+        """The answer that there are no such bytes: right for an empty file alone."""
+        found = re.fullmatch(r"bytes \*/([0-9]{1,18})", headers.get("Content-Range", "").strip())
+        total = int(found[1]) if found else None
+        if total == start == 0 and size is None:
+            return Span(0, 0, False, 0)
+        self._require_size(total, size)
+        raise Broken("it does not have the bytes that were asked for", attempts=DOUBTS)
 
     def _require_an_end(self, answer: Answer, size: int | None) -> None:
         """A file that just ends, nobody knows where, can be told from a part of it by its digest only."""
@@ -232,13 +244,6 @@ def _content_range(text: str) -> tuple[int, int, int | None]:
     if found is None:
         raise Broken("it does not say which bytes it sends", attempts=DOUBTS)
     return int(found[1]), int(found[2]) + 1, None if found[3] == "*" else int(found[3])
-
-
-def _nothing(answer: Answer, start: int, size: int | None) -> Span:
-    """The answer that there are no such bytes: right for an empty file alone."""
-    if start == 0 and size is None and answer.headers.get("Content-Range") == "bytes */0":
-        return Span(0, 0, False, 0)
-    raise Broken("it does not have the bytes that were asked for", attempts=DOUBTS)
 
 
 def _number(text: str | None) -> int | None:
