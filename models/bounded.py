@@ -16,6 +16,9 @@ from localai.errors import ModelFileError
 MAX_HEADER: Final = 128 * 1024 * 1024
 """Longest header in bytes that is read at all; a vocabulary of 150,000 tokens takes 6 MB."""
 
+MAX_STRINGS: Final = 1 << 20
+"""Strings in all arrays of a header. A vocabulary of 262,144 tokens with all its merges has 777,000."""
+
 _WINDOW: Final = 4 * 1024 * 1024
 _U64 = struct.Struct("<Q")
 
@@ -30,6 +33,7 @@ class Cursor:
         self._window = b""
         self._base = 0
         self._at = 0
+        self._strings = 0
 
     @property
     def position(self) -> int:
@@ -94,7 +98,7 @@ class Cursor:
 
     def skip_strings(self, count: int, what: str) -> None:
         """Go past `count` strings. The inner loop is all that makes a large vocabulary quick to pass."""
-        self.expect(8 * count, what)
+        self._count_strings(count, what)
         unpack_from = _U64.unpack_from
         while count:
             self._load(8, what)
@@ -103,6 +107,32 @@ class Cursor:
                 at += 8 + unpack_from(window, at)[0]
                 count -= 1
             self.skip(at - self._at, what)
+
+    def strings(self, count: int, most: int, what: str) -> list[bytes]:
+        """The next `count` strings, of up to `most` bytes together."""
+        self._count_strings(count, what)
+        self.expect(8 * count, what)
+        unpack_from, start = _U64.unpack_from, self.position
+        found: list[bytes] = []
+        while len(found) < count:
+            found.append(self.string(what, most))
+            window, at, last = self._window, self._at, len(self._window) - 8
+            while len(found) < count and at <= last:
+                end = at + 8 + unpack_from(window, at)[0]
+                if end > last + 8:
+                    break
+                found.append(window[at + 8 : end])
+                at = end
+            self._at = at
+            if self.position - start > 8 * count + most:
+                raise self.malformed(f"{what} has more than {most:,} bytes of text")
+        return found
+
+    def _count_strings(self, count: int, what: str) -> None:
+        self.expect(8 * count, what)
+        self._strings += count
+        if self._strings > MAX_STRINGS:
+            raise self.malformed(f"{what} and what is before it have more than {MAX_STRINGS:,} strings")
 
     def _load(self, count: int, what: str) -> None:
         """Have at least `count` bytes in the window from the current position on."""

@@ -46,6 +46,17 @@ class TensorInfo(msgspec.Struct, frozen=True):
         return product
 
 
+class TokenFacts(msgspec.Struct, frozen=True):
+    """What a vocabulary is found to be."""
+
+    twice: str = ""
+    """A token that is there twice, as one line; empty if there is none."""
+    all_bytes: bool = False
+    """Whether there is a token for each byte, as a SentencePiece vocabulary needs it."""
+    r1_markers: bool = False
+    """Whether R1's markers of user and assistant are tokens."""
+
+
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """The header of one GGUF file. Sizes and offsets are bytes."""
 
@@ -55,6 +66,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     alignment: int
     data_offset: int
     file_size: int
+    token_facts: TokenFacts = TokenFacts()
 
     def integer(self, key: str, default: int = 0) -> int:
         """The metadata value at `key` if it is a whole number, else `default`."""

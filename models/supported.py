@@ -1,14 +1,18 @@
 """Whether a well-formed GGUF file is a model that this program runs.
 
-The bounds are those on which llama.cpp was seen to abort (`block_count` of 0 and of 100000, an epsilon below
-0) or to answer garbage (an epsilon or a rotation that is no number), and those that its own tables have; they
-are checked before native code sees the file. The converter holds config.json to the same ones.
+The bounds are those on which llama.cpp aborts (`block_count` of 0 and of 100000, an epsilon below 0, heads of
+several sizes, a token that is there twice) or answers garbage (an epsilon or a rotation that is no number),
+and those that its own tables have; they are checked before native code sees the file. The converter holds
+config.json to the same ones.
+
+Architectures beside R1's run only where the user allows it: of them, less is known and less is checked.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import shlex
 import struct
 from collections.abc import Collection
 from pathlib import Path
@@ -35,6 +39,7 @@ _OPTIONAL_BOUNDS: Final = {
     "expert_count": (0, 512),
     "expert_used_count": (0, 512),
     "vocab_size": (1, 1 << 24),
+    "rope.scaling.original_context_length": (1, 1 << 27),
 }
 Range: TypeAlias = tuple[float, float]
 """The least and the greatest value that is possible, both included."""
@@ -68,6 +73,11 @@ SAMPLING: Final[dict[str, Range]] = {
     "top_k": (-1.0, 1 << 24),
 }
 """What `general.sampling.*` may recommend. A top_k of -1 is off, as 0 is."""
+_TOKENIZERS: Final = ("gpt2", "llama")
+"""Byte pairs and SentencePiece; R1's models have the former."""
+_NO_TOKENIZERS: Final = ("none", "no_vocab", "test")
+_NOT_WEIGHTS: Final = frozenset({"Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"})
+"""Tensor types that matrices can't be multiplied by."""
 _THREE = struct.Struct("<3f")
 _PART = re.compile(r"(?s)(.*)-(\d{5})-of-(\d{5})\.gguf")
 
@@ -75,21 +85,23 @@ _PART = re.compile(r"(?s)(.*)-(\d{5})-of-(\d{5})\.gguf")
 def check_supported(header: Header, path: Path, allow: Collection[str] = ()) -> None:
     """Raise UnsupportedModel unless the file at `path`, with this header, is a model that can be run.
 
-    `allow`: architectures that the user wants to try beside those of R1's family.
+    `allow` names architectures beside `ARCHITECTURES` that the user lets run.
     """
     if header.split_count > 1:
         _check_parts(header, path)
     _check_kind(header, path, allow)
+    known = header.architecture in ARCHITECTURES
     for key, bounds in _BOUNDS.items():
-        _check_bounds(header, path, key, bounds, required=True)
+        _check_bounds(header, path, key, bounds, required=known or key != "attention.head_count")
     for key, bounds in _OPTIONAL_BOUNDS.items():
         _check_bounds(header, path, key, bounds, required=False)
     _check_floats(header, path)
-    _check_heads(header, path)
-    if not header.vocabulary:
-        raise _impossible(path, "it has no vocabulary")
+    _check_experts(header, path)
+    _check_vocabulary(header, path)
     if not header.tensors and header.split_count == 1:
         raise _impossible(path, "it has no tensors")
+    if known:
+        _check_family(header, path)
 
 
 def within(value: float, bounds: Range) -> bool:
@@ -105,9 +117,15 @@ def _check_kind(header: Header, path: Path, allow: Collection[str]) -> None:
     kind = header.text("general.type")
     if kind not in ("", "model"):
         raise UnsupportedModel(f"{path} is not a model but of kind {kind!r}", "Give the model itself.")
-    if header.architecture not in (*ARCHITECTURES, *allow):
-        found = f"the architecture {header.architecture!r}" if header.architecture else "no architecture"
-        raise UnsupportedModel(f"{path} has {found}", f"Those that run: {', '.join(ARCHITECTURES)}.")
+    name = header.architecture
+    if not name:
+        raise UnsupportedModel(f"{path} has no architecture", f"Those that run: {', '.join(ARCHITECTURES)}.")
+    if name not in ARCHITECTURES and name not in allow:
+        raise UnsupportedModel(
+            f"{path} has the architecture {name!r}",
+            f"Those of R1's models run: {', '.join(ARCHITECTURES)}. If you trust the file, allow this one: "
+            f"--allow-architecture {shlex.quote(name)}",
+        )
 
 
 def _check_bounds(header: Header, path: Path, key: str, bounds: tuple[int, int], *, required: bool) -> None:
@@ -148,12 +166,74 @@ def _check_float(path: Path, key: str, value: Value | None, bounds: Range) -> No
         raise _impossible(path, f"{key} is {shown}; {bounds[0]:g} to {bounds[1]:g} is possible")
 
 
+def _check_experts(header: Header, path: Path) -> None:
+    """As llama.cpp asserts it."""
+    experts, used = header.own("expert_count"), max(_each(header, "expert_used_count"), default=0)
+    groups, groups_used = header.own("expert_group_count"), header.own("expert_group_used_count")
+    if used > experts or bool(experts) != bool(used) or groups < 0 or (groups and groups >= experts):
+        raise _impossible(path, f"{used} of {experts} experts in {groups} groups are used")
+    if groups > 1 and (experts % groups or not 0 < groups_used < groups):
+        raise _impossible(path, f"{groups_used} of {groups} groups of {experts} experts are used")
+
+
+def _check_vocabulary(header: Header, path: Path) -> None:
+    kind = header.metadata.get("tokenizer.ggml.model")
+    if not header.vocabulary:
+        raise _impossible(path, "it has no vocabulary")
+    if header.token_facts.twice:
+        raise _impossible(path, f"its token {header.token_facts.twice!r} is there twice")
+    known = header.architecture in ARCHITECTURES
+    if isinstance(kind, str) and (kind in _NO_TOKENIZERS or (known and kind not in _TOKENIZERS)):
+        raise _impossible(
+            path, f"its tokenizer is {printable(kind)!r}; {' or '.join(_TOKENIZERS)} is possible"
+        )
+    if kind == "llama" and not header.token_facts.all_bytes:
+        raise _impossible(path, "its vocabulary has no token for some bytes")
+
+
+def _check_family(header: Header, path: Path) -> None:
+    """What all models of `ARCHITECTURES` have in common, and llama.cpp asserts while it computes."""
+    _check_heads(header, path)
+    if header.metadata.get(f"{header.architecture}.attention.causal", True) is not True:
+        raise _impossible(path, "it reads backwards, which models that write do not")
+    for key in ("nextn_predict_layers", "pooling_type"):
+        if header.metadata.get(f"{header.architecture}.{key}", 0) != 0:
+            raise _impossible(path, f"it has {key}")
+    for tensor in header.tensors:
+        single = len(tensor.shape) == 1
+        if (single and tensor.type_name != "F32") or tensor.type_name in _NOT_WEIGHTS:
+            raise _impossible(path, f"its tensor {printable(tensor.name)!r} is {tensor.type_name}")
+
+
 def _check_heads(header: Header, path: Path) -> None:
-    heads, kept = header.head_count, header.head_count_kv
-    if header.own("attention.key_length") == 0 and header.embedding_length % heads:
-        raise _impossible(path, f"{header.embedding_length} numbers do not divide over {heads} heads")
-    if heads % kept:
-        raise _impossible(path, f"{heads} heads cannot share {kept} KV heads")
+    """Heads are of one, even size, and share the KV heads of their layer."""
+    all_heads, all_kept = _each(header, "attention.head_count"), _each(header, "attention.head_count_kv")
+    width, layers = header.embedding_length, header.block_count
+    for counts in (all_heads, all_kept):
+        if len(counts) not in (0, 1, layers):
+            raise _impossible(path, f"it has {layers} layers, but heads for {len(counts)}")
+    for number in range(layers):
+        heads = all_heads[number % len(all_heads)]
+        kept = all_kept[number % len(all_kept)] if all_kept else heads
+        if heads % kept:
+            raise _impossible(path, f"{heads} heads cannot share {kept} KV heads")
+    if header.own("attention.key_length") == 0 and width % all_heads[0]:
+        raise _impossible(path, f"{width} numbers do not divide over {all_heads[0]} heads")
+    size = header.own("attention.key_length", width // all_heads[0])
+    sizes = {
+        size,
+        header.own("attention.value_length", width // all_heads[0]),
+        header.own("rope.dimension_count", size),
+    }
+    if len(sizes) > 1 or size % 2:
+        raise _impossible(path, f"its heads have the sizes {', '.join(map(str, sorted(sizes)))}")
+
+
+def _each(header: Header, key: str) -> tuple[int, ...]:
+    """The numbers at `key`, one for all layers or one for each; empty if there are none."""
+    value = header.metadata.get(f"{header.architecture}.{key}", ())
+    items = value if isinstance(value, tuple) else (value,)
+    return tuple(item for item in items if isinstance(item, int) and not isinstance(item, bool))
 
 
 def _check_parts(header: Header, path: Path) -> None:
