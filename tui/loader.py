@@ -54,7 +54,8 @@ class Loader:
         self._options = options
         self._sampling = sampling
         self._before, self._after = before, after
-        self._name = ""
+        self.name = ""
+        """What was chosen: a name, or a path."""
         self._task: asyncio.Task[ResolvedModel] | None = None
 
     def start(self, name: str, context: int | None = None) -> None:
@@ -62,7 +63,7 @@ class Loader:
         previous = self._task
         if previous is not None:
             previous.cancel()
-        self._name = name
+        self.name = name
         self.loaded, self.error, self.fraction = None, None, 0.0
         self.state = "loading"
         options = self._options
@@ -75,14 +76,14 @@ class Loader:
 
     def enlarge(self, context: int) -> None:
         """Load the chosen model again, with that many tokens of context."""
-        self.start(self._name, context)
+        self.start(self.name, context)
 
     async def ready(self) -> ResolvedModel:
         """The model, when it is loaded; after a failure, this tries again. Errors as in `Engine.load`."""
         if self._task is None:
             raise ModelNotFound("No model is chosen", "Ctrl+O shows the installed ones")
         if self.state == "failed":
-            self.start(self._name)
+            self.start(self.name)
         while True:
             task = self._task
             await asyncio.wait({task})

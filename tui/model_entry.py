@@ -44,6 +44,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Such as "Q4_K_M"."""
     size: int = 0
     """Bytes of the file; 0: not known before it is there."""
+    sha256: str = ""
+    """Of the file, of a model that the store has: others may be the same file."""
     reasoning: bool = True
     note: str = ""
     """One sentence that a user should know, such as that this is not a reasoning model."""
@@ -126,6 +128,7 @@ def of_manifest(manifest: Manifest, last_used: datetime | None = None) -> ModelE
         title=manifest.title,
         file_type=manifest.file_type,
         size=manifest.size,
+        sha256=manifest.sha256,
         reasoning=manifest.reasoning,
         note=manifest.note,
         examples=manifest.examples,

@@ -49,7 +49,7 @@ def paragraphs(entry: ModelEntry, fit: Fit | None, gpu: bool, now: float) -> lis
     elif entry.installed:
         said = [_about(entry), _verdict(fit, gpu), _kept(entry, now)]
     else:
-        said = [_about(entry), _verdict(fit, gpu), _source(entry), licence(entry, short=True)]
+        said = [_about(entry), _verdict(fit, gpu), source(entry), licence(entry, short=True)]
     return [clean(text) for text in said if text]
 
 
@@ -106,7 +106,7 @@ def _kept(entry: ModelEntry, now: float) -> str:
     return " ".join(said)
 
 
-def _source(entry: ModelEntry) -> str:
+def source(entry: ModelEntry) -> str:
     """What comes, and from where."""
     if not entry.fetchable:
         came = f"{size(entry.arrived)} of a fetch are here."

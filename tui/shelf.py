@@ -10,9 +10,10 @@ from typing import Protocol
 import msgspec
 
 from localai import hardware
+from localai.chat.prompt import USER
 from localai.engine.settings import Sampling
 from localai.errors import UsageError
-from models import blobs, catalog, usage
+from models import blobs, catalog, templates, usage
 from models.catalog import Wanted
 from models.header import Header
 from models.manifest import Damaged, is_fetched
@@ -72,6 +73,15 @@ class ModelShelf(Protocol):
 
     def used(self, sha256: str) -> None:
         """The model with that digest is used now, for a conversation that is kept."""
+
+    def unread_template(self, name: str) -> str:
+        """The chat template that the model of that name or path brings, if somebody has to read it first.
+
+        "": nobody has to. Errors as in `resolve`. Reads its header.
+        """
+
+    def accept_template(self, template: str) -> None:
+        """Let that template be run from now on. StoreError."""
 
     def remove(self, name: str) -> None:
         """Remove an installed model, until `restore` or `prune`. Errors as in `Store.remove`."""
@@ -160,6 +170,17 @@ class StoreShelf:
     def used(self, sha256: str) -> None:
         """Writes an empty file of the user's own."""
         usage.mark(sha256)
+
+    def unread_template(self, name: str) -> str:
+        """With R1's own markers, R1's own format is used whatever the template is."""
+        template = self._store.resolve(name).header().chat_template
+        if not template or USER in template or templates.may_run(template, templates.accepted()):
+            return ""
+        return template
+
+    def accept_template(self, template: str) -> None:
+        """Writes an empty file of the user's own."""
+        templates.accept(template)
 
     def remove(self, name: str) -> None:
         """Only its manifest is set aside."""

@@ -11,7 +11,9 @@ from localai.errors import LocalAIError
 
 if TYPE_CHECKING:
     from models.recommend import Machine, Recommendation
+    from tui.model_entry import ModelEntry
     from tui.screens.first_run import Begun, Questions
+    from tui.shelf import StoreShelf
     from tui.widgets.protection_question import Choice
 
 STARTER = "smollm2:135m"
@@ -44,17 +46,32 @@ def protect(choice: Choice, passphrase: str) -> bytes | None:
 def questions(*, model: bool, protection: bool, starter: bool) -> Questions:
     """What is to be asked, as `ask` takes it."""
     from localai.history import key
-    from models import catalog
+    from models.store import Store
     from tui.screens.first_run import Questions
+    from tui.shelf import StoreShelf
 
-    entries = catalog.entries() if model else []
+    shelf = StoreShelf(Store())
+    entries = _to_be_had(shelf) if model else []
     return Questions(
         models=entries,
+        fits={entry.name: shelf.fit(entry, 0) for entry in entries},
         recommended=_recommended(starter) if model else None,
         protection=protection,
         keyring_problem=key.keyring_problem() if protection else "",
         least_letters=unlock.LEAST_LETTERS,
     )
+
+
+def _to_be_had(shelf: StoreShelf) -> list[ModelEntry]:
+    """The models of the catalogue; of those that an interrupted fetch has begun with, how far it came."""
+    import msgspec
+
+    from models import catalog
+    from tui.model_entry import of_wanted
+
+    begun = {one.name: one.arrived for one in shelf.all() if one.arrived and not one.from_source}
+    wanted = (of_wanted(catalog.Wanted(entry, entry.type, entry.name)) for entry in catalog.entries())
+    return [msgspec.structs.replace(one, arrived=begun.get(one.name, 0)) for one in wanted]
 
 
 def _recommended(starter: bool) -> Recommendation | None:

@@ -283,6 +283,10 @@ class FakeShelf:
         """What `fit` was told."""
         self.used_now: list[str] = []
         """The digests of models that were used."""
+        self.template = ""
+        """What every model brings."""
+        self.accepted: list[str] = []
+        """Templates that the user has accepted."""
         self.unfinished = 0
         """Bytes of interrupted fetches."""
         self.will_change: LocalAIError | None = None
@@ -306,6 +310,14 @@ class FakeShelf:
 
     def used(self, sha256: str) -> None:
         self.used_now.append(sha256)
+
+    def unread_template(self, name: str) -> str:
+        return "" if self.template in self.accepted else self.template
+
+    def accept_template(self, template: str) -> None:
+        if self.will_change is not None:
+            raise self.will_change
+        self.accepted.append(template)
 
     def last_removed(self) -> str:
         removed = [entry.name for entry in self.all_of_them if entry.place == "removed"]

@@ -15,21 +15,78 @@ from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
 from benchmarks.terminal import Terminal
+from localai.cli import first_run
 from localai.errors import HistoryError
 from localai.history import key
 from models import catalog
-from models.recommend import Machine, recommend
+from models.recommend import Recommendation
 from models.store import Store
 from tui.first_run import FirstRunApp
+from tui.fitting import Fit
+from tui.model_entry import ModelEntry
 from tui.passphrase import strength
 from tui.screens.first_run import Begun, FirstRunScreen, Questions
+from tui.shelf import StoreShelf
 from tui.widgets.model_question import ModelQuestion
 from tui.widgets.protection_question import ProtectionQuestion
 
 NO_KEYRING = "this system offers no keyring service"
 PASSPHRASE = "correct horse battery"
 SMALL, MEDIUM = (80, 24), (120, 40)
-STARTER = "smollm2:135m"
+BEST = "r1:7b"
+
+
+def model(name: str, size: int, title: str, note: str, **changes: object) -> ModelEntry:
+    known: dict[str, object] = {
+        "file_type": "Q4_K_M",
+        "place": "available",
+        "fetchable": True,
+        "license": "MIT",
+        "base_license": "Derived from Qwen2.5, which is under Apache-2.0: notices are kept.",
+        "origin": f"the hub: bartowski/{title}-GGUF, commit 0123456789ab",
+        "download": size,
+    }
+    return ModelEntry(name=name, size=size, title=title, note=note, **(known | changes))
+
+
+NANO = model(
+    "r1-nano",
+    4_462_000,
+    "R1-Nano",
+    "A real but tiny R1: it adds whole numbers by thinking aloud, and nothing else.",
+    file_type="Q8_0",
+    license="Apache-2.0",
+    base_license="",
+    origin="",
+    download=0,
+    ready=False,
+)
+MODELS = [
+    model("r1:1.5b", 1_117_320_800, "DeepSeek-R1-Distill-Qwen-1.5B", "The smallest that reasons."),
+    model(
+        "r1:7b",
+        4_683_073_536,
+        "DeepSeek-R1-Distill-Qwen-7B",
+        "Sound at mathematics and code for its size; takes 5.5 GB of memory, which a laptop with 8 GB has.",
+    ),
+    model("r1:8b", 4_920_737_664, "DeepSeek-R1-Distill-Llama-8B", "Not the same as r1-0528:8b."),
+    model("r1:14b", 8_988_109_920, "DeepSeek-R1-Distill-Qwen-14B", "Clearly better than r1:7b."),
+    model("r1:32b", 19_851_335_520, "DeepSeek-R1-Distill-Qwen-32B", "The best for its size."),
+    model("r1:70b", 42_520_395_584, "DeepSeek-R1-Distill-Llama-70B", "Takes 45.6 GB of memory."),
+    model("r1-0528:8b", 5_027_782_720, "DeepSeek-R1-0528-Qwen3-8B", "Newer: May 2025."),
+    model("smollm2:135m", 98_362_432, "SmolLM2-135M-Instruct", "A stand-in.", reasoning=False),
+    NANO,
+]
+WHY = "It is the largest reasoning model that fits into 8 GB of memory and is quick on 4 cores."
+SLOW = "Needs 6.3 GB of memory and 5.9 GB is free: close other programs, or it is slow."
+FITS = {
+    "r1:1.5b": Fit("fits", "Fits.", 22.0),
+    "r1:7b": Fit("fits", "Fits.", 5.4),
+    "r1:8b": Fit("tight", SLOW, 4.9),
+    "r1:14b": Fit("too large", "Needs 10.9 GB of memory and this machine has 8.6 GB.", 0.4),
+    "smollm2:135m": Fit("fits", "Fits.", 190.0),
+    "r1-nano": Fit("fits", "Fits.", 900.0),
+}
 
 
 class FakeJob:
@@ -38,7 +95,8 @@ class FakeJob:
     def __init__(self, name: str) -> None:
         self.name, self.doing = name, "fetching"
         self.state, self.stage, self.error = "running", "", ""
-        self.done = self.total = 0
+        self.done = self.total = self.rate = 0
+        self.left_s = 0.0
         self.on_change: Callable[[], None] = lambda: None
         self.ran = 0
         self._over = asyncio.Event()
@@ -51,8 +109,9 @@ class FakeJob:
         if self.state == "running":
             self.end("stopped")
 
-    def progress(self, stage: str, done: int, total: int) -> None:
-        self.stage, self.done, self.total = stage, done, total
+    def progress(self, stage: str, done: int, total: int, rate: int = 0) -> None:
+        self.stage, self.done, self.total, self.rate = stage, done, total, rate
+        self.left_s = (total - done) / rate if rate else 0.0
         self.on_change()
 
     def end(self, state: str = "done", error: str = "") -> None:
@@ -80,8 +139,11 @@ class Asked:
         return b"k" * 32
 
     def app(self, **changes: object) -> FirstRunApp:
-        entries = catalog.entries()
-        asked: dict[str, object] = {"models": entries, "recommended": recommend(entries, Machine(8 << 30, 4))}
+        asked: dict[str, object] = {
+            "models": MODELS,
+            "fits": FITS,
+            "recommended": Recommendation(BEST, WHY),
+        }
         return FirstRunApp(Questions(**(asked | changes)), self.protect, self.pull)
 
 
@@ -117,25 +179,56 @@ async def test_enter_and_enter_are_enough_where_there_is_a_keyring(asked: Asked)
         await pilot.press("enter")
         await wait_until(pilot, lambda: "The chat opens when the model is there" in shown(pilot.app))
         assert asked.protected == []
-        asked.jobs[0].progress("Downloading", 20_000_000, 92_871_040)
-        assert "downloading ▰▰▰▱▱▱▱▱▱▱▱▱ 20 MB of 93 MB" in shown(pilot.app)
+        asked.jobs[0].progress("Downloading", 1_000_000_000, 4_683_073_536)
+        assert "downloading ▰▰▰▱▱▱▱▱▱▱▱▱ 1.0 GB of 4.7 GB" in shown(pilot.app)
         asked.jobs[0].end()
-        assert await over(pilot) == Begun(model=STARTER, choice="keyring", key=b"k" * 32)
+        assert await over(pilot) == Begun(model=BEST, choice="keyring", key=b"k" * 32)
     assert asked.protected == [("keyring", "")]
     assert [job.ran for job in asked.jobs] == [1]
 
 
-async def test_the_rate_is_told_once_it_says_something(asked: Asked) -> None:
-    app = asked.app()
-    times = iter(range(100, 1000))
-    app._first._clock = lambda: next(times)
-    async with app.run_test(size=SMALL) as pilot:
+async def test_the_rate_and_the_rest_are_told(asked: Asked) -> None:
+    async with asked.app().run_test(size=SMALL) as pilot:
         await page(pilot, ModelQuestion)
         await pilot.press("enter")
         await page(pilot, ProtectionQuestion)
-        asked.jobs[0].progress("Downloading", 5_000_000, 92_871_040)
-        asked.jobs[0].progress("Downloading", 15_000_000, 92_871_040)
-        assert "15 MB of 93 MB, 5.0 MB/s" in shown(app).replace("5 MB/s", "5.0 MB/s")
+        asked.jobs[0].progress("Downloading", 1_000_000_000, 4_000_000_000)
+        assert "1.0 GB of 4.0 GB" in shown(pilot.app)
+        assert "/s" not in shown(pilot.app)
+        asked.jobs[0].progress("Downloading", 2_000_000_000, 4_000_000_000, 20_000_000)
+        assert "2.0 GB of 4.0 GB, 20 MB/s, 2 min left" in shown(pilot.app)
+
+
+async def test_the_recommended_model_stands_first(asked: Asked) -> None:
+    async with asked.app().run_test(size=SMALL) as pilot:
+        await page(pilot, ModelQuestion)
+        options = pilot.app.screen.query_one(ModelQuestion).query_one(OptionList)
+        lines = [str(option.prompt).split() for option in options.options]
+        assert lines[0] == ["r1:7b", "Q4_K_M", "4.7", "GB", "fits", "~5", "tok/s", "recommended"]
+        assert [line[0] for line in lines[1:4]] == ["r1:1.5b", "r1:8b", "r1:14b"]
+        assert lines[-1] == ["r1-nano", "Q8_0", "4", "MB", "fits", "offline"]
+        said = shown(pilot.app)
+        assert "Recommended for this machine: it is the largest reasoning model" in said
+        assert "4.7 GB will be downloaded from the hub: bartowski/" in said
+        assert "Licence: MIT. Derived from Qwen2.5" in said
+        await pilot.press("down", "down", "down")
+        assert "this machine has 8.6 GB." in shown(pilot.app)
+        assert "Recommended" not in shown(pilot.app)
+        await pilot.press("end")
+        assert "It is made here, offline." in shown(pilot.app)
+
+
+def test_the_catalogue_is_offered(home: Path) -> None:
+    offered = first_run._to_be_had(StoreShelf(Store()))
+    assert [entry.name for entry in offered] == [entry.name for entry in catalog.entries()]
+    assert all(entry.place == "available" for entry in offered)
+
+
+async def test_how_far_an_interrupted_fetch_came(asked: Asked) -> None:
+    models = [msgspec.structs.replace(MODELS[1], arrived=2_000_000_000)]
+    async with asked.app(models=models).run_test(size=SMALL) as pilot:
+        await page(pilot, ModelQuestion)
+        assert "2.0 GB of them are here already." in shown(pilot.app)
 
 
 async def test_a_passphrase_is_typed_twice(asked: Asked) -> None:
@@ -154,7 +247,7 @@ async def test_a_passphrase_is_typed_twice(asked: Asked) -> None:
         await pilot.press("enter", *"something else", "enter")
         assert "not the same" in shown(pilot.app)
         await pilot.press(*PASSPHRASE, "enter")
-        assert await over(pilot) == Begun(model=STARTER, choice="passphrase", key=b"k" * 32)
+        assert await over(pilot) == Begun(model=BEST, choice="passphrase", key=b"k" * 32)
     assert asked.protected == [("passphrase", PASSPHRASE)]
 
 
@@ -197,7 +290,7 @@ async def test_what_is_not_encrypted_says_what_it_means(
 async def test_only_the_model_is_asked_where_the_rest_is_decided(asked: Asked) -> None:
     async with asked.app(protection=False).run_test(size=SMALL) as pilot:
         await page(pilot, ModelQuestion)
-        await pilot.press("down", "enter")
+        await pilot.press("end", "enter")
         await wait_until(pilot, lambda: asked.jobs)
         asked.jobs[0].end()
         assert await over(pilot) == Begun(model="r1-nano")
@@ -216,7 +309,7 @@ async def test_a_model_that_cannot_be_fetched_leads_to_another(asked: Asked) -> 
         await pilot.press("down", "enter")
         await wait_until(pilot, lambda: len(asked.jobs) == 2)
         asked.jobs[1].end()  # how the conversations are protected is not asked again
-        assert await over(pilot) == Begun(model="r1-nano", choice="keyring", key=b"k" * 32)
+        assert await over(pilot) == Begun(model="r1:1.5b", choice="keyring", key=b"k" * 32)
 
 
 async def test_a_model_that_fails_while_one_waits_asks_for_another(asked: Asked) -> None:
@@ -230,20 +323,20 @@ async def test_a_model_that_fails_while_one_waits_asks_for_another(asked: Asked)
         await pilot.press("enter")  # and the same may be tried again
         await wait_until(pilot, lambda: len(asked.jobs) == 2)
         asked.jobs[1].end()
-        assert (await over(pilot)).model == STARTER
+        assert (await over(pilot)).model == BEST
 
 
 async def test_a_failure_is_in_sight_however_long_the_list_is(asked: Asked) -> None:
-    entries = [msgspec.structs.replace(e, name=f"{e.name}-{n}") for e in catalog.entries() for n in range(9)]
-    app = asked.app(models=entries, recommended=recommend(entries, Machine(8 << 30, 4)), protection=False)
+    entries = [msgspec.structs.replace(e, name=f"{e.name}-{n}") for e in MODELS for n in range(9)]
+    app = asked.app(models=entries, protection=False)
     async with app.run_test(size=SMALL) as pilot:
         await page(pilot, ModelQuestion)
         await pilot.press("enter")
         await wait_until(pilot, lambda: asked.jobs)
         asked.jobs[0].end("failed", "The package index could not be reached: no route to host. " * 3)
         await page(pilot, ModelQuestion)
-        await wait_until(pilot, lambda: app._first._box.scroll_y)
-        assert app._first._box.region.contains_region(app._first._state.region)
+        box, state = app._first._box, app._first._state
+        await wait_until(pilot, lambda: state.region and box.region.contains_region(state.region))
 
 
 async def test_another_model_stops_the_first(asked: Asked) -> None:
@@ -284,7 +377,7 @@ async def test_who_goes_back_may_answer_all_anew(asked: Asked) -> None:
         await wait_until(pilot, lambda: "The chat opens when" in shown(pilot.app))
         await pilot.press("escape")
         await page(pilot, ModelQuestion)
-        assert "smollm2:135m was stopped." in shown(pilot.app)
+        assert "r1:7b was stopped." in shown(pilot.app)
         await pilot.press("enter")
         await page(pilot, ProtectionQuestion)
         await pilot.press("down", "down", "enter")
@@ -369,8 +462,7 @@ def protection(asked: Asked, *keys: str) -> Callable[[Pilot[None]], object]:
         await to_model(pilot)
         await pilot.press("enter")
         await page(pilot, ProtectionQuestion)
-        pilot.app._first._clock = lambda: 0.0
-        asked.jobs[0].progress("Downloading", 35_000_000, 92_871_040)
+        asked.jobs[0].progress("Downloading", 2_350_000_000, 4_683_073_536, 31_000_000)
         await pilot.press(*keys)
 
     return script
@@ -424,8 +516,8 @@ def start() -> Iterator[Start]:
 def test_from_nothing_to_an_answer_and_back(start: Start, home: Path) -> None:
     chat = start("chat", "--temperature", "0")
     chat.wait_for("Recommended for this machine")
-    chat.type("\x1b[B")
-    chat.wait_for("shipped with the program")
+    chat.type("\x1b[F")
+    chat.wait_for("made here, offline")
     chat.type("\r")
     chat.wait_for("2 of 2")
     chat.type(f"{PASSPHRASE}\r")

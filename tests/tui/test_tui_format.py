@@ -68,3 +68,23 @@ def test_count() -> None:
 
 def test_a_month_of_this_year() -> None:
     assert f.day(NOON - 20 * DAY, NOON - 1 * DAY) == "December"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1 s"), (40.4, "40 s"), (125, "2 min"), (5970, "1 h 40 min"), (11_100, "3 h 5 min")],
+)
+def test_what_is_left(seconds: float, text: str) -> None:
+    assert f.left(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("days", "text"),
+    [(-1, "today"), (0, "today"), (1, "yesterday"), (2, "on 30 December 2025"), (400, "on 27 November 2024")],
+)
+def test_when(days: int, text: str) -> None:
+    assert f.when(NOON - days * DAY, NOON) == text
+
+
+def test_when_in_this_year() -> None:
+    assert f.when(NOON, NOON + 20 * DAY) == "on 1 January"

@@ -15,11 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-import tui.jobs
+import tui.command
 from localai.errors import QuantizeError
 from models.catalog import builtin_checkpoint
 from models.store import Store
-from tui.jobs import Job, Jobs, forecast, pull, quantize
+from tui.asking import forecast
+from tui.jobs import Job, Jobs, pull, quantize
 
 NANO = "r1-nano"
 CLINGS = """
@@ -65,7 +66,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def replace(program: str, *words: str) -> None:
         line = [sys.executable, "-c", program, *words]
-        monkeypatch.setattr(tui.jobs, "worker_command", lambda module: line)
+        monkeypatch.setattr(tui.command, "worker_command", lambda module: line)
 
     return replace
 
@@ -153,7 +154,7 @@ async def test_stopping_keeps_the_store_whole(home: Path) -> None:
 async def test_what_does_not_end_is_killed(
     command: Callable[..., None], monkeypatch: pytest.MonkeyPatch, who: str
 ) -> None:
-    monkeypatch.setattr(tui.jobs, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(tui.command, "PATIENCE_S", 0.2)
     command(CLINGS, who)
     job = pull(NANO)
     running = asyncio.create_task(job.run())

@@ -304,3 +304,24 @@ async def test_close_does_not_hang_with_an_engine_that_does(
     await asyncio.wait_for(session.close(), 5)
     assert history.load(session.conversation.id).branch()[-1].content == "half"
     assert history.load(session.conversation.id).branch()[-1].state == "stopped"
+
+
+async def test_when_a_model_was_last_used_is_taken_down(session: Session, shelf: FakeShelf):
+    session.choose(R1.name)
+    await session.loader.ready()
+    assert shelf.used_now == ["d" * 64]
+    session.ask("hello")
+    await finish(session)
+    assert shelf.used_now == ["d" * 64] * 2
+
+
+async def test_a_conversation_that_is_not_kept_leaves_no_trace(
+    engine: FakeEngine, shelf: FakeShelf, clock: Clock
+):
+    with History(memory=True) as history:
+        session = Session(engine, history, shelf, kept="memory", clock=clock, now=clock)
+        session.choose(R1.name)
+        session.ask("hello")
+        await finish(session)
+        await session.close()
+    assert shelf.used_now == []

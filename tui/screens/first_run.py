@@ -7,8 +7,7 @@ answered but the model that the user chose.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Final
 
 import msgspec
@@ -22,25 +21,26 @@ from textual.widgets import Static
 
 from localai.chat.clean import clean
 from localai.errors import LocalAIError
-from models.catalog import Entry
 from models.recommend import Recommendation
-from tui.format import gauge, size
+from tui.fitting import Fit
+from tui.format import gauge, left, size
 from tui.jobs import Job
+from tui.model_entry import ModelEntry
 from tui.widgets.model_question import ModelQuestion
 from tui.widgets.protection_question import Choice, ProtectionQuestion
 
 PROMISE: Final = "A private chat: model and words stay on this machine."
 _BAR: Final = 12
 """Cells."""
-_SETTLED_S: Final = 0.5
-"""Before that, a rate says nothing."""
 
 
 class Questions(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be asked."""
 
-    models: Sequence[Entry] = ()
+    models: Sequence[ModelEntry] = ()
     """To choose from; none: a model is there."""
+    fits: Mapping[str, Fit] = {}
+    """Whether they fit this machine, by their names, as far as that is known."""
     recommended: Recommendation | None = None
     protection: bool = True
     """Whether it is open how the conversations are protected."""
@@ -81,19 +81,16 @@ class FirstRunScreen(Screen[Begun]):
         pull: Callable[[str], Job],
         protect: Protect,
         on_end: Callable[[Begun | None], None],
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(classes="modal")
         self._questions = questions
-        self._pull, self._protect, self._on_end, self._clock = pull, protect, on_end, clock
-        self._model = ModelQuestion(questions.models, questions.recommended)
+        self._pull, self._protect, self._on_end = pull, protect, on_end
+        self._model = ModelQuestion(questions.models, questions.fits, questions.recommended)
         self._protection = ProtectionQuestion(questions.keyring_problem, questions.least_letters)
         self._box = VerticalScroll(classes="box", can_focus=False)
         self._title = Static(markup=False, classes="title")
         self._state = Static(markup=False, classes="state")
         self._job: Job | None = None
-        self._stage, self._since, self._from = "", 0.0, 0
-        """The step of the job, and when and where it began."""
         self._chosen: Choice | None = None
         self._passphrase = ""
         self._waiting = self._ending = False
@@ -211,7 +208,6 @@ class FirstRunScreen(Screen[Begun]):
 
     def _fetch(self, name: str) -> None:
         before, self._job = self._job, self._pull(name)
-        self._stage = ""
         self._job.on_change = self._job_changed
         self._work(self._job, before)
         self._tell_state()
@@ -226,8 +222,6 @@ class FirstRunScreen(Screen[Begun]):
     def _job_changed(self) -> None:
         if not self.is_mounted or self._job is None:
             return
-        if self._job.stage != self._stage:
-            self._stage, self._since, self._from = self._job.stage, self._clock(), self._job.done
         self._tell_state()
         if self._waiting and self._job.state != "running":
             self._go_on()
@@ -253,7 +247,6 @@ class FirstRunScreen(Screen[Begun]):
                 return f"{job.name} was stopped."
         bar = f" {gauge(job.done / job.total, _BAR)}" if job.total else ""
         share = f" {size(job.done)} of {size(job.total)}" if job.total else ""
-        passed = self._clock() - self._since
-        rate = (job.done - self._from) / passed if passed > _SETTLED_S else 0.0
-        speed = f", {size(round(rate))}/s" if rate > 0 else ""
-        return f"{job.name}: {job.stage.lower() or 'starting'}{bar}{share}{speed}"
+        speed = f", {size(job.rate)}/s" if job.rate else ""
+        rest = f", {left(job.left_s)} left" if job.left_s >= 1 else ""
+        return f"{job.name}: {job.stage.lower() or 'starting'}{bar}{share}{speed}{rest}"

@@ -135,10 +135,11 @@ class ModelsScreen(ModelsPage):
         removed = [entry.name for entry in self._entries.values() if entry.place == "removed"]
         if not (removed or freed.unfinished):
             self._say("There is nothing to free: no model was removed, and no fetch was interrupted.")
-        elif await self.app.push_screen_wait(_question_to_free(removed, freed)):
-            if await self._done(self._models.prune):
-                self._tell(f"{size(freed.removed + freed.unfinished)} are free.")
-                await self._look()
+        elif await self.app.push_screen_wait(_question_to_free(removed, freed)) and await self._done(
+            self._models.prune
+        ):
+            self._tell(f"{size(freed.removed + freed.unfinished)} are free.")
+            await self._look()
 
     async def _done(self, change: Callable[..., object], *words: str) -> bool:
         """Change the store, in a thread; False, and the user knows why, if that failed."""

@@ -77,7 +77,7 @@ def headings(entries: Iterable[ModelEntry]) -> dict[int, str]:
     """The text over each group; none where all that there is is installed."""
     found = list(entries)
     groups = {group_of(entry) for entry in found}
-    held = sum(entry.frees for entry in found if entry.place == "removed")
+    held = sum({e.sha256 or e.key: e.frees for e in found if e.place == "removed"}.values())
     texts = {group: HEADINGS[group] for group in groups}
     if held:
         texts[REMOVED] = f"{HEADINGS[REMOVED]}: {size(held)} until F8 frees them"

