@@ -23,7 +23,7 @@ from typing import IO, BinaryIO, Final, Self, cast
 import msgspec
 
 from localai import frames, processes
-from localai.errors import FetchError, by_name
+from localai.errors import FetchError, UsageError, by_name
 from models.fetch.protocol import (
     Advance,
     Event,
@@ -149,7 +149,10 @@ class Fetch:
         return self._process
 
     def _send(self, request: Request) -> None:
-        frame = memoryview(pack(request))
+        try:
+            frame = memoryview(pack(request))
+        except UnicodeEncodeError as error:
+            raise UsageError("A name has bytes in it that are no text", "Write it in another way") from error
         stdin = cast(BinaryIO, self._running.stdin)
         try:
             while frame:

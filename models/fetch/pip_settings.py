@@ -43,7 +43,7 @@ class Settings:
 
 def read() -> Settings:
     """What is set now. FetchError if pip cannot say."""
-    asked = _ask_pip()
+    asked = ask_pip()
     return parse(_of_environment() if asked is None else asked)
 
 
@@ -72,7 +72,7 @@ def _is_true(text: str) -> bool:
     return text.lower() in ("1", "true", "yes", "on", "y", "t")
 
 
-def _ask_pip() -> dict[str, str] | None:
+def ask_pip() -> dict[str, str] | None:
     """What pip lists; None without pip."""
     command = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "config", "list"]
     child = {**environment(), "PYTHONIOENCODING": "utf-8", "PIP_NO_COLOR": "1", "PYTHONWARNINGS": "ignore"}

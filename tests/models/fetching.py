@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from models.fetch import sources
+from models.fetch import carry, sources, trust
 from models.fetch.client import Fetch, FetchedFile, Resolved, Search, Source
 from models.progress import silent
 
@@ -20,6 +22,8 @@ def isolate(monkeypatch: pytest.MonkeyPatch, home: Path, endpoint: str = "http:/
     for name in list(os.environ):
         if name.startswith(CLEARED) or name.lower() in PROXIES:
             monkeypatch.delenv(name)
+    monkeypatch.setattr(trust, "hosts", set())
+    monkeypatch.setattr(trust, "own_certificate", [])
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
@@ -36,12 +40,25 @@ def fetch(source: Source | Search, folder: Path) -> tuple[Resolved, tuple[Fetche
 
 def resolve(source: Source | Search) -> Resolved:
     """Resolve only, as the fetch process does it, but in this one: that is quicker."""
-    environment = dict(os.environ)
-    try:
+    with _environment_kept():
         return sources.resolve(source, silent).resolved
+
+
+def fetch_here(source: Source | Search, folder: Path) -> tuple[FetchedFile, ...]:
+    """Resolve and transfer, in this process."""
+    folder.mkdir(exist_ok=True)
+    with _environment_kept():
+        return carry.transfer(sources.resolve(source, silent), folder, silent, lambda path: None)
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    before = dict(os.environ)
+    try:
+        yield
     finally:
         os.environ.clear()
-        os.environ.update(environment)
+        os.environ.update(before)
 
 
 def inside(folder: Path) -> set[str]:
