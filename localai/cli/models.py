@@ -217,7 +217,11 @@ def remove(
     pruned = store.prune() if now else None
     if json:
         freed = pruned.freed if pruned else 0
-        output.print_json({"removed": names, "freed_bytes": freed, "prunable_bytes": store.prunable()})
+        one = names[0] if len(names) == 1 else names
+        waiting = store.prunable()
+        output.print_json(
+            {"removed": one, "names": names, "freed_bytes": freed, "prunable_bytes": waiting}
+        )
         return
     for name, item in removed:
         back = f" localai models restore {name} brings it back." if item and not now else ""
