@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import urllib3
-
 from localai.errors import FetchError
 from models.fetch import trust
 from models.fetch.pip_settings import Settings
@@ -18,9 +16,7 @@ def use(settings: Settings) -> None:
 
     They are put into the environment of this process, which serves one source and ends.
     """
-    if settings.trusted:
-        trust.hosts.update(settings.trusted)
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # The user knows.
+    trust.hosts.update(settings.trusted)
     if settings.client_cert:
         trust.own_certificate[:] = [settings.client_cert]
     if settings.proxy:

@@ -200,6 +200,8 @@ class Web:
 
     def _new_pool(self, proxy: str, is_trusted: bool) -> urllib3.PoolManager:
         context = trust.identify(trust.unverified() if is_trusted else tls_context())
+        if is_trusted:
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # The user knows
         if not proxy:
             return urllib3.PoolManager(
                 maxsize=self._connections, ssl_context=context, socket_options=self._options

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -233,6 +235,44 @@ def test_it_ends_with_the_app(hub: HubServer, source: UrlFile, folder: Path, num
     hub.requests.clear()
     fetch(source, folder)
     assert hub.bytes_sent < len(CONTENT)
+
+
+def test_the_app_opens_no_socket(source: UrlFile, folder: Path, tmp_path: Path) -> None:
+    """What the kernel saw: only the process that was started to fetch, and its threads, used the network."""
+    if not can_trace():
+        pytest.skip("strace is not installed, or not allowed")
+    code = APP.replace("    process.resolve()", "    print(process.pid, flush=True)\n    process.resolve()")
+    logs = tmp_path / "strace"
+    command = [
+        "strace",
+        "-ff",
+        "-e",
+        "trace=network,clone,clone3",
+        "-o",
+        str(logs),
+        sys.executable,
+        "-c",
+        code,
+    ]
+    app = subprocess.run(
+        [*command, source.url, SHA256, str(folder)], check=True, capture_output=True, text=True
+    )
+    worker = int(app.stdout.split()[0])
+    using = {int(log.suffix[1:]) for log in tmp_path.glob("strace.*") if "AF_INET" in log.read_text()}
+    assert using
+    app_threads = {int(log.suffix[1:]) for log in tmp_path.glob("strace.*")} - threads_of(worker, logs)
+    assert not using & app_threads
+
+
+def threads_of(process: int, logs: Path) -> set[int]:
+    """The process, and the threads that it started."""
+    calls = logs.with_suffix(f".{process}").read_text()
+    return {process, *(int(number) for number in re.findall(r"clone3?\(.*= (\d+)$", calls, re.MULTILINE))}
+
+
+def can_trace() -> bool:
+    tried = ["strace", "-o", "/dev/null", "true"]
+    return bool(shutil.which("strace")) and not subprocess.run(tried, check=False).returncode
 
 
 def test_the_app_imports_no_network_code() -> None:
