@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -81,7 +82,10 @@ def _one(
 def _kept(item: Item, target: Path, on_progress: Progress) -> str | None:
     """The sha256 of what is at `target` if it is what is wanted; else that is cleared away."""
     listed = item.listed
-    if not target.is_symlink() and target.is_file() and (listed.sha256 or listed.git_sha1):
+    if not os.path.lexists(target):
+        return None
+    is_whole = not target.is_symlink() and target.stat().st_size == (listed.size or target.stat().st_size)
+    if is_whole and (listed.sha256 or listed.git_sha1):
         sha256, git_sha1 = _digests(target, on_progress)
         if (sha256 == listed.sha256) if listed.sha256 else (git_sha1 == listed.git_sha1):
             return sha256

@@ -35,6 +35,7 @@ def resolve(source: HubFile | HubCheckpoint | Search, web: Web) -> Plan:
     requested = "" if asked == listing.commit else asked
     match source:
         case HubFile(files=known):
+            requested = requested or source.requested
             return _ready(hub, listing, [file.path for file in known], known, requested)
         case Search(checkpoint=False):
             found = find_gguf.choose(listing, source.type, source.path)
@@ -73,6 +74,7 @@ def _ready(
         raise FetchError(
             f"{listing.repository} has a model in {len(paths)} files", f"At most {MOST} are supported"
         )
+    listing = hub.completed(listing, paths)
     files = _compared(listing, paths, known)
     count = len(files)
     names = ["model.gguf"] if count == 1 else [name_of_part("model", i, count) for i in range(1, count + 1)]
@@ -125,7 +127,8 @@ def _remote(files: Sequence[Listed]) -> tuple[RemoteFile, ...]:
 
 
 def _resolved(source: HubFile | HubCheckpoint, files: Sequence[Listed]) -> Resolved:
-    total = sum(file.size for file in files) if all(file.size or not file.sha256 for file in files) else 0
+    known = all(file.size or file.git_sha1 for file in files)
+    total = sum(file.size for file in files) if known else 0
     return Resolved(source=source, files=tuple(files), total=total, peak=total)
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+from collections.abc import Iterable
+from dataclasses import replace
 from types import ModuleType
 from typing import Final
 
@@ -88,6 +91,17 @@ class Hub:
             )
         )
 
+    def completed(self, listing: Listing, paths: Iterable[str]) -> Listing:
+        """`listing`, with what a mirror that lists no sizes and digests tells of these files one by one."""
+        bare = {path for path in paths if path in listing.files and listing.files[path] == Listed(path)}
+        return replace(listing, files=listing.files | {path: self._told(listing, path) for path in bare})
+
+    def _told(self, listing: Listing, path: str) -> Listed:
+        first = self._pages.get(self.address(listing, path), method="HEAD").first
+        size, name = first.get("X-Linked-Size", ""), first.get("X-Linked-Etag", "").strip('"')
+        is_size, is_sha256 = re.fullmatch("[0-9]{1,15}", size), re.fullmatch("[0-9a-f]{64}", name)
+        return Listed(path, int(size) if is_size else 0, name if is_sha256 else "")
+
     def content(self, listing: Listing, file: Listed) -> bytes:
         """The bytes of a small file, verified as far as the hub tells what it should be."""
         page = self._pages.get(self.address(listing, file.path))
@@ -122,9 +136,9 @@ class _Pages(httpx2.BaseTransport):
         self._web, self._access = web, access
         self.last: Page | None = None
 
-    def get(self, url: str) -> Page:
+    def get(self, url: str, method: str = "GET") -> Page:
         """The answer of the hub."""
-        self.last = pages.ask(self._web, url, own=self._access.headers)
+        self.last = pages.ask(self._web, url, own=self._access.headers, method=method)
         return self.last
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:

@@ -34,6 +34,8 @@ class Page:
     status: int
     url: str
     headers: Mapping[str, str]
+    first: Mapping[str, str]
+    """The headers of the first answer, before redirects."""
     body: bytes = b""
 
 
@@ -60,7 +62,7 @@ def _once(
 ) -> Page:
     with web.open(url, headers, own, origin(url), method) as answer:
         data = _read(answer) if body and method != "HEAD" else b""
-        return Page(answer.status, answer.url, answer.headers, data)
+        return Page(answer.status, answer.url, answer.headers, answer.first, data)
 
 
 def _patiently(ask: Callable[[], Page], host: str) -> Page:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,13 +180,17 @@ def test_a_file_that_was_replaced_under_the_same_name(repository: Repository) ->
     refused(HubFile(repository=NAME, files=(same_size,)), IntegrityError, "replaced under the same name")
 
 
-def test_a_mirror_that_tells_no_digests(repository: Repository, tmp_path: Path) -> None:
+def test_a_mirror_that_tells_no_digests(hub: HubServer, repository: Repository, tmp_path: Path) -> None:
     repository.hide_metadata = True
     sha256 = hashlib.sha256(ONE_BYTES).hexdigest()
     known = HubFile(repository=NAME, files=(RemoteFile(path=ONE, size=len(ONE_BYTES), sha256=sha256),))
     resolved, files = fetch(known, tmp_path / "known")
     assert (resolved.total, files[0].sha256) == (len(ONE_BYTES), sha256)
     resolved, files = fetch(source(ONE), tmp_path / "unknown")
+    assert (resolved.total, files[0].sha256) == (len(ONE_BYTES), sha256)
+    assert resolved.source == msgspec.structs.replace(known, revision=repository.head, requested="main")
+    hub.plan(Fault(method="HEAD", status=404, times=9))
+    resolved, files = fetch(source(ONE), tmp_path / "silent")
     assert (resolved.total, files[0].sha256) == (0, sha256)
     wrong = msgspec.structs.replace(known, files=(RemoteFile(path=ONE, sha256="0" * 64),))
     with pytest.raises(IntegrityError):
@@ -395,6 +402,45 @@ def test_an_error_that_is_hostile(hub: HubServer) -> None:
     assert len(str(refused(source(ONE), ModelNotFound, "no repository"))) < 400
 
 
+SETTINGS = """
+from models.fetch import access, hub_api
+from models.fetch.web import Web
+hub = hub_api.Hub(access.from_environment(), Web())
+from huggingface_hub import constants
+print(constants.HF_HUB_DISABLE_TELEMETRY, constants.HF_HUB_DISABLE_IMPLICIT_TOKEN, constants.HF_HUB_DISABLE_XET,
+      constants.HF_HUB_DISABLE_UPDATE_CHECK, constants.HF_HUB_DISABLE_SYMLINKS, not constants.HF_DEBUG,
+      constants.ENDPOINT == "https://mirror.example/hf", constants.HF_HUB_USER_AGENT_ORIGIN is None)
+"""
+
+
+def test_the_library_is_quiet_whatever_the_environment_says(tmp_path: Path) -> None:
+    hostile = {
+        "HF_HUB_DISABLE_TELEMETRY": "0",
+        "DO_NOT_TRACK": "0",
+        "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0",
+        "HF_HUB_DISABLE_XET": "0",
+        "HF_HUB_DISABLE_UPDATE_CHECK": "0",
+        "HF_HUB_DISABLE_SYMLINKS": "0",
+        "HF_DEBUG": "1",
+        "HF_HUB_ETAG_TIMEOUT": "soon",
+        "HF_HUB_USER_AGENT_ORIGIN": "somebody",
+        "HF_OIDC_RESOURCE": "x",
+        "HUGGINGFACE_CO_STAGING": "1",
+        "HF_ENDPOINT": "https://mirror.example/hf/",
+        "HF_HOME": str(tmp_path / "cache"),
+        "HOME": str(tmp_path / "home"),
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", SETTINGS],
+        env={**os.environ, **hostile},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.split() == ["True"] * 8
+    assert inside(tmp_path) == set()
+
+
 # ------------------------------------------------------------------------------------------------ by type
 
 
@@ -471,7 +517,7 @@ CHECKPOINT = {
     "tokenizer.json": content(20),
     "tokenizer_config.json": b"{}",
     "generation_config.json": b"{}",
-    "README.md": b"---\n---\n",
+    "README.md": b"",
     INDEX: b'{"weight_map": {"a": "%s", "b": "%s"}}' % (SHARDS[0].encode(), SHARDS[1].encode()),
     SHARDS[0]: content(21),
     SHARDS[1]: content(22),

@@ -1,0 +1,90 @@
+"""Short answers over HTTP: bounded, whole, and asked for again when that can help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+
+from localai.errors import FetchError
+from models.fetch import pages
+from models.fetch.web import Web
+from tests.hub_server import Fault, HubServer
+from tests.models.fetching import isolate
+
+BODY = b"x" * 10_000
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    with HubServer() as hub:
+        isolate(monkeypatch, tmp_path)
+        yield hub
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with Web(connections=1) as web:
+        yield web
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(cut_after=5000), Fault(length_off=100), Fault(close=True), Fault(status=502)]
+)
+def test_what_breaks_is_asked_for_again(hub: HubServer, web: Web, fault: Fault) -> None:
+    address = hub.add_file("list", BODY)
+    hub.plan(fault)
+    page = pages.ask(web, address)
+    assert (page.status, page.body, page.url) == (200, BODY, address)
+    assert len(hub.requests) == 2
+
+
+@pytest.mark.parametrize("fault", [Fault(chunked=True), Fault(until_close=True)])
+def test_an_answer_without_a_length(hub: HubServer, web: Web, fault: Fault) -> None:
+    address = hub.add_file("list", BODY)
+    hub.plan(fault)
+    assert pages.ask(web, address).body == BODY
+
+
+def test_what_stays_broken_is_an_error(hub: HubServer, web: Web) -> None:
+    address = hub.add_file("list", BODY)
+    hub.plan(Fault(cut_after=5000, times=99))
+    with pytest.raises(FetchError, match="gives no answer"):
+        pages.ask(web, address)
+    hub.plan(Fault(status=500, retry_after="0", times=99))
+    hub.requests.clear()
+    assert pages.ask(web, address).status == 500
+    assert len(hub.requests) == 5
+
+
+def test_a_date_in_retry_after(hub: HubServer, web: Web) -> None:
+    address = hub.add_file("list", BODY)
+    soon = format_datetime(datetime.now(UTC) - timedelta(seconds=5), usegmt=True)
+    hub.plan(Fault(status=429, retry_after=soon))
+    assert pages.ask(web, address).status == 200
+    late = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    hub.plan(Fault(status=429, retry_after=late, times=2))
+    assert pages.ask(web, address).status == 429
+
+
+def test_an_answer_that_drips(hub: HubServer, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "_MAX_SECONDS", 0.2)
+    hub.plan(Fault(drip_after=10, drip_pause=0.01, times=99))
+    with pytest.raises(FetchError, match="takes minutes"):
+        pages.ask(web, hub.add_file("list", BODY))
+
+
+def test_an_answer_that_is_packed(hub: HubServer, web: Web) -> None:
+    hub.plan(Fault(encoding="gzip", times=99))
+    with pytest.raises(FetchError, match="compressed"):
+        pages.ask(web, hub.add_file("list", BODY))
+
+
+def test_redirects_in_circles(hub: HubServer, web: Web) -> None:
+    address = hub.add_file("list", BODY)
+    hub.plan(Fault(redirect=address, times=99))
+    with pytest.raises(FetchError, match="too often"):
+        pages.ask(web, address)
