@@ -22,7 +22,7 @@ import ssl
 import struct
 import threading
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -136,25 +136,50 @@ class Request:
 
 
 class Resource:
-    """The content of a file and how it is named by its servers."""
+    """The content of a file and how it is named by its servers; digests are made when they are asked for."""
 
     def __init__(self, content: bytes, *, lfs: bool = False) -> None:
         self.lfs = lfs
-        self.pointer = b""
         self.set(content)
 
     def set(self, content: bytes) -> None:
         """Be another file from now on."""
         self.content = content
-        self.sha256 = hashlib.sha256(content).hexdigest()
-        if self.lfs:
-            self.pointer = (
-                f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(content)}\n"
-            ).encode()
-        self.git_sha1 = git_blob(self.pointer or content)
-        self.etag = f'"{self.sha256 if self.lfs else self.git_sha1}"'
+        self._digests: dict[str, str] = {}
+
+    def _digest(self, name: str, make: Callable[[], str]) -> str:
+        if name not in self._digests:
+            self._digests[name] = make()
+        return self._digests[name]
+
+    @property
+    def sha256(self) -> str:
+        """Of the content."""
+        return self._digest("sha256", lambda: hashlib.sha256(self.content).hexdigest())
+
+    @property
+    def pointer(self) -> bytes:
+        """What git keeps of a file in LFS."""
+        if not self.lfs:
+            return b""
+        head = "version https://git-lfs.github.com/spec/v1\n"
+        return f"{head}oid sha256:{self.sha256}\nsize {len(self.content)}\n".encode()
+
+    @property
+    def git_sha1(self) -> str:
+        """Git's name for it, or for its pointer."""
+        return self._digest("git", lambda: git_blob(self.pointer or self.content))
+
+    @property
+    def etag(self) -> str:
         """As the hub calls it: X-Linked-Etag, or ETag."""
-        self.cdn_etag = f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"'
+        return f'"{self.sha256 if self.lfs else self.git_sha1}"'
+
+    @property
+    def cdn_etag(self) -> str:
+        """As the CDN calls it."""
+        md5 = self._digest("md5", lambda: hashlib.md5(self.content, usedforsecurity=False).hexdigest())
+        return f'"{md5}"'
 
 
 class Repository:

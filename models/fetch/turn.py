@@ -36,9 +36,15 @@ def turn(lock: Path, meanwhile: Callable[[], None]) -> Iterator[bool]:
     try:
         yield waited and descriptor is not None
     finally:
+        _give_back(lock, descriptor)
+
+
+def _give_back(lock: Path, descriptor: int | None) -> None:
+    """Also delete the file: whoever waits for it sees that, and makes another."""
+    if descriptor is not None:
         with suppress(OSError):
             lock.unlink(missing_ok=True)
-        locks.release(descriptor)
+    locks.release(descriptor)
 
 
 class _Waiting(threading.Thread):
@@ -55,7 +61,7 @@ class _Waiting(threading.Thread):
             descriptor = locks.take(self._lock, wait=True)
             with self._guard:
                 if self._unwanted:
-                    locks.release(descriptor)
+                    _give_back(self._lock, descriptor)
                 else:
                     self.descriptor = descriptor
         self.over.set()
@@ -64,5 +70,5 @@ class _Waiting(threading.Thread):
         """Nobody waits any more."""
         with self._guard:
             self._unwanted = True
-            locks.release(self.descriptor)
+            _give_back(self._lock, self.descriptor)
             self.descriptor = None
