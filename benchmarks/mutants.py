@@ -30,12 +30,46 @@ _MOST_DATA = 64 << 20
 NUMBERS = (
     *(0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 31, 32, 33, 63, 64, 65, 100, 127, 128, 255, 256, 257, 511, 512, 513),
     *(1000, 1024, 2047, 4096, 32767, 32768, 65535, 65536, 99_999, 1 << 20, 1 << 24, 1 << 27, (1 << 31) - 1),
-    *(1 << 31, (1 << 32) - 2, (1 << 32) - 1, 1 << 32, 1 << 40, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1),
+    *(
+        1 << 31,
+        (1 << 32) - 2,
+        (1 << 32) - 1,
+        1 << 32,
+        1 << 40,
+        1 << 62,
+        (1 << 63) - 1,
+        1 << 63,
+        (1 << 64) - 1,
+    ),
 )
-FLOATS = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-12, 1e-38, 1e-45, 1e5, 1e38, float("inf"), -float("inf"), float("nan"))
+FLOATS = (
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    1e-12,
+    1e-38,
+    1e-45,
+    1e5,
+    1e38,
+    float("inf"),
+    -float("inf"),
+    float("nan"),
+)
 TEXTS = (
     *(b"", b"x", b"llama", b"qwen2", b"qwen3", b"gemma", b"bert", b"t5", b"clip", b"rwkv7", b"gpt2", b"none"),
-    *(b"no_vocab", b"test", b"plamo2", b"hybriddna", b"whitespace", b"gemma4", b"yarn", b"linear", b"longrope"),
+    *(
+        b"no_vocab",
+        b"test",
+        b"plamo2",
+        b"hybriddna",
+        b"whitespace",
+        b"gemma4",
+        b"yarn",
+        b"linear",
+        b"longrope",
+    ),
     *(b"default", b"llama-bpe", b"qwen2-x", b"deepseek-r1-qwen", b"kimi-k2", b"\xff\xfe", b"\xc3", b"a\0b"),
     *(b"\x1b[2J", b"%s%n", b"../../x", b" ", b"x" * 70_000, "é".encode() * 100, b"{% for x in y %}"),
 )
@@ -171,7 +205,7 @@ def read(path: Path) -> File:
     return File(pairs, tensors, data[at + -at % 32 :])
 
 
-def _renamed(file: File, name: bytes) -> File:
+def renamed(file: File, name: bytes) -> File:
     """The same model as one of another architecture."""
     made = copy.deepcopy(file)
     made.pairs = [
@@ -182,7 +216,7 @@ def _renamed(file: File, name: bytes) -> File:
 
 
 def _as_qwen3(file: File) -> File:
-    made = _renamed(file, b"qwen3")
+    made = renamed(file, b"qwen3")
     made.tensors = [one for one in made.tensors if not one.name.endswith(b".bias")]
     layers = {one.name.split(b".")[1] for one in made.tensors if one.name.startswith(b"blk.")}
     for layer in sorted(layers):
@@ -192,7 +226,7 @@ def _as_qwen3(file: File) -> File:
 
 
 def _as_sentencepiece(file: File) -> File:
-    made = _renamed(file, b"llama")
+    made = renamed(file, b"llama")
     tokens = [b"<unk>", b"<s>", b"</s>", *(b"<0x%02X>" % byte for byte in range(256))]
     tokens += ["▁%d".encode() % number for number in range(512 - len(tokens))]
     made.put(Pair(b"tokenizer.ggml.tokens", _ARRAY, texts(tokens)))
@@ -216,7 +250,9 @@ def _value(source: random.Random, kind: int) -> bytes:
         item = source.choice([4, 4, 5, 6, 7, 8, 0, 11, 13, 9])
         count = 1 if item == _ARRAY else source.choice([0, 1, 2, 4, 5, 5, 5, 6, 64, 511, 512, 513])
         return struct.pack("<IQ", item, count) + b"".join(_value(source, item) for _ in range(count))
-    return (source.choice(NUMBERS) & ((1 << 8 * _SIZES.get(kind, 1)) - 1)).to_bytes(_SIZES.get(kind, 1), "little")
+    return (source.choice(NUMBERS) & ((1 << 8 * _SIZES.get(kind, 1)) - 1)).to_bytes(
+        _SIZES.get(kind, 1), "little"
+    )
 
 
 def _pair(source: random.Random, file: File) -> int:
@@ -328,7 +364,9 @@ def change_other_tokens(source: random.Random, file: File) -> None:
         merges = [source.choice(TEXTS) for _ in range(source.choice([0, 1, 50]))]
         file.pairs[at] = Pair(key, kind, texts(merges))
         return
-    numbers = [_value(source, item) if source.random() < 0.1 else value[12 + 4 * n :][:4] for n in range(count)]
+    numbers = [
+        _value(source, item) if source.random() < 0.1 else value[12 + 4 * n :][:4] for n in range(count)
+    ]
     numbers = numbers[: source.choice([count, count, count - 1, 0])]
     file.pairs[at] = Pair(key, kind, struct.pack("<IQ", item, len(numbers)) + b"".join(numbers))
 
@@ -339,7 +377,9 @@ def _tensor(source: random.Random, file: File) -> int:
 
 def change_tensor_type(source: random.Random, file: File) -> None:
     at = _tensor(source, file)
-    file.tensors[at] = file.tensors[at]._replace(kind=source.choice([*_BLOCKS, 4, 5, 31, 36, 43, 99, 1 << 31]))
+    file.tensors[at] = file.tensors[at]._replace(
+        kind=source.choice([*_BLOCKS, 4, 5, 31, 36, 43, 99, 1 << 31])
+    )
 
 
 def change_all_types(source: random.Random, file: File) -> None:
@@ -378,7 +418,9 @@ def change_offset(source: random.Random, file: File) -> None:
 
 def change_tensor_name(source: random.Random, file: File) -> None:
     at, other = _tensor(source, file), file.tensors[_tensor(source, file)].name
-    name = source.choice([*TEXTS, other, other.replace(b"weight", b"bias"), b"blk.99.attn_q.weight", b"n" * 64])
+    name = source.choice(
+        [*TEXTS, other, other.replace(b"weight", b"bias"), b"blk.99.attn_q.weight", b"n" * 64]
+    )
     file.tensors[at] = file.tensors[at]._replace(name=name)
 
 
@@ -468,7 +510,7 @@ class Mutants:
         model = read(path)
         self.bases = {
             "qwen2": model,
-            "llama": _renamed(model, b"llama"),
+            "llama": renamed(model, b"llama"),
             "sentencepiece": _as_sentencepiece(model),
             "qwen3": _as_qwen3(model),
         }

@@ -172,7 +172,12 @@ async def run(
     if options.context is not None and options.context < needed:
         raise UsageError(f"--context {options.context:,} is less than the {needed:,} tokens that this takes")
     options = msgspec.structs.replace(
-        options, context=options.context or needed, parallel=plan.parallel, speculate=False, draft=None
+        options,
+        context=options.context or needed,
+        parallel=plan.parallel,
+        speculate=False,
+        draft=None,
+        converse=False,
     )
     info = await engine.describe()
     loaded = await engine.load(path, options, sha256=sha256, name=stored_name)

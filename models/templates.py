@@ -17,6 +17,7 @@ from typing import Final
 
 from localai import paths
 from localai.errors import StoreError, UnsupportedModel
+from models.header import Header
 
 R1: Final = {
     "b6835114b7303ddd78919a82e4d9f7d8c26ed0d7dfc36beeb12d524f6144eab1": "DeepSeek-R1, January 2025",
@@ -48,6 +49,14 @@ def may_run(template: str, agreed: Collection[str]) -> bool:
     """Whether somebody has read it: we, or the user who agreed to the templates with these digests."""
     known = digest(template)
     return known in R1 or known in READ or known in agreed
+
+
+def unread(header: Header, agreed: Collection[str]) -> str:
+    """The template in the file that somebody must read first; empty if there is none, or it is not needed."""
+    template = header.chat_template
+    if not template or header.token_facts.r1_markers or may_run(template, agreed):
+        return ""
+    return template
 
 
 def accepted() -> tuple[str, ...]:

@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 
 from localai import hardware
-from localai.chat.messages import ChatMessage
 from localai.engine.client import Engine
 from localai.engine.protocol import Done
 from localai.engine.settings import Limits, LoadOptions, Sampling
@@ -19,7 +18,6 @@ _NOT_THE_FILES_FAULT = ("could not be started", "SIGKILL")
 """What is said of an engine that never tried, or that the system killed when memory ran out."""
 _TOKENS = 2
 _CONTEXT = 256
-_QUESTION = ChatMessage("user", "Hi")
 
 
 def run(path: Path, header: Header) -> Check:
@@ -44,8 +42,10 @@ async def _generate(path: Path, header: Header) -> Check:
     engine = Engine()
     try:
         context = min(_CONTEXT, header.context_trained or _CONTEXT)
-        await engine.load(path, LoadOptions(context=context, threads=1, gpu_layers=0))
-        async for event in engine.generate([_QUESTION], Sampling(temperature=0.0), Limits(_TOKENS)):
+        options = LoadOptions(context=context, threads=1, gpu_layers=0, converse=False)
+        loaded = await engine.load(path, options)
+        prompt, greedy = [loaded.vocabulary // 2], Sampling(temperature=0.0)
+        async for event in engine.continue_tokens(prompt, greedy, Limits(_TOKENS), ignore_end=True):
             if isinstance(event, Done):
                 return Check("passed", tokens=event.usage.completion_tokens)
     finally:

@@ -108,6 +108,8 @@ class Loader:
             self.on_change()
             await self._before()
             stored = model.entry.name if model.sha256 else ""
+            allowed = (*options.allow_architectures, *model.allow_architectures)
+            options = msgspec.structs.replace(options, allow_architectures=allowed)
             self.loaded = await self._engine.load(
                 model.path, options, self._progress, sha256=model.sha256, name=stored
             )

@@ -10,7 +10,6 @@ from typing import Protocol
 import msgspec
 
 from localai import hardware
-from localai.chat.prompt import USER
 from localai.engine.settings import Sampling
 from localai.errors import UsageError
 from models import blobs, catalog, templates, usage
@@ -35,6 +34,8 @@ class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True):
     """Of the file, where it is known."""
     sampling: Sampling = Sampling()
     """What the model's manifest recommends; None in a field leaves it to the engine."""
+    allow_architectures: tuple[str, ...] = ()
+    """What the user allowed when it was added, beside the architectures of R1's models."""
 
 
 class Freed(msgspec.Struct, frozen=True):
@@ -102,8 +103,9 @@ class ModelShelf(Protocol):
 class StoreShelf:
     """The program's own model store, and files outside of it by their path."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, allow: Collection[str] = ()) -> None:
+        """`allow`: architectures of files by their path, beside those of R1's models."""
+        self._store, self._allow = store, allow
         self._headers: dict[str, Header] = {}
         """By the digest of the file."""
 
@@ -136,14 +138,15 @@ class StoreShelf:
         """The model of that name in the store, or the GGUF file at that path."""
         found = self._store.resolve(name)
         if found.manifest is None:
-            return ResolvedModel(entry=_entry_of_file(found), path=found.path)
-        wanted = found.manifest.sampling
+            return ResolvedModel(entry=_entry_of_file(found, self._allow), path=found.path)
+        allowed, wanted = found.manifest.allowed_architecture, found.manifest.sampling
         sampling = Sampling(temperature=wanted.temperature, top_p=wanted.top_p)
         return ResolvedModel(
             entry=of_manifest(found.manifest),
             path=found.path,
             sha256=found.manifest.sha256,
             sampling=sampling,
+            allow_architectures=(allowed,) if allowed else (),
         )
 
     def fit(self, entry: ModelEntry, given_back: int) -> Fit:
@@ -173,10 +176,7 @@ class StoreShelf:
 
     def unread_template(self, name: str) -> str:
         """With R1's own markers, R1's own format is used whatever the template is."""
-        template = self._store.resolve(name).header().chat_template
-        if not template or USER in template or templates.may_run(template, templates.accepted()):
-            return ""
-        return template
+        return templates.unread(self._store.resolve(name).header(self._allow), templates.accepted())
 
     def accept_template(self, template: str) -> None:
         """Writes an empty file of the user's own."""
@@ -244,8 +244,8 @@ def _repair(fetchable: bool) -> str:
     return "Fetch it again, or remove it." if fetchable else "Remove it, then add it again."
 
 
-def _entry_of_file(found: Resolved) -> ModelEntry:
-    header = found.header()
+def _entry_of_file(found: Resolved, allow: Collection[str]) -> ModelEntry:
+    header = found.header(allow)
     return ModelEntry(
         name=found.name,
         title=header.name or found.name,

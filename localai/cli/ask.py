@@ -54,10 +54,12 @@ def ask(
     store = Store()
     name, prompt = split_words(words or [], _piped_input(), lambda word: is_model(store, word))
     model = options.choose_model(store, name)
-    drafter = speculation.drafter(store)
+    drafter = speculation.drafter(store, loading.allowed())
     question = Question(
         model=model,
-        load=loading.options(speculate=speculation.speculate, draft=str(drafter.path) if drafter else None),
+        load=loading.options(
+            model, drafter, speculate=speculation.speculate, draft=str(drafter.path) if drafter else None
+        ),
         draft_name=options.stored_name(drafter) if drafter else "",
         sampling=drawing.sampling().completed_by(options.recommended_sampling(model)),
         limits=ending.limits(),

@@ -88,8 +88,8 @@ async def _run(
         return await run(
             engine,
             model.path,
-            options.header(model),
-            loading.options(),
+            options.header(model, loading.allowed()),
+            loading.options(model),
             plan,
             steps,
             name=model.name,

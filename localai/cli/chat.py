@@ -58,13 +58,16 @@ def chat(
     from tui.shelf import StoreShelf
 
     store, sampling, limits = Store(), drawing.sampling(), ending.limits()
-    load_options = loading.options(speculate=speculation.speculate, draft=speculation.draft(store))
+    drafter = speculation.drafter(store, loading.allowed())
+    load_options = loading.options(
+        drafter, speculate=speculation.speculate, draft=str(drafter.path) if drafter else None
+    )
     decided = "memory" if incognito else "plain" if plain_history else ""
     resolved, history = _begin(store, model, starter, decided, loading)
     app = ChatApp(
         Engine(),
         history,
-        StoreShelf(store),
+        StoreShelf(store, loading.allowed()),
         model=str(resolved.path) if resolved.manifest is None else resolved.name,
         load_options=load_options,
         system=clean(system),
@@ -108,5 +111,5 @@ def _runnable(store: Store, model: str | None, loading: options.Loading) -> Reso
     resolved = options.choose_model(store, model)
     # To read a header takes up to 0.1 s: whoever asks for nothing special gets the screen that much sooner.
     if model is not None or loading.context is not None:
-        fit.check_context(options.header(resolved), loading.context)
+        fit.check_context(options.header(resolved, loading.allowed()), loading.context)
     return resolved

@@ -15,7 +15,7 @@ import inspect
 import math
 import os
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -149,6 +149,14 @@ Speculate = Annotated[
         help="Draft from the conversation's own text where that is quicker; the answer stays the same.",
     ),
 ]
+AllowArchitecture = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-architecture",
+        metavar="NAME",
+        help="Also run a GGUF file of this architecture, which is not one of R1's. Can be given again.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text for people.")]
 
 
@@ -167,16 +175,27 @@ class Loading:
     mmap: Mmap = True
     mlock: Mlock = False
     batch: Batch = None
+    allow_architecture: AllowArchitecture = None
 
-    def options(self, *, speculate: bool = False, draft: str | None = None) -> LoadOptions:
-        """As the engine takes them; UsageError for what does not go together."""
+    def allowed(self, *models: Resolved | None) -> tuple[str, ...]:
+        """The architectures that the user allows beside those of R1's models, now or when it was added."""
+        stored = {model.manifest.allowed_architecture for model in models if model and model.manifest}
+        return tuple(dict.fromkeys([*(self.allow_architecture or ()), *sorted(stored - {""})]))
+
+    def options(
+        self, *models: Resolved | None, speculate: bool = False, draft: str | None = None
+    ) -> LoadOptions:
+        """As the engine takes them for `models`; UsageError for what does not go together."""
         from localai.engine.settings import LoadOptions
 
         if self.flash_attention == "off" and self.kv_type in ("q8_0", "q4_0"):
             raise UsageError(
                 f"--kv-type {self.kv_type} needs flash attention", "Leave out --flash-attention off"
             )
-        return LoadOptions(**dataclasses.asdict(self), speculate=speculate, draft=draft)
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del fields["allow_architecture"]
+        allowed = self.allowed(*models)
+        return LoadOptions(**fields, speculate=speculate, draft=draft, allow_architectures=allowed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,19 +205,14 @@ class Speculation:
     draft_model: DraftModel = None
     speculate: Speculate = True
 
-    def draft(self, store: Store) -> str | None:
-        """The path of the model that drafts, if one is named; raises from the error tree."""
-        drafter = self.drafter(store)
-        return None if drafter is None else str(drafter.path)
-
-    def drafter(self, store: Store) -> Resolved | None:
+    def drafter(self, store: Store, allow: Collection[str] = ()) -> Resolved | None:
         """The model that drafts, if one is named; raises from the error tree."""
         if self.draft_model is None:
             return None
         if not self.speculate:
             raise UsageError("--draft-model drafts, which --no-speculate forbids", "Leave one of them out")
         resolved = store.resolve(self.draft_model)
-        header(resolved)
+        header(resolved, allow)
         return resolved
 
 
@@ -326,10 +340,13 @@ def stored_name(model: Resolved) -> str:
     return "" if model.manifest is None else model.name
 
 
-def header(model: Resolved) -> Header:
-    """The header of a model that runs here; errors call a model of the store by its name."""
+def header(model: Resolved, allow: Collection[str] = ()) -> Header:
+    """The header of a model that runs here; errors call a model of the store by its name.
+
+    `allow`: architectures beside those of R1's models.
+    """
     try:
-        return model.header()
+        return model.header(allow)
     except LocalAIError as error:
         if name := stored_name(model):
             path = str(model.path)

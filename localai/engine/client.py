@@ -24,6 +24,7 @@ from localai.engine.settings import Limits, Sampling
 from localai.engine.settings import LoadOptions as LoadOptions
 from localai.engine.states import State
 from localai.errors import EngineError, LoadError, LocalAIError, WorkerDied
+from models import templates
 
 WORKER = "localai.engine.worker"
 SILENCE_S = 30.0
@@ -337,7 +338,8 @@ class Engine:
 
 def _load_request(path: Path, options: LoadOptions, sha256: str) -> protocol.Load:
     draft = None if options.draft is None else str(Path(options.draft).absolute())
-    return protocol.Load(str(path.absolute()), msgspec.structs.replace(options, draft=draft), sha256)
+    options = msgspec.structs.replace(options, draft=draft)
+    return protocol.Load(str(path.absolute()), options, sha256, templates.accepted())
 
 
 async def _first(inbox: Inbox, kind: type[_Event]) -> _Event:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from localai import hardware
-from localai.chat.prompt import ASSISTANT, R1_TEMPERATURE, R1_TOP_P, USER, PromptFormat, R1Format
+from localai.chat.messages import ChatMessage
+from localai.chat.prompt import ASSISTANT, R1_TEMPERATURE, R1_TOP_P, USER, PromptFormat, R1Format, Segment
 from localai.engine.bindings import commit
 from localai.engine.llama import Model, devices
 from localai.engine.protocol import Device
 from localai.engine.settings import KvType, LoadOptions, Sampling
-from localai.errors import UnsupportedModel, UsageError
-from models import fit, gguf, offload
+from localai.errors import EngineError, UnsupportedModel, UsageError
+from models import fit, gguf, offload, templates
 from models.header import Header
+from models.parts import read_whole
 
 BATCH = 512
 """Prompt tokens evaluated at once: llama.cpp's own default, beyond which nothing is gained."""
@@ -22,6 +25,7 @@ MOST_PARALLEL = 64
 DEFAULT_SAMPLING = Sampling(temperature=0.7, top_p=0.95, top_k=40, min_p=0.05)
 """For models that recommend nothing."""
 R1_SAMPLING = Sampling(temperature=R1_TEMPERATURE, top_p=R1_TOP_P, top_k=0, min_p=0.0)
+OTHER_TEMPLATE = "the chat template in the file is not one of R1's: it is not run, R1's own format is used"
 
 _SAMPLED = 64
 _SAMPLE_BYTES = 64 * 1024
@@ -35,8 +39,8 @@ class Plan:
 
     def __init__(self, path: Path, options: LoadOptions) -> None:
         self.path, self.options = path, options
-        self.header = gguf.read_header(path)
-        gguf.check_supported(self.header, path)
+        self.header = read_whole(path, options.allow_architectures)
+        gguf.check_supported(self.header, path, options.allow_architectures)  # the tensors of all parts
         self.batch = options.batch or BATCH
         if not 1 <= options.parallel <= MOST_PARALLEL:
             raise UsageError(f"{options.parallel} requests at once: 1 to {MOST_PARALLEL} are possible")
@@ -171,18 +175,57 @@ def digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def prompt_format(model: Model, header: Header) -> PromptFormat:
-    """R1's where the vocabulary has its markers, else the template in the file; UnsupportedModel without."""
-    if model.special_token(USER) is not None and model.special_token(ASSISTANT) is not None:
-        return R1Format()
-    if not header.chat_template:
+class NoFormat:
+    """What a model gets that only continues tokens."""
+
+    name = "none"
+    reasoning = False
+    system_role = False
+
+    def render(self, messages: Sequence[ChatMessage]) -> list[Segment]:
+        """Always an EngineError."""
+        raise EngineError("the model was loaded to continue tokens, not for conversations")
+
+    def opening(self, messages: Sequence[ChatMessage]) -> list[Segment]:
+        """As `render`."""
+        return self.render(messages)
+
+
+def require_format(header: Header, path: Path, accepted: Collection[str]) -> None:
+    """UnsupportedModel if the header tells that there is no prompt format: before gigabytes are read."""
+    if not header.token_facts.r1_markers:
+        _require_template(header, path, accepted)
+
+
+def _require_template(header: Header, path: Path, accepted: Collection[str]) -> str:
+    """The template in the file, which somebody has read."""
+    template = header.chat_template
+    if not template:
         raise UnsupportedModel(
             f"the model {header.name or header.architecture!r} has no chat template",
             "It is a base model, not one to talk with",
         )
+    if not templates.may_run(template, accepted):
+        raise templates.refused(path)
+    return template
+
+
+def prompt_format(model: Model, plan: Plan, accepted: Collection[str]) -> PromptFormat:
+    """R1's where the vocabulary has its markers, else the template in the file, if it may run.
+
+    UnsupportedModel without. What the user should know of it is added to the notes of `plan`.
+    """
+    header = plan.header
+    if model.special_token(USER) is not None and model.special_token(ASSISTANT) is not None:
+        if header.chat_template and templates.digest(header.chat_template) not in templates.R1:
+            plan.notes.append(OTHER_TEMPLATE)
+        return R1Format()
+    if not plan.options.converse:
+        return NoFormat()
+    template = _require_template(header, plan.path, accepted)
     from localai.chat.template import EmbeddedFormat  # here, because Jinja takes 40 ms and R1 needs none
 
-    return EmbeddedFormat(header.chat_template, model.bos, model.eos, add_bos=model.adds_bos)
+    return EmbeddedFormat(template, model.bos, model.eos, add_bos=model.adds_bos)
 
 
 def recommended(header: Header, form: PromptFormat) -> Sampling:

@@ -33,6 +33,8 @@ class Load(_Frame, frozen=True):
     options: LoadOptions = LoadOptions()
     sha256: str = ""
     """Of the file, where the app knows it: saved states belong to it. "": the worker takes a digest."""
+    accepted_templates: tuple[str, ...] = ()
+    """The digests of the chat templates that the user has accepted: see `models.templates`."""
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -175,7 +177,7 @@ class Loaded(_Frame, frozen=True):
     backend: str
     """The devices that compute, such as "CPU" or "CUDA0 + CPU"."""
     prompt_format: str
-    """"deepseek-r1", "chatml", or "embedded" for the template in the file."""
+    """"deepseek-r1", "embedded" for the template in the file, or "none" where only tokens are continued."""
     reasoning: bool
     """Whether the model thinks before it answers."""
     system_role: bool

@@ -61,7 +61,8 @@ _LENGTH_BYTES = 4
 class Served:
     """The model at `path`, ready to answer. Raises from the error tree.
 
-    What it opens is closed with `resources`; `abort` stops its computations.
+    What it opens is closed with `resources`; `abort` stops its computations. `accepted_templates` as in
+    `protocol.Load`.
     """
 
     def __init__(
@@ -71,9 +72,12 @@ class Served:
         abort: AbortFlag,
         resources: ExitStack,
         on_progress: Callable[[float], bool],
+        accepted_templates: Sequence[str] = (),
     ) -> None:
         started = time.perf_counter()
         self._plan = plan = loading.Plan(path, options)
+        if options.converse:
+            loading.require_format(plan.header, path, accepted_templates)
         self._options = options
         self._model = resources.enter_context(
             Model(path, plan.gpu_layers, on_progress, mmap=options.mmap, mlock=options.mlock)
@@ -87,7 +91,7 @@ class Served:
             flash_attention=options.flash_attention,
         )
         self._context = resources.enter_context(Context(self._model, settings, abort))
-        self._voice = Voice(self._model, loading.prompt_format(self._model, plan.header))
+        self._voice = Voice(self._model, loading.prompt_format(self._model, plan, accepted_templates))
         self._drafter = DraftModel.load(options, self._model, settings, abort, resources)
         self._policy = DraftPolicy()
         pinned = options.threads is not None or not plan.on_cpu

@@ -80,3 +80,7 @@ class LoadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Draft from the conversation's own text, where that is quicker."""
     draft: str | None = None
     """Path of a small model of the same tokenizer that drafts for this one."""
+    allow_architectures: tuple[str, ...] = ()
+    """Architectures beside those of R1's models that the user lets run."""
+    converse: bool = True
+    """Whether there will be conversations. Without, the model needs no chat template that somebody read."""

@@ -124,7 +124,12 @@ class Worker:
         if self._served is not None:
             raise LoadError("a model is loaded already", "Start another worker")
         served = Served(
-            Path(request.path), request.options, self._abort, self._resources, self._on_load_progress
+            Path(request.path),
+            request.options,
+            self._abort,
+            self._resources,
+            self._on_load_progress,
+            request.accepted_templates,
         )
         self._send(served.describe(request.sha256))
         self._served = served

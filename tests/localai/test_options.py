@@ -90,16 +90,18 @@ def test_what_does_not_go_together_is_refused(nano: Path) -> None:
         options.Loading(kv_type="q4_0", flash_attention="off").options()
     options.Loading(kv_type="f16", flash_attention="off").options()
     with pytest.raises(UsageError, match="--no-speculate"):
-        options.Speculation(str(nano), speculate=False).draft(Store())
+        options.Speculation(str(nano), speculate=False).drafter(Store())
     with pytest.raises(UsageError, match="--stop"):
         options.Ending(stop=["x", ""]).limits()
 
 
 def test_the_draft_model_is_found_as_any_model(nano: Path) -> None:
-    assert options.Speculation().draft(Store()) is None
-    assert options.Speculation(str(nano)).draft(Store()) == str(nano)
+    assert options.Speculation().drafter(Store()) is None
+    drafter = options.Speculation(str(nano)).drafter(Store())
+    assert drafter is not None
+    assert drafter.path == nano
     with pytest.raises(ModelNotFound):
-        options.Speculation("nowhere:1b").draft(Store())
+        options.Speculation("nowhere:1b").drafter(Store())
 
 
 def test_what_is_wrong_with_a_stored_file_is_told_with_its_name(nano: Path, tmp_path: Path) -> None:
@@ -141,6 +143,7 @@ def test_groups_are_spread_into_options() -> None:
     assert list(parameters) == [
         *("word", "json", "max_tokens", "think_budget", "stop"),
         *("context", "threads", "gpu_layers", "kv_type", "flash_attention", "mmap", "mlock", "batch"),
+        "allow_architecture",
     ]
     given = {name: parameter.default for name, parameter in parameters.items()} | {
         "threads": 3,
@@ -148,3 +151,27 @@ def test_groups_are_spread_into_options() -> None:
     }
     command(**given)
     assert seen == ["x", False, options.Ending(stop=["a"]), options.Loading(threads=3)]
+
+
+def test_what_was_allowed_when_a_model_was_added_is_allowed_ever_after(nano: Path) -> None:
+    added = Manifest(
+        name="gemma",
+        sha256="12" * 32,
+        size=1,
+        title="",
+        architecture="gemma",
+        file_type="Q8_0",
+        parameters=1,
+        context_trained=2048,
+        license="",
+        reasoning=False,
+        source=LocalFile(path="/gemma.gguf"),
+        added="2025-01-20T00:00:00+00:00",
+        allowed_architecture="gemma",
+    )
+    stored, file = Resolved(nano, "gemma", added), Resolved(nano, "nano.gguf", None)
+    assert options.Loading().options(file, None).allow_architectures == ()
+    assert options.Loading().options(file, stored).allow_architectures == ("gemma",)
+    loading = options.Loading(allow_architecture=["phi2"])
+    assert loading.options(file).allow_architectures == ("phi2",)
+    assert loading.options(stored).allow_architectures == ("phi2", "gemma")
