@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from localai.errors import LocalAIError
 from models.fetch import carry, sources, trust
 from models.fetch.client import Fetch, FetchedFile, Resolved, Search, Source
 from models.progress import silent
@@ -64,3 +65,13 @@ def _environment_kept() -> Iterator[None]:
 def inside(folder: Path) -> set[str]:
     """All files below `folder`, by their relative paths."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+
+
+def refused(wanted: Source | Search, error: type[LocalAIError], words: str) -> LocalAIError:
+    """The error of a fetch, which is one line with a hint, if there is something to do."""
+    with pytest.raises(error, match=words) as caught:
+        resolve(wanted)
+    assert type(caught.value) is error
+    assert str(caught.value).isprintable()
+    assert caught.value.hint
+    return caught.value

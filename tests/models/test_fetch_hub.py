@@ -15,18 +15,15 @@ import msgspec
 import pytest
 
 from localai.errors import (
-    CheckpointError,
     FetchError,
     IntegrityError,
-    LocalAIError,
     ModelNotFound,
-    UnsupportedModel,
     UsageError,
 )
 from models.fetch.client import Fetch, Search
-from models.origins import HubCheckpoint, HubFile, RemoteFile
+from models.origins import HubFile, RemoteFile
 from tests.hub_server import Fault, HubServer, Repository
-from tests.models.fetching import fetch, inside, isolate, resolve
+from tests.models.fetching import fetch, inside, isolate, refused, resolve
 
 NAME = "publisher/Model-GGUF"
 ONE = "Model-Q4_K_M.gguf"
@@ -62,16 +59,6 @@ def repository(hub: HubServer) -> Repository:
 
 def source(*paths: str, **changes: Any) -> HubFile:
     return HubFile(repository=NAME, files=tuple(RemoteFile(path=path) for path in paths), **changes)
-
-
-def refused(wanted: HubFile | HubCheckpoint | Search, error: type[LocalAIError], words: str) -> LocalAIError:
-    """The error of a fetch, which is one line with a hint, if there is something to do."""
-    with pytest.raises(error, match=words) as caught:
-        resolve(wanted)
-    assert type(caught.value) is error
-    assert str(caught.value).isprintable()
-    assert caught.value.hint
-    return caught.value
 
 
 def test_a_file_is_fetched_and_what_is_recorded_names_it_for_ever(
@@ -406,10 +393,10 @@ SETTINGS = """
 from models.fetch import access, hub_api
 from models.fetch.web import Web
 hub = hub_api.Hub(access.from_environment(), Web())
-from huggingface_hub import constants
-print(constants.HF_HUB_DISABLE_TELEMETRY, constants.HF_HUB_DISABLE_IMPLICIT_TOKEN, constants.HF_HUB_DISABLE_XET,
-      constants.HF_HUB_DISABLE_UPDATE_CHECK, constants.HF_HUB_DISABLE_SYMLINKS, not constants.HF_DEBUG,
-      constants.ENDPOINT == "https://mirror.example/hf", constants.HF_HUB_USER_AGENT_ORIGIN is None)
+from huggingface_hub import constants as now
+print(now.HF_HUB_DISABLE_TELEMETRY, now.HF_HUB_DISABLE_IMPLICIT_TOKEN, now.HF_HUB_DISABLE_XET,
+      now.HF_HUB_DISABLE_UPDATE_CHECK, now.HF_HUB_DISABLE_SYMLINKS, not now.HF_DEBUG,
+      now.ENDPOINT == "https://mirror.example/hf", now.HF_HUB_USER_AGENT_ORIGIN is None)
 """
 
 
@@ -439,166 +426,3 @@ def test_the_library_is_quiet_whatever_the_environment_says(tmp_path: Path) -> N
     )
     assert result.stdout.split() == ["True"] * 8
     assert inside(tmp_path) == set()
-
-
-# ------------------------------------------------------------------------------------------------ by type
-
-
-@pytest.mark.parametrize(
-    ("wanted", "paths"),
-    [
-        ({"type": "Q4_K_M"}, [ONE]),
-        ({"type": "q4_k_m"}, [ONE]),
-        ({"type": "Q8_0"}, PARTS),
-        ({"path": PARTS[1]}, PARTS),
-        ({"path": ONE}, [ONE]),
-        ({"path": "mmproj-Model-Q4_K_M.gguf"}, ["mmproj-Model-Q4_K_M.gguf"]),
-    ],
-)
-def test_a_type_is_found_in_a_repository(
-    repository: Repository, wanted: dict[str, str], paths: list[str]
-) -> None:
-    repository.refs["v1"] = repository.head
-    resolved = resolve(Search(repository=NAME, revision="v1", **wanted))
-    assert isinstance(resolved.source, HubFile)
-    assert [file.path for file in resolved.source.files] == paths
-    assert all(file.sha256 and file.size for file in resolved.source.files)
-    assert (resolved.source.revision, resolved.source.requested) == (repository.head, "v1")
-
-
-@pytest.mark.parametrize(
-    ("wanted", "words", "hint"),
-    [
-        ({"type": "Q5_K_M"}, "no file of the type Q5_K_M", "Q2_K, Q4_K_M, Q8_0"),
-        ({}, "has 3 models", "Q2_K, Q4_K_M, Q8_0"),
-        ({"path": "Model-Q4_K_S.gguf"}, "has no file Model-Q4_K_S.gguf", "Model-Q4_K_M.gguf"),
-    ],
-)
-def test_a_type_that_is_not_there(
-    repository: Repository, wanted: dict[str, str], words: str, hint: str
-) -> None:
-    assert hint in refused(Search(repository=NAME, **wanted), ModelNotFound, words).hint
-
-
-def test_words_that_are_no_type_and_files_that_are_no_models(repository: Repository) -> None:
-    refused(Search(repository=NAME, type="best"), UsageError, "'best' is not a type")
-    refused(Search(repository=NAME, path="README.md"), UsageError, "not a GGUF file")
-
-
-def test_two_of_a_type_and_parts_that_are_missing(hub: HubServer) -> None:
-    hub.add_repository(
-        NAME, {"a/M-Q4_K_M.gguf": b"1", "b/M.Q4_K_M.gguf": b"2", **dict.fromkeys(PARTS[1:], b"3")}
-    )
-    assert (
-        "a/M-Q4_K_M.gguf, b/M.Q4_K_M.gguf"
-        in refused(Search(repository=NAME, type="Q4_K_M"), ModelNotFound, "2 files").hint
-    )
-    refused(Search(repository=NAME, type="Q8_0"), FetchError, "lacks 1 of 3 parts")
-
-
-def test_the_only_one_needs_no_type(hub: HubServer) -> None:
-    hub.add_repository(NAME, {"model.gguf": b"1"})
-    resolved = resolve(Search(repository=NAME))
-    assert isinstance(resolved.source, HubFile)
-    assert [file.path for file in resolved.source.files] == ["model.gguf"]
-
-
-def test_a_repository_without_gguf(hub: HubServer) -> None:
-    hub.add_repository(NAME, {"model.safetensors": b"1"})
-    assert "--from-source" in refused(Search(repository=NAME), ModelNotFound, "no GGUF files").hint
-
-
-# --------------------------------------------------------------------------------------------- checkpoints
-
-SHARDS = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
-INDEX = "model.safetensors.index.json"
-CHECKPOINT = {
-    "config.json": b'{"model_type": "qwen2"}',
-    "tokenizer.json": content(20),
-    "tokenizer_config.json": b"{}",
-    "generation_config.json": b"{}",
-    "README.md": b"",
-    INDEX: b'{"weight_map": {"a": "%s", "b": "%s"}}' % (SHARDS[0].encode(), SHARDS[1].encode()),
-    SHARDS[0]: content(21),
-    SHARDS[1]: content(22),
-    "pytorch_model.bin": b"pickle",
-    "modeling_evil.py": b"import os",
-    "original/consolidated.safetensors": content(23),
-    "model-00001-of-00009.safetensors": b"of something else",
-}
-WANTED = set(CHECKPOINT) - {
-    "pytorch_model.bin",
-    "modeling_evil.py",
-    "original/consolidated.safetensors",
-    "model-00001-of-00009.safetensors",
-}
-
-
-@pytest.mark.parametrize("caches", [False, True])
-def test_a_checkpoint(hub: HubServer, tmp_path: Path, caches: bool) -> None:
-    hub.caches_small_files = caches
-    repository = hub.add_repository(NAME, CHECKPOINT)
-    folder = tmp_path / "in" / "checkpoint"
-    folder.mkdir(parents=True)
-    (folder / "model-left-over.safetensors").write_bytes(b"old")
-    resolved, files = fetch(HubCheckpoint(repository=NAME), tmp_path / "in")
-    assert isinstance(resolved.source, HubCheckpoint)
-    assert resolved.source.revision == repository.head
-    assert inside(folder) == WANTED == {file.path for file in resolved.source.files}
-    for file in files:
-        assert Path(file.path).read_bytes() == CHECKPOINT[file.remote]
-        assert file.sha256 == hashlib.sha256(CHECKPOINT[file.remote]).hexdigest()
-    assert resolved.total == sum(len(CHECKPOINT[path]) for path in WANTED)
-    hub.requests.clear()
-    fetch(Search(repository=NAME, checkpoint=True), tmp_path / "in")
-    assert [request.path for request in hub.data_requests if request.role == "cdn"] == []
-
-
-def test_a_checkpoint_in_one_file(hub: HubServer) -> None:
-    hub.add_repository(NAME, {"config.json": b"{}", "model.safetensors": b"1", "adapter.safetensors": b"2"})
-    assert [file.path for file in resolve(HubCheckpoint(repository=NAME)).files] == [
-        "config.json",
-        "model.safetensors",
-    ]
-
-
-def test_a_small_file_with_other_bytes(hub: HubServer, tmp_path: Path) -> None:
-    hub.add_repository(NAME, CHECKPOINT)
-    hub.plan(Fault(on="/tokenizer_config.json", flip=1, times=99))
-    with pytest.raises(IntegrityError, match="tokenizer_config"):
-        fetch(HubCheckpoint(repository=NAME), tmp_path / "in")
-    hub.plan(Fault(on=INDEX, flip=1, times=99))
-    refused(HubCheckpoint(repository=NAME), IntegrityError, "other bytes")
-
-
-def test_a_weight_that_was_replaced(hub: HubServer) -> None:
-    hub.add_repository(NAME, CHECKPOINT)
-    known = HubCheckpoint(repository=NAME, files=(RemoteFile(path=SHARDS[1], sha256="0" * 64),))
-    refused(known, IntegrityError, "replaced under the same name")
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "words"),
-    [
-        ({"config.json": None}, ModelNotFound, "no config.json"),
-        ({SHARDS[1]: None}, FetchError, "lacks 1 of 2"),
-        ({"modules.json": b"[]"}, UnsupportedModel, "embedding"),
-        ({INDEX: b"{}"}, CheckpointError, "not an index"),
-        ({INDEX: b"[" * 100_000}, CheckpointError, "not an index"),
-        ({INDEX: b'{"weight_map": {"a": 1}}'}, CheckpointError, "not an index"),
-        ({INDEX: b'{"weight_map": {"a": "../../x.safetensors"}}'}, FetchError, "refused"),
-        ({INDEX: b'{"weight_map": {"a": "sub/x.safetensors"}}'}, CheckpointError, "beside it"),
-        ({INDEX: b'{"weight_map": {"a": "evil.py"}}'}, CheckpointError, "beside it"),
-        (
-            {INDEX: None, **{path: None for path in CHECKPOINT if path.startswith("model-")}},
-            CheckpointError,
-            "pickled",
-        ),
-    ],
-)
-def test_what_is_no_checkpoint(
-    hub: HubServer, changes: dict[str, bytes | None], error: type[LocalAIError], words: str
-) -> None:
-    kept = {**CHECKPOINT, **changes}
-    hub.add_repository(NAME, {path: data for path, data in kept.items() if data is not None})
-    refused(HubCheckpoint(repository=NAME), error, words)
