@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,11 +17,13 @@ import psutil
 import pytest
 
 import tui.command
-from localai.errors import QuantizeError
+from localai.errors import ModelError, QuantizeError
 from models.catalog import builtin_checkpoint
 from models.store import Store
-from tui.asking import forecast
-from tui.jobs import Job, Jobs, pull, quantize
+from tests.hub_server import Fault, HubServer
+from tui.asking import discover, forecast
+from tui.jobs import Job, Jobs, add, pull, quantize
+from tui.shelf import StoreShelf
 
 NANO = "r1-nano"
 CLINGS = """
@@ -87,8 +90,8 @@ async def test_a_model_is_fetched() -> None:
     assert (job.state, job.error) == ("done", "")
     [model] = Store().manifests()
     assert (model.name, model.file_type) == (NANO, "Q8_0")
-    assert ("Checking", model.size, model.size) in seen
-    assert {stage for stage, _, _ in seen} >= {"Quantize", "Checking"}
+    assert {stage for stage, _, _ in seen} >= {"Quantize", "Check"}
+    assert any(done and total >= model.size for _, done, total in seen)
 
 
 async def test_a_model_is_quantized() -> None:
@@ -263,11 +266,117 @@ async def test_all_jobs_of_the_program() -> None:
     await jobs.stop()
 
 
+# ------------------------------------------------------------------------------------- over a network
+
+
+CATALOGUE = """
+replace = true
+[[model]]
+name = "mine:1m"
+title = "Mine"
+type = "Q8_0"
+reasoning = true
+license = "MIT"
+parameters = 1000000
+context = 2048
+[[model.file]]
+type = "Q8_0"
+source = {{ kind = "hub", repository = "owner/mine", files = [{{ path = "mine.gguf", size = {size} }}] }}
+"""
+
+
+@pytest.fixture
+def hub(nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub with one model, and a catalogue that has nothing else."""
+    content = nano.read_bytes()
+    catalogue = tmp_path / "models.toml"
+    catalogue.write_text(CATALOGUE.format(size=len(content)))
+    with HubServer() as server:
+        server.add_repository("owner/mine", {"mine.gguf": content})
+        monkeypatch.setenv("LOCALAI_CATALOG", str(catalogue))
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield server
+
+
+async def test_a_fetch_that_is_stopped_goes_on(hub: HubServer, nano: Path) -> None:
+    half = nano.stat().st_size // 2
+    hub.plan(Fault(role="cdn", stall_after=half, times=100))
+    job = pull("mine:1m")
+    running = asyncio.create_task(job.run())
+    await until(job, lambda: job.done > half // 2)
+    processes = children(job)
+    await job.stop()
+    await running
+    assert job.state == "stopped"
+    assert_gone(processes)
+    [entry] = [entry for entry in StoreShelf(Store()).all() if entry.name == "mine:1m"]
+    assert (entry.place, entry.download, entry.elsewhere) == ("available", nano.stat().st_size, False)
+    assert entry.arrived >= half // 2
+    hub.plan()
+    again = pull("mine:1m")
+    await again.run()
+    assert (again.state, again.error) == ("done", "")
+    assert [entry.name for entry in StoreShelf(Store()).entries()] == ["mine:1m"]
+    assert Store().unfinished() == []
+
+
+async def test_why_a_fetch_failed(hub: HubServer) -> None:
+    hub.repositories.clear()
+    job = pull("mine:1m")
+    await job.run()
+    assert job.state == "failed"
+    assert "owner/mine" in job.error
+
+
+# -------------------------------------------------------------------------------------- other programs
+
+
+@pytest.fixture
+def ollama(nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An Ollama with one model; the digest of its file."""
+    digest = hashlib.sha256(nano.read_bytes()).hexdigest()
+    models = tmp_path / "ollama"
+    (models / "blobs").mkdir(parents=True)
+    os.link(nano, models / "blobs" / f"sha256-{digest}")
+    manifest = models / "manifests/registry.ollama.ai/library/sums/latest"
+    manifest.parent.mkdir(parents=True)
+    kind = "application/vnd.ollama.image.model"
+    layer = {"mediaType": kind, "digest": f"sha256:{digest}", "size": nano.stat().st_size}
+    manifest.write_text(json.dumps({"schemaVersion": 2, "layers": [layer]}))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("OLLAMA_MODELS", str(models))
+    return digest
+
+
+async def test_what_another_program_holds_is_found_and_added(ollama: str) -> None:
+    jobs = Jobs()
+    [entry] = [entry for entry in await jobs.discover() if entry.program == "Ollama"]
+    assert jobs.found == [entry]
+    assert (entry.name, entry.file_type, entry.fault) == ("sums", "Q8_0", "")
+    job = add(entry.name)
+    await job.run()
+    assert (job.doing, job.state, job.error) == ("adding", "done", "")
+    [model] = StoreShelf(Store()).entries()
+    assert (model.name, model.sha256, model.program) == ("sums", ollama, "Ollama")
+    assert model.sharing
+    assert await discover() == []
+
+
+async def test_why_nobody_knows_what_others_hold(command: Callable[..., None]) -> None:
+    command("print('nonsense')")
+    with pytest.raises(ModelError, match="What other programs hold cannot be read"):
+        await discover()
+    command('import sys; sys.exit("localai: error: the folder is gone")')
+    with pytest.raises(ModelError, match="The folder is gone"):
+        await discover()
+
+
 def test_progress_for_programs() -> None:
     found = run_pull(LOCALAI_PROGRESS="json")
-    told = [json.loads(line) for line in found.stderr.splitlines()]
-    assert all(set(line) == {"step", "done", "total"} for line in told)
-    assert told[-1]["done"] == told[-1]["total"] == Store().get(NANO).size
+    told = [json.loads(line) for line in found.stderr.splitlines() if line.startswith("{")]
+    assert all(set(line) == {"step", "done", "total", "bytes_per_s"} for line in told)
+    assert told[-1]["total"] == Store().get(NANO).size
 
 
 def test_progress_for_people() -> None:
