@@ -111,10 +111,14 @@ def obtain(
     *others, last = request.sources
     for source in others:
         try:
-            return _fetch(request, source, store, on_progress, hooks)
-        except (ModelNotFound, IntegrityError) as error:
+            with Fetch(source) as fetch:
+                resolved = _resolve(fetch, on_progress)
+                return _fetch(request, fetch, resolved, store, on_progress, hooks)
+        except (ModelNotFound, IntegrityError, _Unavailable) as error:
             hooks.note(f"{error.message}: trying another source")
-    return _fetch(request, last, store, on_progress, hooks)
+    with Fetch(last) as fetch:
+        resolved = _resolve(fetch, on_progress)
+        return _fetch(request, fetch, resolved, store, on_progress, hooks)
 
 
 @contextmanager
@@ -148,28 +152,49 @@ def checkpoint(
             incoming.done(folder)
 
 
-def _fetch(request: Request, source: Wanted, store: Store, on_progress: Progress, hooks: Hooks) -> Fetched:
-    with Fetch(source) as fetch:
-        on_progress("Looking it up", 0, 0)
-        resolved = fetch.resolve()
-        found = resolved.source
-        if isinstance(found, HubCheckpoint):
-            raise FetchError("The fetch process answered something else than it was asked")
-        if model := _present(request, store, found):
-            _check_pins(resolved, store, request.accept_change)
+class _Unavailable(FetchError):
+    """A source does not answer, or gives nothing: another one may."""
+
+
+def _resolve(fetch: Fetch, on_progress: Progress) -> Resolved:
+    on_progress("Looking it up", 0, 0)
+    try:
+        return fetch.resolve()
+    except FetchError as error:
+        raise _Unavailable(error.message, error.hint) from error
+
+
+def _fetch(
+    request: Request,
+    fetch: Fetch,
+    resolved: Resolved,
+    store: Store,
+    on_progress: Progress,
+    hooks: Hooks,
+) -> Fetched:
+    found = resolved.source
+    if isinstance(found, HubCheckpoint):
+        raise FetchError("The fetch process answered something else than it was asked")
+    if model := _present(request, store, found):
+        _check_pins(resolved, store, request.accept_change)
+        return Fetched(model, False)
+    with store.fetching(_key(resolved), request.name, resolved.total, _waiting(on_progress)) as folder:
+        if model := _present(request, store, found):  # somebody else has just finished it
+            incoming.done(folder)
             return Fetched(model, False)
-        with store.fetching(_key(resolved), request.name, resolved.total, _waiting(on_progress)) as folder:
-            if model := _present(request, store, found):  # somebody else has just finished it
-                incoming.done(folder)
-                return Fetched(model, False)
-            _begin(resolved, folder, store, hooks, request.accept_change)
+        _begin(resolved, folder, store, hooks, request.accept_change)
+        try:
             brought = fetch.transfer(
                 folder, on_progress=on_progress, on_header=lambda path: _look(path, request.allow, hooks)
             )
-            model = _keep(request, found, brought, store, on_progress)
-            _pin(resolved, brought, store, replace=request.accept_change)
-            incoming.done(folder)
-            return Fetched(model, True)
+        except FetchError as error:
+            if incoming.arrived(folder):
+                raise
+            raise _Unavailable(error.message, error.hint) from error
+        model = _keep(request, found, brought, store, on_progress)
+        _pin(resolved, brought, store, replace=request.accept_change)
+        incoming.done(folder)
+        return Fetched(model, True)
 
 
 def _begin(resolved: Resolved, folder: Path, store: Store, hooks: Hooks, accept_change: bool) -> None:

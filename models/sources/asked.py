@@ -43,7 +43,7 @@ def by_name(wanted: Wanted, name: str | None) -> Request:
 
 
 def on_the_hub(text: str, name: str | None, path: str | None) -> Request:
-    """OWNER/REPOSITORY[:TYPE][@REVISION], and perhaps the `path` of the file. UsageError if it is not that."""
+    """OWNER/REPOSITORY[:TYPE][@REVISION], and perhaps the `path` of the file. UsageError if it is not."""
     match = _ON_THE_HUB.fullmatch(text)
     try:
         repository = msgspec.convert(match[1] if match else "", Repository)
@@ -66,7 +66,7 @@ def on_the_hub(text: str, name: str | None, path: str | None) -> Request:
 
 
 def at_address(url: str, name: str | None, sha256: str | None) -> Request:
-    """A GGUF file at an address, which must have that digest. UsageError without one, or for another scheme."""
+    """A GGUF file at an address, which must have that digest. UsageError without, or for another scheme."""
     if not sha256:
         raise UsageError(
             "A file from an address needs its digest: nobody else vouches for it",

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from localai.errors import IntegrityError, ModelNotFound, NoSpace, UnsupportedModel, UsageError
+from localai.errors import FetchError, IntegrityError, ModelNotFound, NoSpace, UnsupportedModel, UsageError
 from models import catalog
 from models.fetch.protocol import Search
 from models.header import Header
@@ -155,6 +155,13 @@ def test_another_source_is_tried_where_one_has_it_no_longer(
     assert found.downloaded
     assert len(hooks.notes) == 1
     assert "trying another source" in hooks.notes[0]
+    hub.add_repository("acme/gated", {"Tiny-F32.gguf": b"x"}, gated=True)
+    gated = HubFile(repository="acme/gated", files=(RemoteFile(path="Tiny-F32.gguf"),))
+    store.remove("tiny")
+    store.prune()
+    assert obtain(Request(name="tiny", sources=(gated, pinned(repository))), store).downloaded
+    with pytest.raises(FetchError, match="may not be fetched"):
+        obtain(Request(name="other", sources=(gated,)), store)
     unknown = msgspec.structs.replace(gone, files=(RemoteFile(path="Tiny-F32.gguf"),))
     with pytest.raises(ModelNotFound):
         obtain(Request(name="other", sources=(unknown,)), store)
