@@ -22,17 +22,21 @@ OUTPUTS: Final = 64
 """Positions of one batch whose logits the engine can ask for (its `MOST_OUTPUTS`)."""
 
 _F16, _F32 = 2, 4
+_EMBEDDING = "token_embd.weight"
 _BLOCK: Final[dict[KvType, int]] = {"f16": 64, "q8_0": 34, "q4_0": 18}
 """Bytes of 32 numbers as ggml's blocks: half floats; bytes or half bytes with a half float as their scale."""
 _STEP = 1_024
 """Contexts that are chosen here are multiples of so many tokens."""
 _CELLS = 256
 """llama_context pads the context to a multiple of this many tokens."""
-_TOKEN = 512
-"""Bytes for each token of the vocabulary. Measured: 320 to 460 for its text, its merges and the tables to
-find them (R1's Qwen and Llama vocabularies), and 40 for its logit and the sampler's list of candidates."""
-_PROCESS = 48 << 20
-"""Bytes of the worker itself: 28 to 36 MiB measured with two threads; each further thread takes 0.4 MiB."""
+_TOKEN = 340
+"""Bytes for each token of the vocabulary. Measured: 290 (R1's Qwen vocabulary) to 365 (SmolLM2's) for its
+text, its merges and the tables to find them, and 30 for its logit and the sampler's list of candidates."""
+_PROCESS = 46 << 20
+"""Bytes of the worker itself: 24 MiB of its own, and 22 of the libraries that it maps and partly shares
+with the app. Measured with two threads; each further one takes 0.4 MiB."""
+_SCRATCH = 292 / 256
+"""Bytes of a number as the CPU multiplies it with quantized weights: ggml's Q8_K, or the smaller Q8_0."""
 _LEAST_ROOM, _MOST_ROOM = 2 << 30, 8 << 30
 
 
@@ -121,8 +125,8 @@ def check_memory(
     `gpu_layers`, counted as llama.cpp does, are elsewhere: their cache and weights need no main memory.
     Weights that are `mapped`, and not locked, may exceed it: the system reads again what it dropped.
     """
-    weights = _weights_here(header, gpu_layers)
-    needed = _context_here(header, context, kv_type, batch, flash, gpu_layers)
+    weights = weights_here(header, gpu_layers)
+    needed = context_here(header, context, kv_type, batch, flash, gpu_layers)
     if needed > available_bytes:
         raise LoadError(
             f"{context:,} tokens of context need {megabytes(needed)} of memory, "
@@ -161,28 +165,28 @@ def parking_limit(
     As many as a full context has, but at most half of what the weights and the context leave free of
     `available_bytes`, which are as those of `check_memory`. Where memory is short, 0: nothing is kept.
     """
-    taken = _weights_here(header, gpu_layers) + _context_here(
+    taken = weights_here(header, gpu_layers) + context_here(
         header, context, kv_type, batch, flash, gpu_layers
     )
     full = context * kv_bytes_per_token(header, kv_type)
     return max(0, min(full, (available_bytes - taken) // 2))
 
 
-def _context_here(
+def context_here(
     header: Header, context: int, kv_type: KvType, batch: int, flash: bool, gpu_layers: int
 ) -> int:
     """Bytes of main memory for the context and to compute with it."""
     shape = Shape.of(header)
     there = min(max(gpu_layers - 1, 0), shape.layers)  # the first to go is the output: it has no cache
     cache = kv_cache_bytes(shape, context, kv_type) * (shape.layers - there) // max(1, shape.layers)
-    return cache + _compute_bytes(shape, context, batch, flash)
+    return cache + compute_bytes(shape, context, batch, flash=flash)
 
 
-def _weights_here(header: Header, gpu_layers: int) -> int:
+def weights_here(header: Header, gpu_layers: int) -> int:
     """Bytes of weights that stay in main memory when the last `gpu_layers` layers go elsewhere."""
     first = max(0, header.block_count + 1 - max(0, gpu_layers))
     gone = sum(layer_weights(header)[first:])
-    shared = next((t.size for t in header.tensors if t.name == "token_embd.weight"), 0)
+    shared = next((t.size for t in header.tensors if t.name == _EMBEDDING), 0)
     return header.tensor_bytes - gone + (shared if gpu_layers > 0 and _shares_output(header) else 0)
 
 
@@ -195,25 +199,51 @@ def _less_memory(header: Header, available_bytes: int, kv_type: KvType, batch: i
     return "Close other programs, or take a smaller model"
 
 
-def memory_needed(shape: Shape, weight_bytes: int, context: int) -> int:
+def memory_needed(shape: Shape, weight_bytes: int, context: int, kv_type: KvType = "f16") -> int:
     """Bytes of RAM that the worker needs to run a model on the CPU with `context` tokens.
 
-    `weight_bytes` are those of all tensors. They count once: of weights that llama.cpp repacks for the CPU,
-    its log and the resident size of the process show two copies, but the pages of the file are not read again
-    after loading, and the system takes them back when memory is short.
-
-    Against R1's shapes in a process that had filled and used its context, this is 0 to 15 % more than was
-    needed, and at most `_PROCESS` more for tiny models. It leaves out what is reserved and hardly touched:
-    the copy of `OUTPUTS` tokens' logits, of which we mostly ask for one token's.
+    `weight_bytes` are those that are read for each token (`weights_read`). They count once: of weights that
+    llama.cpp repacks for the CPU, its log and the resident size of the process show two copies, but the pages
+    of the file are not read again after loading, and the system takes them back when memory is short.
+    `benchmarks/fit.py` compares this with workers that have filled their context: within 8 %.
     """
-    return weight_bytes + context_bytes(shape, context) + _TOKEN * shape.vocabulary + _PROCESS
+    return weight_bytes + context_bytes(shape, context, kv_type) + worker_bytes(shape)
+
+
+def worker_bytes(shape: Shape) -> int:
+    """Bytes of memory of the worker with a vocabulary, but without weights and a context."""
+    return _TOKEN * shape.vocabulary + _PROCESS
+
+
+def weights_read(header: Header) -> int:
+    """Bytes of weights that are read for each token: all but those of an input embedding of its own.
+
+    Of that one, a row is read: where the file is mapped, it hardly takes memory.
+    """
+    return header.tensor_bytes - embedding_bytes(header)
+
+
+def embedding_bytes(header: Header) -> int:
+    """Bytes of the input embedding; 0 where the output is computed with the same tensor."""
+    if _shares_output(header):
+        return 0
+    return next((tensor.size for tensor in header.tensors if tensor.name == _EMBEDDING), 0)
 
 
 def context_bytes(
     shape: Shape, context: int, kv_type: KvType = "f16", *, batch: int = BATCH, flash: bool = True
 ) -> int:
     """Bytes of memory for `context` tokens: the KV cache, and the buffers to compute with."""
-    return kv_cache_bytes(shape, context, kv_type) + _compute_bytes(shape, context, batch, flash)
+    return kv_cache_bytes(shape, context, kv_type) + compute_bytes(shape, context, batch, flash=flash)
+
+
+def compute_bytes(shape: Shape, context: int, batch: int = BATCH, *, flash: bool = True) -> int:
+    """Bytes of the buffers to compute with: the graph's, and ggml_graph_plan's scratch.
+
+    The scratch holds the widest activations as a vec_dot_type of quantized weights.
+    """
+    scratch = round(min(batch, context) * shape.feed_forward_length * _SCRATCH)
+    return graph_bytes(shape, context, batch, flash=flash) + scratch
 
 
 def kv_cache_bytes(shape: Shape, context: int, kv_type: KvType = "f16") -> int:
@@ -246,7 +276,7 @@ def layer_weights(header: Header) -> list[int]:
         elif kind in ("output", "output_norm"):
             layers[-1] += size
     if _shares_output(header):
-        layers[-1] += sizes.get("token_embd.weight", 0)
+        layers[-1] += sizes.get(_EMBEDDING, 0)
     return layers
 
 
@@ -282,12 +312,6 @@ def usable_memory(total_bytes: int) -> int:
     """
     room = min(max(total_bytes // 4, _LEAST_ROOM), _MOST_ROOM)
     return total_bytes - min(room, total_bytes // 2)
-
-
-def _compute_bytes(shape: Shape, context: int, batch: int, flash: bool) -> int:
-    """With ggml_graph_plan's scratch: the widest activations as a vec_dot_type, at most 16 bits each."""
-    scratch = min(batch, context) * shape.feed_forward_length * _F16
-    return graph_bytes(shape, context, batch, flash=flash) + scratch
 
 
 def _padded(context: int) -> int:

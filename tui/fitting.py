@@ -1,4 +1,4 @@
-"""Whether a model fits this machine, and why, in words."""
+"""Whether a model fits this machine, and why: what `models.verdict` says, as the screens show it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ from typing import Final, Literal
 
 import msgspec
 
-from models import fit
+from models import catalog
+from models.alternatives import of_entry, of_header
 from models.header import Header
-from tui.format import count, size
+from models.machine import Machine
+from models.sketch import outline
+from models.verdict import Kind
+from models.verdict import Verdict as Found
 
 Verdict = Literal["fits", "tight", "too large", ""]
 """tight: it runs if other programs give memory back. "": not known before the file is here."""
 
-_LARGEST_WEIGHT: Final = 4
-"""Bytes of a number in any type of file."""
+_SHOWN: Final[dict[Kind, Verdict]] = {
+    "fits": "fits",
+    "fits with less context": "fits",
+    "tight": "tight",
+    "too large": "too large",
+    "unknown": "",
+}
 
 
 class Fit(msgspec.Struct, frozen=True):
@@ -22,45 +31,30 @@ class Fit(msgspec.Struct, frozen=True):
 
     verdict: Verdict
     why: str
-    """One sentence."""
+    """One sentence, or two where a GPU helps or another model is better."""
     tokens_per_s: float = 0.0
     """How fast it may be; 0: not known."""
 
 
-def fit_of(header: Header, free: int, total: int) -> Fit:
-    """For a model with `header`, when `free` of `total` bytes of memory can be had without swapping."""
-    weights = header.tensor_bytes
-    trained = header.context_trained or fit.LEAST
-    least = min(fit.LEAST, trained)
-    context = fit.largest_context(header, max(0, free - weights))
-    room = f"the {size(free)} of memory that is free"
-    if context >= trained:
-        return Fit("fits", f"Fits, with all {count(trained)} tokens of its context in {room}.")
-    if context >= least:
-        return Fit("fits", f"Fits, with up to {count(context)} tokens of context in {room}.")
-    needed = fit.memory_needed(fit.Shape.of(header), weights, least)
-    return _lacking(needed, free, total)
+def fit_of(header: Header, machine: Machine) -> Fit:
+    """For a file with `header`."""
+    return _shown(of_header(header, machine))
 
 
-def fit_of_unseen(file_size: int, parameters: int, free: int, total: int) -> Fit:
-    """For a model that is not here yet: `file_size` in bytes and number of `parameters`, 0: not known."""
-    most = file_size or parameters * _LARGEST_WEIGHT
-    if most and most <= free // 2:
-        return Fit("fits", "Fits: it is small for this machine.")
-    if not file_size:
+def fit_of_unseen(base: str, file_type: str, file_size: int, parameters: int, machine: Machine) -> Fit:
+    """For one that is not here: the model of the catalogue called `base` in `file_type`.
+
+    Without a `base`, its size in bytes and its parameters must do; 0: not known either.
+    """
+    for entry in catalog.entries():
+        if entry.name == base:
+            return _shown(of_entry(entry, file_type, machine))
+    header = outline(file_type, file_size, parameters)
+    if header is None:
         return Fit("", "Whether it fits is known once it is here.")
-    if file_size <= free:
-        return Fit("fits", "Fits; for how much context is known once it is here.")
-    return _lacking(file_size, free, total)
+    return _shown(of_header(header, machine))
 
 
-def _lacking(needed: int, free: int, total: int) -> Fit:
-    if needed <= total:
-        return Fit(
-            "tight",
-            f"Needs {size(needed)} of memory and {size(free)} is free: close other programs, or it is slow.",
-        )
-    return Fit(
-        "too large",
-        f"Needs {size(needed)} of memory and this machine has {size(total)}: it would be very slow.",
-    )
+def _shown(found: Found) -> Fit:
+    said = [found.why, found.gpu, found.alternative if found.kind != "fits" or found.is_slow else ""]
+    return Fit(_SHOWN[found.kind], " ".join(filter(None, said)), found.tokens_per_s)

@@ -9,12 +9,12 @@ from typing import Protocol
 
 import msgspec
 
-from localai import hardware
 from localai.engine.settings import Sampling
 from localai.errors import UsageError
 from models import blobs, catalog, templates, usage
 from models.catalog import Wanted
 from models.header import Header
+from models.machine import this_machine
 from models.manifest import Damaged, is_fetched
 from models.names import name_of
 from models.origins import Builtin, Checkpoint
@@ -151,15 +151,15 @@ class StoreShelf:
 
     def fit(self, entry: ModelEntry, given_back: int) -> Fit:
         """From the header of the file; of one that is not here, from what the catalogue tells."""
-        free, total = hardware.available_memory() + given_back, hardware.total_memory()
+        machine = this_machine(given_back=given_back)
         if not entry.installed:
-            return fit_of_unseen(entry.size, entry.parameters, free, total)
+            return fit_of_unseen(entry.base, entry.file_type, entry.size, entry.parameters, machine)
         found = self._store.resolve(entry.name)
         digest = found.manifest.sha256 if found.manifest else ""
         header = self._headers.get(digest)
         if header is None:
             header = self._headers[digest] = found.header()
-        return fit_of(header, free, total)
+        return fit_of(header, machine)
 
     def source(self, name: str) -> str:
         """What it was made from, if that is still here: to quantize twice would cost quality twice."""

@@ -10,7 +10,8 @@ from localai.cli import unlock
 from localai.errors import LocalAIError
 
 if TYPE_CHECKING:
-    from models.recommend import Machine, Recommendation
+    from models.machine import Machine
+    from models.recommend import Recommendation
     from tui.model_entry import ModelEntry
     from tui.screens.first_run import Begun, Questions
     from tui.shelf import StoreShelf
@@ -86,17 +87,25 @@ def _recommended(starter: bool) -> Recommendation | None:
 
 
 async def machine() -> Machine:
-    """This machine. What its graphics card has, only the engine can tell; without an engine it counts not."""
-    from localai import hardware
-    from localai.engine.client import Engine
-    from models.recommend import Machine
+    """This machine. What GPUs it has, only the engine can tell; without an engine they count not.
 
-    engine, cards = Engine(), [0]
+    How fast its memory is read is measured where that is not known, which takes half a second.
+    """
+    import asyncio
+
+    from localai.engine.client import Engine
+    from models.machine import this_machine
+    from models.offload import Memory
+
+    engine, gpus, shared = Engine(), [], False
     try:
-        info = await engine.describe()
-        cards += [device.memory_total for device in info.devices if device.kind == "gpu"]
+        devices = (await engine.describe()).devices
+        cards = [device for device in devices if device.kind == "gpu"]
+        shared = not cards
+        cards = cards or [device for device in devices if device.kind == "igpu"]
+        gpus = [Memory(device.memory_free, device.memory_total) for device in cards]
     except LocalAIError:
         pass  # the chat will say what is wrong
     finally:
         await engine.close()
-    return Machine(hardware.total_memory(), hardware.physical_cores(), max(cards))
+    return await asyncio.to_thread(this_machine, tuple(gpus), shared=shared and bool(gpus), measure=True)
