@@ -19,8 +19,8 @@ from localai.chat.clean import clean
 from localai.errors import LocalAIError
 from localai.processes import describe_exit, worker_command, worker_environment
 
-PATIENCE_S: Final = 6.0
-"""How long a command that was told to stop may clean up: a fetch notes down what it has."""
+PATIENCE_S: Final = 3.0
+"""How long a command that was told to stop may clean up. What a fetch has brought is safe anyway."""
 ERROR: Final = "localai: error: "
 """What the line begins with that says why a command failed."""
 

@@ -40,6 +40,20 @@ def size(number: int) -> str:
     return f"{value:.1f} GB"
 
 
+def rate_words(tokens_per_s: float) -> str:
+    """A speed that is only estimated: "7 tokens/s", "0.4 tokens/s"."""
+    return f"{_rate(tokens_per_s)} tokens/s"
+
+
+def rate_sign(tokens_per_s: float) -> str:
+    """The same where there is little room: "~7 tok/s"."""
+    return f"~{_rate(tokens_per_s)} tok/s"
+
+
+def _rate(tokens_per_s: float) -> str:
+    return f"{tokens_per_s:.0f}" if tokens_per_s >= 3 else f"{tokens_per_s:.1f}"
+
+
 def gauge(share: float, cells: int = 8) -> str:
     """A bar of `cells` characters, filled to `share` (0 to 1); anything above 0 fills at least one."""
     full = min(cells, max(0, round(share * cells)))

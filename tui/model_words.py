@@ -6,7 +6,7 @@ from typing import Final
 
 from localai.chat.clean import clean
 from tui.fitting import Fit
-from tui.format import left, size, when
+from tui.format import left, rate_words, size, when
 from tui.jobs import KEPT, Job
 from tui.model_entry import ModelEntry
 
@@ -41,7 +41,7 @@ def paragraphs(entry: ModelEntry, fit: Fit | None, gpu: bool, now: float) -> lis
     `gpu`: a GPU computes, whose memory is not counted in `fit`.
     """
     if entry.place == "found":
-        said = _of_found(entry, fit)
+        said = _of_found(entry, fit, gpu)
     elif entry.place == "removed":
         said = _of_removed(entry)
     elif entry.fault:
@@ -93,7 +93,9 @@ def _about(entry: ModelEntry) -> str:
 def _verdict(fit: Fit | None, gpu: bool) -> str:
     if fit is None:
         return ""
-    return f"{fit.why} The memory of the GPU is not counted here." if gpu and fit.verdict else fit.why
+    if gpu and fit.verdict:
+        return f"{fit.why} The memory of the GPU is not counted here."
+    return f"Writes about {rate_words(fit.tokens_per_s)}. {fit.why}" if fit.tokens_per_s else fit.why
 
 
 def _kept(entry: ModelEntry, now: float) -> str:
@@ -118,11 +120,11 @@ def source(entry: ModelEntry) -> str:
     where = f" from {entry.origin}" if entry.origin else ""
     came = f"{size(entry.arrived)} of them are here already." if entry.arrived else ""
     made = "" if entry.ready and not entry.from_source else "It is then made here of these."
-    text = f"{size(entry.download)} will be downloaded{where}. {came} {made}"
+    text = f"{size(entry.download)} to download{where}. {came} {made}"
     return " ".join(text.split()) + (" Another process is at it." if entry.elsewhere else "")
 
 
-def _of_found(entry: ModelEntry, fit: Fit | None) -> list[str]:
+def _of_found(entry: ModelEntry, fit: Fit | None, gpu: bool) -> list[str]:
     said = [f"{entry.program} has it, as {entry.title}."]
     if entry.fault:
         return [*said, entry.fault]
@@ -130,7 +132,7 @@ def _of_found(entry: ModelEntry, fit: Fit | None) -> list[str]:
         return [*said, f"It is a checkpoint, {entry.path}: a model can be made of it."]
     if entry.base:
         said.append(f"It is {entry.base} of the catalogue.")
-    return [" ".join(said), fit.why if fit else "", "It is added without a second copy, once it is verified."]
+    return [" ".join(said), _verdict(fit, gpu), "It is added without a second copy, once it is verified."]
 
 
 def _of_removed(entry: ModelEntry) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks.terminal import Terminal
-from tui import jobs, session
+from tui import command, session
 from tui.ending import GRACE_S
 
 COMMAND = [sys.executable, "-P", "-m", "localai"]
@@ -142,7 +142,7 @@ def test_the_chat_ends_when_its_terminal_is_gone_and_nobody_says_so(nano: Path, 
 
 def test_the_grace_is_longer_than_an_orderly_end_takes() -> None:
     closing = 4 * session.PATIENCE_S  # the reply twice, the state, the engine
-    assert closing + jobs.PATIENCE_S < GRACE_S
+    assert closing + command.PATIENCE_S < GRACE_S
 
 
 def test_a_signal_ends_a_chat_whose_terminal_takes_no_output() -> None:

@@ -209,7 +209,7 @@ async def test_the_recommended_model_stands_first(asked: Asked) -> None:
         assert lines[-1] == ["r1-nano", "Q8_0", "4", "MB", "fits", "offline"]
         said = shown(pilot.app)
         assert "Recommended for this machine: it is the largest reasoning model" in said
-        assert "4.7 GB will be downloaded from the hub: bartowski/" in said
+        assert "4.7 GB to download from the hub: bartowski/" in said
         assert "Licence: MIT. Derived from Qwen2.5" in said
         await pilot.press("down", "down", "down")
         assert "this machine has 8.6 GB." in shown(pilot.app)

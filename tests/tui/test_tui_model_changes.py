@@ -335,6 +335,13 @@ async def test_which_type_is_recommended(make: MakeApp, shelf: FakeShelf, fits: 
         ]
 
 
+def test_how_the_types_look(snap_compare, make: MakeApp, shelf: FakeShelf):
+    async def script(pilot: Pilot[None]) -> None:
+        await choosing(pilot, shelf)
+
+    assert snap_compare(make(), terminal_size=SMALL, run_before=script)
+
+
 # -------------------------------------------------------------------------------- interrupted fetches
 
 
@@ -405,7 +412,7 @@ async def test_what_is_said_of_one_that_can_be_had(make: MakeApp):
     async with make().run_test() as pilot:
         await opened(pilot)
         await choose(pilot, LARGE_R1.name)
-        assert "19.9 GB will be downloaded from the hub: bartowski/" in note(pilot.app)
+        assert "19.9 GB to download from the hub: bartowski/" in note(pilot.app)
         # What that licence asks for stands in full where a type is chosen.
         assert note(pilot.app).endswith("Licence: MIT. Derived from Qwen2.5, which is under Apache-2.0.")
 

@@ -11,6 +11,8 @@ import pytest
 from chat_fakes import NANO, R1, STARTER, FakeEngine, FakeShelf, loaded
 from conftest import NOON, wait_until
 from models_fakes import (
+    IN_LM_STUDIO,
+    IN_OLLAMA,
     LARGE_R1,
     MEDIUM,
     SHIPPED,
@@ -90,8 +92,23 @@ def snap(snap_compare, request: pytest.FixtureRequest, shelf: FakeShelf, jobs: F
     return compare
 
 
-def test_models(snap):
-    assert snap(stands)
+def test_models(snap, shelf: FakeShelf, jobs: FakeJobs):
+    """All that there may be, and what is known of one that could be had."""
+    shelf.all_of_them[3] = msgspec.structs.replace(LARGE_R1, arrived=8_900_000_000)
+    shelf.all_of_them += [
+        msgspec.structs.replace(R1, name="r1:7b:q8_0", file_type="Q8_0", place="removed", frees=R1.size),
+        msgspec.structs.replace(STARTER, name="team:starter", shared=True),
+    ]
+    jobs.elsewhere = [IN_OLLAMA, IN_LM_STUDIO]
+
+    async def script(pilot: Pilot[None]) -> None:
+        await wait_until(pilot, lambda: isinstance(pilot.app.screen, ModelsScreen))
+        await wait_until(pilot, lambda: any("Ollama" in line for line in lines(pilot.app)))
+        await settled(pilot)
+        await pilot.press("down", "down", "down", "down", "down")
+        await wait_until(pilot, lambda: "are here already" in note(pilot.app))
+
+    assert snap(script)
 
 
 def test_a_model_that_comes(snap, jobs: FakeJobs):
@@ -144,7 +161,8 @@ async def test_where_there_is_little_room(make: MakeApp):
 async def test_what_is_said_below_the_list(make: MakeApp, shelf: FakeShelf):
     async with make().run_test() as pilot:
         await opened(pilot)
-        assert "Thinks before it answers. Fits, with up to 24,576 tokens" in note(pilot.app)
+        said = "Thinks before it answers. Writes about 7 tokens/s. Fits, with up to 24,576 tokens"
+        assert said in note(pilot.app)
         await pilot.press("down")
         assert note(pilot.app).startswith("Not a reasoning model")
         await pilot.press("down")
@@ -152,7 +170,7 @@ async def test_what_is_said_below_the_list(make: MakeApp, shelf: FakeShelf):
         await pilot.press("down")
         assert "this machine has 16.6 GB" in note(pilot.app)
         assert "GPU" not in note(pilot.app)
-        assert "19.9 GB will be downloaded" in note(pilot.app)
+        assert "19.9 GB to download" in note(pilot.app)
         await pilot.press("up", "up", "up")
         assert "24,576" in note(pilot.app)
     # The context of the loaded model is free again when another one is loaded.
@@ -413,7 +431,7 @@ async def test_all_with_the_mouse(make: MakeApp, shelf: FakeShelf, jobs: FakeJob
         app = pilot.app
         await opened(pilot)
         assert await pilot.click(OptionList, offset=(4, 5))
-        await wait_until(pilot, lambda: "19.9 GB will be downloaded" in note(app))
+        await wait_until(pilot, lambda: "19.9 GB to download" in note(app))
         assert jobs.asked == []
         assert await pilot.click(OptionList, offset=(4, 5))
         await wait_until(pilot, lambda: jobs.asked == [("pull", LARGE_R1.name)])

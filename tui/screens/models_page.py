@@ -36,7 +36,7 @@ FRAME: Final = 7
 """Cells of its width that are border, padding and scrollbar."""
 BESIDE_LIST: Final = 7
 """Lines of the box that are neither list nor note: border, filter, and the room around them."""
-NOTE: Final = (4, 7)
+NOTE: Final = (4, 8)
 """Lines of the note in a low and in a high terminal."""
 LEAST_LIST: Final = 4
 JUDGED: Final = ("installed", "available", "found")

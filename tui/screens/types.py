@@ -18,11 +18,11 @@ from textual.widgets.option_list import Option
 from localai.chat.clean import clean
 from localai.errors import LocalAIError
 from tui.fitting import Fit
-from tui.format import size
+from tui.format import rate_sign, size
 from tui.model_entry import ModelEntry
 from tui.model_words import licence
 from tui.screens.modal import Modal
-from tui.widgets.model_list import facts, rate_words, verdict
+from tui.widgets.model_list import facts, verdict
 
 BESIDE_LIST: Final = 15
 """Lines of the box that are not the list, where note and licence are long."""
@@ -139,7 +139,7 @@ class TypesScreen(Modal[Choice | None]):
 
     def _line(self, entry: ModelEntry) -> Content:
         fit = self._fits.get(entry.file_type)
-        rate = rate_words(fit.tokens_per_s) if fit and fit.tokens_per_s else ""
+        rate = rate_sign(fit.tokens_per_s) if fit and fit.tokens_per_s else ""
         mark = "recommended" if entry.file_type == self.recommended else ""
         if entry.name in self._taken:
             mark = "installed"

@@ -12,7 +12,7 @@ from textual.widgets.option_list import Option
 
 from localai.chat.clean import clean
 from tui.fitting import Fit
-from tui.format import gauge, size
+from tui.format import gauge, rate_sign, size
 from tui.jobs import Job
 from tui.model_entry import ModelEntry
 
@@ -144,9 +144,4 @@ def _state(entry: ModelEntry, fit: Fit | None) -> Content:
 
 def _speed(fit: Fit | None) -> Content:
     rate = fit.tokens_per_s if fit else 0.0
-    return Content.styled(f"  {rate_words(rate) if rate else '':>10}", "dim")
-
-
-def rate_words(rate: float) -> str:
-    """Tokens per second, as far as an estimate is worth telling."""
-    return f"~{rate:.0f} tok/s" if rate >= 3 else f"~{rate:.1f} tok/s"
+    return Content.styled(f"  {rate_sign(rate) if rate else '':>10}", "dim")

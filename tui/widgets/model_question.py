@@ -16,9 +16,10 @@ from textual.widgets.option_list import Option
 from localai.chat.clean import clean
 from models.recommend import Recommendation
 from tui.fitting import Fit
+from tui.format import rate_sign
 from tui.model_entry import ModelEntry
 from tui.model_words import licence, source
-from tui.widgets.model_list import facts, rate_words, verdict
+from tui.widgets.model_list import facts, verdict
 
 NAME_CELLS: Final = 14
 LEAST_LINES: Final = 5
@@ -100,7 +101,7 @@ class ModelQuestion(Vertical):
     def _line(self, entry: ModelEntry) -> Content:
         fit = self._fits.get(entry.name)
         name = Content(f" {clean(entry.name)}").truncate(NAME_CELLS, ellipsis=True, pad=True)
-        rate = rate_words(fit.tokens_per_s) if fit and fit.tokens_per_s else ""
+        rate = rate_sign(fit.tokens_per_s) if fit and fit.tokens_per_s else ""
         more = Content.styled(f" {rate if entry.download else 'offline':>10}", "dim")
         line = name + facts(entry.file_type, entry.size) + verdict(fit) + more
         return line + Content.styled(f"  {RECOMMENDED}", "$text-accent") if self._is_best(entry) else line
