@@ -288,6 +288,7 @@ class HubServer:
         self._signature, self._oldest = 0, 0
         self.pause = 0.0
         """Seconds to rest after each piece of a file."""
+        self._allowed: int | None = None
         self._servers = {
             role: _Server(self, role, send_buffer, context)
             for role, context in (("hub", tls), ("cdn", cdn_tls))
@@ -329,6 +330,19 @@ class HubServer:
         """A page at that path (which begins with a slash), below the prefix; returns its address."""
         self.pages[path] = Page(body.encode() if isinstance(body, str) else body, kind, status)
         return self.url + path
+
+    def hold_after(self, count: int | None) -> None:
+        """Send so many bytes of files from now on, and no more; None: send all again."""
+        with self.lock:
+            self._allowed = count
+
+    def allows(self, count: int) -> bool:
+        """Whether so many bytes may be sent; counts them."""
+        with self.lock:
+            if self._allowed is None:
+                return True
+            self._allowed -= min(count, self._allowed + 1)
+            return self._allowed >= 0
 
     def expire(self) -> None:
         """Addresses on the CDN that were given out so far are answered with 403."""
@@ -632,6 +646,8 @@ class _Handler(BaseHTTPRequestHandler):
         rest = memoryview(data)
         while rest:
             piece = rest[:PIECE]
+            while not self.hub.allows(len(piece)):
+                self.wait_for_the_client()
             if chunked:
                 self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), bytes(piece)))
                 taken = len(piece)
@@ -644,14 +660,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def wait_for_the_end(self) -> None:
         """Until the client has closed the connection, or the server ends."""
+        while True:
+            self.wait_for_the_client()
+
+    def wait_for_the_client(self) -> None:
+        """A moment; _Gone if the client has closed the connection, or the server ends."""
         self.connection.settimeout(0.02)
-        while not self.hub.closing.is_set():
-            try:
-                if not self.connection.recv(1):
-                    break
-            except TimeoutError:
-                continue
-        raise _Gone
+        try:
+            if self.hub.closing.is_set() or not self.connection.recv(1):
+                raise _Gone
+        except TimeoutError:
+            self.connection.settimeout(None)
 
     def reset(self) -> None:
         """End the connection by RST."""

@@ -13,13 +13,13 @@ from models.fetch.partial import Partial
 class Hasher(threading.Thread):
     """Runs until all bytes are hashed, or the transfer ends; what ends it is told to the ledger."""
 
-    def __init__(self, ledger: Ledger, partial: Partial, git_size: int | None) -> None:
-        """`git_size`: bytes of the file if git's name for it is wanted, too; else None."""
+    def __init__(self, ledger: Ledger, partial: Partial, git_size: int) -> None:
+        """`git_size`: bytes of the file if git's name for it is wanted, too, and they are known; else 0."""
         super().__init__(name="fetch hash", daemon=True)
         self._ledger, self._partial = ledger, partial
         self._sha256 = hashlib.sha256()
         self._git = None
-        if git_size is not None:
+        if git_size:
             self._git = hashlib.sha1(b"blob %d\0" % git_size, usedforsecurity=False)
 
     @property

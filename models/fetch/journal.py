@@ -89,6 +89,16 @@ class Known(msgspec.Struct, kw_only=True):
     trusted: Intervals = msgspec.field(default_factory=Intervals)
     durable: Intervals = msgspec.field(default_factory=Intervals)
 
+    def fits(self, identity: Identity) -> bool:
+        """Whether it is about the file `identity`."""
+        if self.identity is None or not self.identity.fits(identity):
+            return False
+        return not (self.size and identity.size) or self.size == identity.size
+
+    def trust_no_more_than(self, size: int) -> None:
+        """The file may have been made shorter, or be gone: it has that many bytes."""
+        self.trusted, self.durable = self.trusted.within(size), self.durable.within(size)
+
 
 def boot_id() -> str:
     """What tells this start of the machine from every other."""

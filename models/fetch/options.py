@@ -43,6 +43,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """... for so long is given up."""
     starving_seconds: float = 5.0
     """A connection that waits so long for one that is much slower ends that one."""
+    tick: float = 0.1
+    """How often it is said how far it is."""
     connect_timeout: float = 15.0
     read_timeout: float = 30.0
     receive_buffer: int = 0

@@ -16,7 +16,8 @@ from localai.errors import FetchError
 from models.fetch.options import Options
 from models.fetch.retry import Broken, Changed, retry_after
 from models.fetch.wanted import Wanted
-from models.fetch.web import Answer, Web, host, origin, shown
+from models.fetch.web import Answer, Web
+from models.fetch.where import host, origin, shown
 
 AGAIN: Final = "Run it again: it goes on where it stopped."
 _BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})

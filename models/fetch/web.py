@@ -1,22 +1,16 @@
-"""Requests over HTTP as the environment says: proxies, certificates, and redirects that are followed by hand.
+"""Requests over HTTP: connections that are used again, and redirects that are followed by hand.
 
-HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY (or the system's settings) say how; SSL_CERT_FILE,
-SSL_CERT_DIR, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE whom to trust. What authorizes a request goes to the
-origin that it was meant for (scheme, host and port), and to no other. https is never left for http.
+What authorizes a request goes to the origin that it was meant for (scheme, host and port), and to no other.
+https is never left for http.
 """
 
 from __future__ import annotations
 
 import http.client
-import os
 import socket
-import ssl
-import sys
 import threading
-import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Final
 from urllib.parse import unquote, urljoin, urlsplit
@@ -35,12 +29,13 @@ from urllib3.exceptions import TimeoutError as Urllib3Timeout
 from localai import __version__
 from localai.errors import FetchError
 from models.fetch import trust
+from models.fetch.environment import proxy_for, tls_context
 from models.fetch.retry import Broken
+from models.fetch.where import host, origin, shown
 from models.header import printable
 
-_PORTS: Final = {"http": 80, "https": 443}
-_BUNDLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Environment variables that name a file or a folder of certificates; the first that is set counts."""
+__all__ = ["Answer", "Web", "host", "origin", "shown"]
+
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _WINDOW: Final = 3 * 1024 * 1024
 """Most bytes that one connection has on the way to us, so that a process that dies loses little."""
@@ -49,38 +44,6 @@ _CERTIFICATES: Final = (
 )
 _NO_ADDRESS: Final = (LocationValueError, http.client.InvalidURL, UnicodeError)
 _FOREIGN: Final = (HTTPError, http.client.HTTPException, OSError, ValueError)
-
-
-def origin(url: str) -> str:
-    """Scheme, host and port of an address, always written the same way."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}:{parts.port or _PORTS.get(parts.scheme, 0)}"
-
-
-def host(url: str) -> str:
-    """The host of an address, for people."""
-    return printable(urlsplit(url).hostname or "")
-
-
-def require_address(url: str) -> None:
-    """FetchError unless `url` is one that can be asked for."""
-    try:
-        parts = urlsplit(url)
-        is_one = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_one = False
-    if not is_one:
-        raise FetchError(f"{shown(url)!r} is no address of a file", "It begins with https://")
-
-
-def shown(url: str) -> str:
-    """An address for people: without what may be secret in it (user, password, query)."""
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "the address"
-    return printable(f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}")
 
 
 class Answer:
@@ -242,42 +205,6 @@ def _target(url: str, location: str) -> str:
             "It was not followed. Tell whoever runs that server.",
         )
     return target.partition("#")[0]
-
-
-def proxy_for(url: str) -> str:
-    """The proxy that the environment, or the system, has for that address; "": none."""
-    parts = urlsplit(url)
-    if not parts.hostname or urllib.request.proxy_bypass(f"{parts.hostname}:{parts.port or ''}".rstrip(":")):
-        return ""
-    known = urllib.request.getproxies()
-    proxy = known.get(parts.scheme) or known.get("all") or ""
-    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
-
-
-def tls_context() -> ssl.SSLContext:
-    """Whom to trust. FetchError if the certificates that the environment names cannot be used."""
-    name = next((name for name in _BUNDLES if os.environ.get(name)), "")
-    if not name:
-        return _system_context()
-    place = Path(os.environ[name])
-    try:
-        if place.is_dir():
-            return ssl.create_default_context(capath=str(place))
-        return ssl.create_default_context(cafile=str(place))
-    except OSError as error:
-        raise FetchError(
-            f"The certificates {printable(str(place))} cannot be read: {error.strerror or error}",
-            f"Mend {name}",
-        ) from error
-
-
-def _system_context() -> ssl.SSLContext:
-    """The system's own store of certificates: OpenSSL finds it on Linux alone."""
-    if sys.platform in ("darwin", "win32"):
-        import truststore
-
-        return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return ssl.create_default_context()
 
 
 class _Mapped:

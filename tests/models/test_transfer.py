@@ -72,10 +72,10 @@ def stop_after(count: int) -> Callable[[int, int], None]:
 
 def stopped(hub: HubServer, want: Wanted, target: Path, count: int = 700_000) -> None:
     """Fetch until about so many bytes are there."""
-    hub.pause = 0.004
+    hub.hold_after(count + 10 * SMALL.piece)
     with pytest.raises(Stop):
         fetch(want, target, on_progress=stop_after(count))
-    hub.pause = 0.0
+    hub.hold_after(None)
     assert beside(target) == ["journal", "partial"]
     assert not target.exists()
 
@@ -287,10 +287,10 @@ def test_a_header_that_is_refused_stops_it_early(hub: HubServer, url: str, tmp_p
         seen.append(path.read_bytes()[: SMALL.header])
         raise UnsupportedModel("no", "never")
 
-    hub.pause = 0.004
+    hub.hold_after(1_000_000)
     with pytest.raises(UnsupportedModel):
         fetch(wanted(url, BYTES), target, on_header=refuse)
-    hub.pause = 0.0
+    hub.hold_after(None)
     assert seen == [BYTES[: SMALL.header]]
     assert hub.bytes_sent < len(BYTES)
     paths: list[Path] = []

@@ -179,13 +179,14 @@ def test_plan(hub: HubServer, tmp_path: Path, seed: int) -> None:
     before = (tmp_path / "model.journal").exists()
     plan.restore()
     hub.requests.clear()
+    patient = structs.replace(plan.options, read_timeout=10.0, slow_seconds=10.0)
     try:
-        require_right(fetch(plan.want, target, options=plan.options), target, plan)
+        require_right(fetch(plan.want, target, options=patient), target, plan)
     except IntegrityError:
         # Wrong bytes that came before the first error are found out at the end, and thrown away: no loop.
         assert before
         assert any(fault.flip is not None or fault.change is not None for fault in plan.faults)
-        require_right(fetch(plan.want, target, options=plan.options), target, plan)
+        require_right(fetch(plan.want, target, options=patient), target, plan)
 
 
 def require_clear(error: LocalAIError) -> None:

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from localai.errors import FetchError
-from models.fetch.web import origin, proxy_for, shown
+from models.fetch.environment import proxy_for
+from models.fetch.where import origin, shown
 from tests.hub_server import HubServer
 from tests.models.transferring import CONTENT, LABEL, fetch, isolate, require_done, wanted
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from models.fetch.intervals import Intervals
 from models.fetch.transfer import Options, Received, Wanted, download
@@ -33,11 +34,14 @@ SMALL = Options(
     longest_retry_after=5.0,
     progress=8 * K,
     slow_rate=20_000,
-    slow_seconds=0.3,
+    slow_seconds=3.0,
     starving_seconds=0.3,
+    tick=0.02,
     connect_timeout=5.0,
-    read_timeout=0.5,
+    read_timeout=5.0,
 )
+IMPATIENT = structs.replace(SMALL, slow_seconds=0.3, read_timeout=0.3)
+"""For servers that stop to send: on a busy machine others may look so, too."""
 LABEL = "model.gguf"
 _OF_THE_MACHINE = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir")
 _BUNDLES = ("requests_ca_bundle", "curl_ca_bundle")
