@@ -50,7 +50,7 @@ class Attempt:
         self._connections: list[Connection] = []
 
     def run(self) -> Received:
-        """Fetch it, verify it, and give it its name. Raises as `transfer.download` does; or Changed, OSError."""
+        """Fetch it, verify it, and give it its name. Raises as `download` does, and Changed, OSError."""
         with ExitStack() as stack:
             known = self._open(stack)
             self._prepare(stack, known)
