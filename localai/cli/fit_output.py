@@ -42,11 +42,8 @@ def _range(verdict: Verdict | None) -> str:
     if verdict is None or not verdict.tokens_per_s:
         return "-"
     speed = verdict.speed
-    return f"{_rate(speed.tokens_per_s)} ({_rate(speed.slowest)}-{_rate(speed.fastest)})"
-
-
-def _rate(number: float) -> str:
-    return f"{number:.0f}" if number >= 9.5 else f"{number:.1f}"
+    rate = output.rate
+    return f"{rate(speed.tokens_per_s)} ({rate(speed.slowest)}-{rate(speed.fastest)})"
 
 
 def one(rows: list[Row], machine: Machine) -> None:

@@ -116,6 +116,11 @@ def size(count: int) -> str:
     return f"{value:.1f} TB"
 
 
+def rate(number: float) -> str:
+    """Tokens a second, as exact as they are known."""
+    return f"{number:.0f}" if number >= 9.5 else f"{number:.1f}"
+
+
 def duration(seconds: float) -> str:
     """As people say it: "40 s", "12 min", "3 h 05 min"."""
     if seconds < 100:

@@ -16,12 +16,11 @@ from models.origins import Builtin, Checkpoint, HubCheckpoint, describe
 from models.store import Bytes
 
 if TYPE_CHECKING:
-    from models.verdict import Verdict
-
     from models.catalog import Wanted
     from models.header import Header
     from models.sources import Plan, Request
     from models.store import Manifest, Store
+    from models.verdict import Verdict
 
 
 class _Enough(Exception):
@@ -241,7 +240,13 @@ class _Hooks:
 
 
 def _sentence(verdict: Verdict) -> str:
-    return verdict.why
+    """What comes of it, how fast, and what would be better if it is not good."""
+    speed = verdict.speed
+    pace = ""
+    if verdict.tokens_per_s:
+        low, high = output.rate(speed.slowest), output.rate(speed.fastest)
+        pace = f"About {output.rate(verdict.tokens_per_s)} ({low}-{high}) tokens a second, an estimate."
+    return " ".join(part for part in (verdict.why, verdict.gpu, pace, verdict.alternative) if part)
 
 
 @contextmanager
