@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from common import compared, print_json, shown
 
 CLAIM = "at least 0.9"
 LINES = {"unlimited": (0.0, 0.0), "125 MB/s": (125e6, 0.0), "125 MB/s, 20 ms": (125e6, 0.02)}
-WAYS = ("ours", "hf_hub_download", "curl")
+WAYS = ("ours", "hf_hub_download", *(["curl"] if shutil.which("curl") else []))
 REPOSITORY, NAME = "owner/name", "model.gguf"
 
 
