@@ -111,7 +111,7 @@ def copy_hashed(source: Path, target: Path, on_progress: Progress = silent) -> s
 
 
 def place(staged: Path, target: Path, *, read_only: bool = True) -> None:
-    """Give `staged`, flushed to the disk and made read-only, the name `target` on the same disk, atomically."""
+    """Give `staged`, flushed and made read-only, the name `target` on the same disk, atomically."""
     descriptor = os.open(staged, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(descriptor)

@@ -219,9 +219,7 @@ def remove(
         freed = pruned.freed if pruned else 0
         one = names[0] if len(names) == 1 else names
         waiting = store.prunable()
-        output.print_json(
-            {"removed": one, "names": names, "freed_bytes": freed, "prunable_bytes": waiting}
-        )
+        output.print_json({"removed": one, "names": names, "freed_bytes": freed, "prunable_bytes": waiting})
         return
     for name, item in removed:
         back = f" localai models restore {name} brings it back." if item and not now else ""

@@ -181,7 +181,7 @@ def test_files_that_do_not_run_are_not_stored(store: Store, make_model: MakeMode
     with pytest.raises(UnsupportedModel, match="gemma3"):
         store.add(other, "a", source=HERE)
     split = make_model("m-00001-of-00002.gguf", split=(0, 2))
-    with pytest.raises(UnsupportedModel, match="00002.gguf is missing"):
+    with pytest.raises(UnsupportedModel, match=r"00002\.gguf is missing"):
         store.add(split, "a", source=HERE)
     junk = tmp_path / "junk.gguf"
     junk.write_bytes(b"junk")
