@@ -2,8 +2,8 @@
 
 `Mutants(path)` takes a qwen2 model; `make(number)` gives one mutant of it, of a llama model made of it (with
 either kind of tokenizer) or of a qwen3 model. A mutant has one to three faults in its structure: counts,
-lengths, types, offsets, keys, values, tokens, tensors; or in its bytes: flips, cuts, splices, words. Most keep
-the layout consistent otherwise, so that not the first check stops them all.
+lengths, types, offsets, keys, values, tokens, tensors; or in its bytes: flips, cuts, splices, words. Most
+keep the layout consistent otherwise, so that not the first check stops them all.
 """
 
 from __future__ import annotations
@@ -132,9 +132,13 @@ class File:
             self.tensors[number] = tensor._replace(offset=end & ((1 << 64) - 1))
             end += -(-_size(tensor) // 32) * 32
 
+    def size(self) -> int:
+        """Bytes of data for all tensors; of what would be too much, only the beginning is there."""
+        return min(_MOST_DATA, max((t.offset + _size(t) for t in self.tensors), default=0))
+
     def body(self) -> bytes:
-        """Data for all tensors; of what would be too much, only the beginning."""
-        needed = min(_MOST_DATA, max((t.offset + _size(t) for t in self.tensors), default=0))
+        """The data."""
+        needed = self.size()
         return (self.data * (needed // max(len(self.data), 1) + 1))[:needed]
 
     def find(self, key: bytes) -> int:
@@ -517,6 +521,15 @@ class Mutants:
 
     def make(self, number: int) -> Mutant:
         """The mutant of that number."""
+        file, head, faults = self._made(number)
+        return Mutant(head, file.body(), faults)
+
+    def head(self, number: int) -> tuple[bytes, int, str]:
+        """Its header, the size of what follows, and what was done to it; quicker than `make`."""
+        file, head, faults = self._made(number)
+        return head, file.size(), faults
+
+    def _made(self, number: int) -> tuple[File, bytes, str]:
         source = random.Random(number)
         name = source.choice(["qwen2", "qwen2", "llama", "sentencepiece", "qwen3"])
         base = self.bases[name]
@@ -533,4 +546,4 @@ class Mutants:
         if source.random() < 0.12:
             head = damaged(source, head)
             done.append("damaged")
-        return Mutant(head, file.body(), " ".join(done))
+        return file, head, " ".join(done)

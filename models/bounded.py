@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from localai.errors import ModelFileError
+from models.header import printable
 
 MAX_HEADER: Final = 128 * 1024 * 1024
 """Longest header in bytes that is read at all; a vocabulary of 150,000 tokens takes 6 MB."""
@@ -19,12 +20,15 @@ MAX_HEADER: Final = 128 * 1024 * 1024
 MAX_STRINGS: Final = 1 << 20
 """Strings in all arrays of a header. A vocabulary of 262,144 tokens with all its merges has 777,000."""
 
-_WINDOW: Final = 4 * 1024 * 1024
+_WINDOW: Final = 256 * 1024
 _U64 = struct.Struct("<Q")
 
 
 class Cursor:
-    """Reads forward through the first `MAX_HEADER` bytes of `file`, which is `size` bytes long."""
+    """Reads forward through the first `MAX_HEADER` bytes of `file`, which is `size` bytes long.
+
+    `what` names what is read, for errors: also a text of the file itself.
+    """
 
     def __init__(self, file: BinaryIO, size: int, path: Path) -> None:
         self.size = size
@@ -54,9 +58,9 @@ class Cursor:
     def expect(self, count: int, what: str) -> None:
         """Refuse the file unless `count` more bytes can be there; `what` names what takes them."""
         if count > self.remaining:
-            raise self.malformed(f"{what} takes {count} bytes, but only {self.remaining} are left")
+            raise self.malformed(f"{printable(what)} takes {count} bytes, but only {self.remaining} are left")
         if self.position + count > MAX_HEADER:
-            raise self.malformed(f"{what} ends beyond the first {MAX_HEADER >> 20} MiB")
+            raise self.malformed(f"{printable(what)} ends beyond the first {MAX_HEADER >> 20} MiB")
 
     def peek(self, count: int) -> bytes:
         """The next `count` bytes, or as many as there are, without going past them."""
@@ -88,7 +92,7 @@ class Cursor:
         length = self.u64(what)
         self.expect(length, what)
         if length > limit:
-            raise self.malformed(f"{what} is {length} bytes long; the limit is {limit}")
+            raise self.malformed(f"{printable(what)} is {length} bytes long; the limit is {limit}")
         return self.take(length, what)
 
     def skip(self, count: int, what: str) -> None:
@@ -125,14 +129,16 @@ class Cursor:
                 at = end
             self._at = at
             if self.position - start > 8 * count + most:
-                raise self.malformed(f"{what} has more than {most:,} bytes of text")
+                raise self.malformed(f"{printable(what)} has more than {most:,} bytes of text")
         return found
 
     def _count_strings(self, count: int, what: str) -> None:
         self.expect(8 * count, what)
         self._strings += count
         if self._strings > MAX_STRINGS:
-            raise self.malformed(f"{what} and what is before it have more than {MAX_STRINGS:,} strings")
+            raise self.malformed(
+                f"{printable(what)} has too many strings: over {MAX_STRINGS:,} with those before"
+            )
 
     def _load(self, count: int, what: str) -> None:
         """Have at least `count` bytes in the window from the current position on."""

@@ -149,45 +149,44 @@ class _Metadata:
         return metadata, self._facts
 
     def _value(self, key: str) -> Value:
-        cursor, shown = self._cursor, printable(key)
-        kind = cursor.u32(shown)
+        kind = self._cursor.u32(key)
         if kind == _ARRAY:
-            return self._array(key, shown)
+            return self._array(key)
         if kind == _STRING:
-            return self._string(shown)
-        return _scalars(cursor, kind, 1, shown)[0]
+            return self._string(key)
+        return _scalars(self._cursor, kind, 1, key)[0]
 
-    def _string(self, shown: str) -> str | ArrayInfo:
+    def _string(self, key: str) -> str | ArrayInfo:
         """A text; what is too long for one is an array of bytes that was passed over."""
-        length = self._cursor.u64(shown)
+        length = self._cursor.u64(key)
         if length > min(_MAX_STRING, self._texts):
-            self._cursor.skip(length, shown)
+            self._cursor.skip(length, key)
             return ArrayInfo("byte", length)
         self._texts -= length
-        return self._cursor.take(length, shown).decode("utf-8", "replace")
+        return self._cursor.take(length, key).decode("utf-8", "replace")
 
-    def _array(self, key: str, shown: str) -> Value:
+    def _array(self, key: str) -> Value:
         """Long arrays are passed over. Arrays of arrays are not part of the format."""
         cursor = self._cursor
-        kind, count = cursor.u32(shown), cursor.u64(shown)
+        kind, count = cursor.u32(key), cursor.u64(key)
         if kind == _STRING:
-            return self._strings(key, shown, count)
-        name, layout = _scalar(cursor, kind, shown)
+            return self._strings(key, count)
+        name, layout = _scalar(cursor, kind, key)
         if count <= min(_DECODED, self._values):
             self._values -= count
-            return _scalars(cursor, kind, count, shown)
-        cursor.skip(layout.size * count, shown)
+            return _scalars(cursor, kind, count, key)
+        cursor.skip(layout.size * count, key)
         return ArrayInfo(name, count)
 
-    def _strings(self, key: str, shown: str, count: int) -> Value:
+    def _strings(self, key: str, count: int) -> Value:
         if key == vocabulary.KEY:
             self._facts = vocabulary.read(self._cursor, count)
         elif count > min(_SHOWN_STRINGS, self._values):
-            self._cursor.skip_strings(count, shown)
+            self._cursor.skip_strings(count, key)
         else:
-            self._cursor.expect(8 * count, shown)
+            self._cursor.expect(8 * count, key)
             self._values -= count
-            found = [self._string(shown) for _ in range(count)]
+            found = [self._string(key) for _ in range(count)]
             return tuple(text if isinstance(text, str) else "" for text in found)
         return ArrayInfo("string", count)
 
@@ -200,7 +199,7 @@ def _scalars(cursor: Cursor, kind: int, count: int, key: str) -> tuple[Scalar, .
 
 def _scalar(cursor: Cursor, kind: int, key: str) -> tuple[str, struct.Struct]:
     if kind not in _SCALARS:
-        raise cursor.malformed(f"the metadata entry {key!r} has the unknown type {kind}")
+        raise cursor.malformed(f"the metadata entry {printable(key)!r} has the unknown type {kind}")
     return _SCALARS[kind]
 
 
@@ -239,21 +238,22 @@ def _tensors(cursor: Cursor, count: int, alignment: int) -> list[TensorInfo]:
 
 def _tensor(cursor: Cursor) -> TensorInfo:
     name = _text(cursor, "the name of a tensor", _MAX_NAME)
-    shown = printable(name)
-    dimensions = cursor.u32(shown)
+    dimensions = cursor.u32(name)
     if not name or not 1 <= dimensions <= 4:
-        raise cursor.malformed(f"the tensor {shown!r} has {dimensions} dimensions; 1 to 4 are possible")
-    shape = tuple(cursor.u64(shown) for _ in range(dimensions))
-    kind, offset = cursor.u32(shown), cursor.u64(shown)
+        raise cursor.malformed(f"the tensor {printable(name)!r} has {dimensions} dimensions, not 1 to 4")
+    shape = tuple(cursor.u64(name) for _ in range(dimensions))
+    kind, offset = cursor.u32(name), cursor.u64(name)
     if kind not in TENSOR_TYPES:
-        raise cursor.malformed(f"the tensor {shown!r} has the unknown type {kind}")
+        raise cursor.malformed(f"the tensor {printable(name)!r} has the unknown type {kind}")
     block = TENSOR_TYPES[kind]
     elements = 1
     for length in shape:
         elements *= length
     # Python's integers do not wrap: the product is exact, and only its size must be bounded.
     if not 1 <= elements <= _MAX_ELEMENTS or shape[0] % block.elements:
-        raise cursor.malformed(f"the tensor {shown!r} of type {block.name} has the impossible shape {shape}")
+        raise cursor.malformed(
+            f"the tensor {printable(name)!r} of type {block.name} has the impossible shape {shape}"
+        )
     return TensorInfo(name, shape, kind, block.name, offset, elements // block.elements * block.size)
 
 

@@ -13,9 +13,9 @@ from models.bounded import Cursor
 from models.header import TokenFacts, printable
 
 KEY: Final = "tokenizer.ggml.tokens"
-MAX_TOKENS: Final = 1 << 19
+MAX_TOKENS: Final = 3 << 17
 """The largest vocabularies have 262,144 tokens."""
-MAX_TEXT: Final = 32 * 1024 * 1024
+MAX_TEXT: Final = 16 * 1024 * 1024
 """Bytes of all tokens together; 262,144 tokens have 2 MB."""
 
 _R1_MARKERS: Final = ("<｜User｜>".encode(), "<｜Assistant｜>".encode())
@@ -27,8 +27,10 @@ def read(cursor: Cursor, count: int) -> TokenFacts:
         raise cursor.malformed(f"its vocabulary has {count:,} tokens; {MAX_TOKENS:,} are possible")
     tokens = cursor.strings(count, MAX_TEXT, "the vocabulary")
     known = set(tokens)
-    if b"" in known:  # llama.cpp gives these names
-        tokens = [token or b"[EMPTY_%d]" % number for number, token in enumerate(tokens)]
+    if b"" in known or any(b"\0" in token for token in tokens):
+        # llama.cpp reads up to a NUL, and gives names to what is empty.
+        words = (token.partition(b"\0")[0] for token in tokens)
+        tokens = [word or b"[EMPTY_%d]" % number for number, word in enumerate(words)]
         known = set(tokens)
     return TokenFacts(
         twice=_first_twice(tokens) if len(known) < count else "",

@@ -22,6 +22,8 @@ _ATTRIBUTE_CONTROL = 1 << 3
 _ATTRIBUTE_USER_DEFINED = 1 << 4
 _LOAD_MODES = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}
 """enum llama_load_mode, by (mmap, mlock)."""
+_TOO_MANY = -(2**31)
+"""What llama_tokenize says of more tokens than it can count."""
 _DEVICE_KINDS: dict[int, Any] = {0: "cpu", 1: "gpu", 2: "igpu", 3: "accelerator"}
 
 
@@ -184,9 +186,11 @@ class Model(Handle):
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """The tokens of `text`; with `special`, markers such as <think> become their single tokens."""
         data = text.encode("utf-8", "replace")
-        capacity = len(data) + 8
-        tokens = (self._api.llama_token * capacity)()
-        count = self._api.llama_tokenize(self._vocab, data, len(data), tokens, capacity, False, special)
+        tokens = (self._api.llama_token * (len(data) + 8))()
+        count = self._api.llama_tokenize(self._vocab, data, len(data), tokens, len(tokens), False, special)
+        if _TOO_MANY < count < 0:  # SentencePiece may make three tokens of a space
+            tokens = (self._api.llama_token * -count)()
+            count = self._api.llama_tokenize(self._vocab, data, len(data), tokens, -count, False, special)
         if count < 0:
             raise EngineError(f"llama.cpp could not tokenize a text of {len(data)} bytes")
         return list(tokens[:count])

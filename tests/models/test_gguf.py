@@ -159,7 +159,7 @@ def test_a_large_vocabulary_is_passed_over_quickly(tmp_path: Path) -> None:
     assert header.token_facts == TokenFacts()
 
 
-@pytest.mark.parametrize("size", [1000, 600_000, 5_000_000])
+@pytest.mark.parametrize("size", [1000, 600_000, 3_000_000])
 def test_tokens_that_lie_across_what_is_read_at_once(tmp_path: Path, size: int) -> None:
     path = tmp_path / "long.gguf"
     words = [b"%d" % number + bytes(size) for number in range(5)] + [b"a", b"b"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import resource
 import struct
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.mutants import Mutants
 from localai.errors import ModelFileError, UnsupportedModel
 from models.gguf import Header, check_supported, read_header
+
+ROOT = Path(__file__).parents[2]
 
 
 def text(value: bytes) -> bytes:
@@ -75,6 +80,14 @@ MALFORMED = {
     "string in a long array over the end": gguf(
         [array(b"a", 8, 100, text(b"x") * 99 + struct.pack("<Q", 1 << 62))]
     ),
+    "more strings than any model has": gguf([array(b"a", 8, (1 << 20) + 1, bytes(8 * ((1 << 20) + 1)))]),
+    "more tokens than any model has": gguf(
+        [array(b"tokenizer.ggml.tokens", 8, (3 << 17) + 1, bytes(8 * ((3 << 17) + 1)))]
+    ),
+    "tokens of 17 MB": gguf([array(b"tokenizer.ggml.tokens", 8, 17, text(bytes(1 << 20)) * 17)]),
+    "a token over the end": gguf(
+        [array(b"tokenizer.ggml.tokens", 8, 2, text(b"a") + struct.pack("<Q", 1 << 62))]
+    ),
     "key of 2^62": gguf([struct.pack("<Q", 1 << 62)]),
     "key over 65535": gguf([number(b"k" * 65536, 1)]),
     "empty key": gguf([number(b"", 1)]),
@@ -87,9 +100,11 @@ MALFORMED = {
     "arrays 1000 deep": gguf([pair(b"a", 9, struct.pack("<IQ", 9, 1) * 1000)]),
     "2^63 entries": gguf(pair_count=1 << 63),
     "2^32 entries": gguf(pair_count=1 << 32),
+    "16,385 entries": gguf([number(b"%d" % n, 1) for n in range(16_385)]),
     "one entry more than there is": gguf([number(b"a", 1)], pair_count=2, data=0),
     "2^63 tensors": gguf(tensor_count=1 << 63),
     "2^32 tensors": gguf(tensor_count=1 << 32),
+    "16,385 tensors": gguf(tensors=[tensor(b"%d" % n, (8,), offset=32 * n) for n in range(16_385)]),
     "one tensor more than there is": gguf(tensors=[tensor(b"a", (32,))], tensor_count=2, data=128),
     "no dimensions": gguf(tensors=[tensor(b"a", ())]),
     "5 dimensions": gguf(tensors=[tensor(b"a", (1, 1, 1, 1, 1))]),
@@ -229,14 +244,43 @@ IMPOSSIBLE = {
     "min_p endless": {b"more": single(b"general.sampling.min_p", float("inf"))},
     "top_k NaN": {b"more": single(b"general.sampling.top_k", float("nan"))},
     "top_k 2^32-1": {b"more": number(b"general.sampling.top_k", 0xFFFFFFFF)},
+    "experts of which none is used": {b"more": number(b"qwen2.expert_count", 8)},
+    "no experts, of which one is used": {b"more": number(b"qwen2.expert_used_count", 1)},
+    "groups of no experts": {b"more": number(b"qwen2.expert_group_count", 1)},
+    "KV heads that do not divide in one layer": {
+        b"head_count_kv": array(b"qwen2.attention.head_count_kv", 4, 2, struct.pack("<II", 2, 3))
+    },
+    "heads for three of two layers": {
+        b"head_count_kv": array(b"qwen2.attention.head_count_kv", 4, 3, struct.pack("<III", 2, 2, 2))
+    },
+    "values longer than keys": {b"more": number(b"qwen2.attention.value_length", 32)},
+    "half a rotation": {b"more": number(b"qwen2.rope.dimension_count", 8)},
+    "heads of an odd size": {
+        b"head_count": number(b"qwen2.attention.head_count", 64),
+        b"head_count_kv": b"",
+    },
+    "a rotation for no context": {b"more": number(b"qwen2.rope.scaling.original_context_length", 0)},
+    "layers to predict with": {b"more": number(b"qwen2.nextn_predict_layers", 1)},
+    "a pool": {b"more": number(b"qwen2.pooling_type", 1)},
+    "both directions": {b"more": pair(b"qwen2.attention.causal", 7, b"\0")},
+    "no tokenizer": {b"more": pair(b"tokenizer.ggml.model", 8, text(b"none"))},
+    "BERT's tokenizer": {b"more": pair(b"tokenizer.ggml.model", 8, text(b"bert"))},
+    "SentencePiece without bytes": {b"more": pair(b"tokenizer.ggml.model", 8, text(b"llama"))},
+    "a token twice": {b"tokens": array(b"tokenizer.ggml.tokens", 8, 2, text(b"a") * 2)},
+    "a token twice for C": {b"tokens": array(b"tokenizer.ggml.tokens", 8, 2, text(b"a") + text(b"a\0b"))},
+    "a name for an empty token": {
+        b"tokens": array(b"tokenizer.ggml.tokens", 8, 2, text(b"[EMPTY_1]") + text(b""))
+    },
     "no vocabulary": {b"tokens": b""},
     "an empty vocabulary": {b"tokens": array(b"tokenizer.ggml.tokens", 8, 0)},
 }
 
 
-def read_model(tmp_path: Path, changes: dict[bytes, bytes], tensors: list[bytes]) -> tuple[Header, Path]:
+def read_model(
+    tmp_path: Path, changes: dict[bytes, bytes], tensors: list[bytes], data: int = 4096
+) -> tuple[Header, Path]:
     path = tmp_path / "model.gguf"
-    path.write_bytes(gguf([part for part in {**MODEL, **changes}.values() if part], tensors))
+    path.write_bytes(gguf([part for part in {**MODEL, **changes}.values() if part], tensors, data=data))
     return read_header(path), path
 
 
@@ -283,10 +327,60 @@ def test_a_model_without_tensors_is_refused(tmp_path: Path) -> None:
         check_supported(*read_model(tmp_path, {}, []))
 
 
-def test_an_unknown_architecture_is_named_with_those_that_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "shape", "kind"),
+    [
+        *((b"output_norm.weight", (256,), kind) for kind in (1, 8)),
+        *((b"output.weight", (256, 2), kind) for kind in (9, 15, 24, 25, 26, 27, 28)),
+    ],
+)
+def test_tensors_that_are_not_computed_with_are_refused(
+    tmp_path: Path, name: bytes, shape: tuple[int, ...], kind: int
+) -> None:
+    made = tensor(name, shape, kind, offset=512)
+    with pytest.raises(UnsupportedModel, match=r"'output(_norm)?\.weight' is"):
+        check_supported(*read_model(tmp_path, {}, [*TENSORS, made], data=8192))
+
+
+def test_empty_tokens_are_no_token_twice(tmp_path: Path) -> None:
+    tokens = array(b"tokenizer.ggml.tokens", 8, 4, text(b"") * 3 + text(b"[EMPTY_9]"))
+    check_supported(*read_model(tmp_path, {b"tokens": tokens}, TENSORS))
+
+
+def test_a_sentencepiece_vocabulary_has_all_bytes(tmp_path: Path) -> None:
+    kind = pair(b"tokenizer.ggml.model", 8, text(b"llama"))
+    for names in ([b"<0x%02X>" % byte for byte in range(256)], [bytes([byte]) for byte in range(1, 256)]):
+        tokens = array(b"tokenizer.ggml.tokens", 8, len(names), b"".join(map(text, names)))
+        header, path = read_model(tmp_path, {b"tokens": tokens, b"more": kind}, TENSORS)
+        if len(names) == 256:
+            check_supported(header, path)
+        else:
+            with pytest.raises(UnsupportedModel, match="no token for some bytes"):
+                check_supported(header, path)
+
+
+def test_an_unknown_architecture_is_named_with_those_that_run_and_how_to_allow_it(tmp_path: Path) -> None:
     header, path = read_model(tmp_path, IMPOSSIBLE["gemma3"], TENSORS)
-    with pytest.raises(UnsupportedModel, match=r"'gemma3'.*llama, qwen2, qwen3"):
+    with pytest.raises(UnsupportedModel, match=r"'gemma3'.*llama, qwen2, qwen3.*--allow-architecture gemma3"):
         check_supported(header, path)
+    with pytest.raises(UnsupportedModel, match="'gemma3'"):
+        check_supported(header, path, allow=["gemma"])
+
+
+def test_an_architecture_that_is_allowed_is_checked_as_far_as_all_are(tmp_path: Path) -> None:
+    own = {key: part.replace(b"qwen2.", b"gemma.") for key, part in MODEL.items()}
+    own[b"general.architecture"] = pair(b"general.architecture", 8, text(b"gemma"))
+    check_supported(*read_model(tmp_path, own, TENSORS), allow=["gemma"])
+    pooled = {**own, b"more": number(b"gemma.pooling_type", 1)}
+    check_supported(*read_model(tmp_path, pooled, TENSORS), allow=["gemma"])
+    for wrong in (
+        {b"block_count": number(b"gemma.block_count", 100_000)},
+        {b"more": single(b"gemma.attention.layer_norm_rms_epsilon", -1.0)},
+        {b"more": pair(b"tokenizer.ggml.model", 8, text(b"none"))},
+        {b"tokens": array(b"tokenizer.ggml.tokens", 8, 2, text(b"a") * 2)},
+    ):
+        with pytest.raises(UnsupportedModel, match="does not describe"):
+            check_supported(*read_model(tmp_path, {**own, **wrong}, TENSORS), allow=["gemma"])
 
 
 VALID = gguf(list(MODEL.values()), TENSORS, data=512)
@@ -329,3 +423,57 @@ def test_whatever_is_changed_only_our_errors_come_out(
     except (ModelFileError, UnsupportedModel) as error:
         said = str(error)
     assert not said or said.isprintable()
+
+
+def test_too_many_strings_in_several_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "strings.gguf"
+    path.write_bytes(gguf([array(b"%d" % n, 8, 1 << 18, bytes(8 << 18)) for n in range(5)]))
+    with pytest.raises(ModelFileError, match="too many strings"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("first", range(0, 10_000, 2500))
+def test_ten_thousand_mutants(tmp_path: Path, nano: Path, first: int) -> None:
+    """Each is read, or refused, at once, and with one line. Their numbers are their seeds."""
+    mutants, path = Mutants(nano), tmp_path / "mutant.gguf"
+    passed = 0
+    for number in range(first, first + 2500):
+        head, size, faults = mutants.head(number)
+        with path.open("wb") as file:
+            file.write(head)
+            file.truncate(len(head) + size)
+        started, said = time.process_time(), ""
+        try:
+            check_supported(read_header(path), path)
+            passed += 1
+        except (ModelFileError, UnsupportedModel) as error:
+            said = str(error)
+        assert not said or said.isprintable(), (number, faults)
+        assert time.process_time() - started < 1, (number, faults)
+    assert 700 < passed < 1500  # neither all of them stopped by the first check, nor none by any
+
+
+def test_the_most_that_a_header_can_hold(tmp_path: Path) -> None:
+    """All limits at once: in about a second, and in less than 200 MB, as far as Linux tells."""
+    strings = (1 << 20) - (3 << 17)
+    pairs = [
+        *(number(b"%d" % n + b"k" * 4000, 1) for n in range(16_000)),
+        array(b"merges", 8, strings, text(b"") * strings),
+        array(b"tokenizer.ggml.tokens", 8, 3 << 17, b"".join(text(b"%032d" % n) for n in range(3 << 17))),
+        *(pair(b"t%d" % n, 8, text("\U0001f600".encode() * (1 << 18))) for n in range(7)),
+        *(array(b"v%d" % n, 10, 512, bytes([255]) * 8 * 512) for n in range(255)),
+    ]
+    tensors = [tensor(b"%063d" % n, (8, 1, 1, 1), offset=32 * n) for n in range(16_384)]
+    path = tmp_path / "most.gguf"
+    path.write_bytes(gguf(pairs, tensors, data=32 * 16_384))
+    code = (
+        "import sys, time; from pathlib import Path; from models.gguf import read_header;"
+        "header = read_header(Path(sys.argv[1])); assert len(header.tensors) == 16384;"
+        "print(time.process_time());"
+        "status = open('/proc/self/status') if sys.platform == 'linux' else [];"
+        "print(*[line for line in status if line.startswith('VmHWM')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], check=True, capture_output=True, cwd=ROOT)
+    seconds, *memory = done.stdout.split()
+    assert float(seconds) < 2  # measured: 0.8 with the start of Python; more is for slow machines
+    assert not memory or int(memory[1]) * 1024 < 200_000_000
