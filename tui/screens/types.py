@@ -24,7 +24,7 @@ from tui.model_words import licence
 from tui.screens.modal import Modal
 from tui.widgets.model_list import facts, verdict
 
-BESIDE_LIST: Final = 15
+BESIDE_LIST: Final = 17
 """Lines of the box that are not the list, where note and licence are long."""
 LEAST_LIST: Final = 3
 Choice = tuple[ModelEntry, bool]
@@ -111,8 +111,12 @@ class TypesScreen(Modal[Choice | None]):
         elif entry.ready:
             said.append(f"{size(entry.download)} from {entry.origin}.")
         if entry.publisher_bytes:
-            made = f"its publisher's own weights, {size(entry.publisher_bytes)}, quantized here"
-            said.append(f"F6: {made}; no other's file is then trusted." if entry.ready else f"It is {made}.")
+            made = f"of its publisher's own weights, {size(entry.publisher_bytes)}"
+            said.append(
+                f"F6 makes it here {made}: no other's file is trusted."
+                if entry.ready
+                else f"Made here {made}."
+            )
         return said
 
     @on(OptionList.OptionSelected)
