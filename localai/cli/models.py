@@ -21,7 +21,6 @@ app = typer.Typer(
 Name = Annotated[str, typer.Argument(help="An installed model's name.", show_default=False)]
 
 
-@app.command("list")
 def list_models(json: options.Json = False) -> None:
     """Show the installed models, what they take on the disk, and those that can be had by name."""
     from models import catalog
@@ -133,7 +132,6 @@ def _available(entry: Entry) -> list[str]:
     return [entry.name, entry.type, output.size(known) if known else "", entry.note or entry.title]
 
 
-@app.command()
 def verify(
     names: Annotated[
         list[str] | None, typer.Argument(help="Installed models. Default: all.", show_default=False)
@@ -170,7 +168,6 @@ def _verified(store: Store, manifest: Manifest, progress: output.Progress) -> di
     return {"name": manifest.name, "result": "ok", "reason": ""}
 
 
-@app.command()
 def path(
     name: Name,
     all_parts: Annotated[bool, typer.Option("--all", help="All files of a model in parts.")] = False,
@@ -184,7 +181,6 @@ def path(
         print(one)
 
 
-@app.command()
 def rename(
     name: Name,
     new: Annotated[str, typer.Argument(help="What to call it.", show_default=False)],
@@ -200,7 +196,6 @@ def rename(
         print(f"{name} is called {manifest.name} now")
 
 
-@app.command()
 def remove(
     names: Annotated[list[str], typer.Argument(help="Installed models' names.", show_default=False)],
     now: Annotated[bool, typer.Option("--now", help="Free their space at once: no way back.")] = False,
@@ -230,7 +225,6 @@ def remove(
         print(f"`localai models prune` frees {output.size(waiting)}.")
 
 
-@app.command()
 def restore(name: Annotated[str, typer.Argument(help="A removed model's name.", show_default=False)]) -> None:
     """Bring back a model that was removed."""
     from models.store import Store
@@ -238,7 +232,6 @@ def restore(name: Annotated[str, typer.Argument(help="A removed model's name.", 
     print(f"{Store().restore(name).name} is back")
 
 
-@app.command()
 def prune(json: options.Json = False) -> None:
     """Free the space of removed models, and of fetches that were given up."""
     from models.store import Store
@@ -251,9 +244,19 @@ def prune(json: options.Json = False) -> None:
     print(f"{gone}{output.size(done.freed)} freed.")
 
 
-app.command("pull")(pull.pull)
-app.command("import")(pull.import_model)
-app.command("discover")(discover.discover)
-app.command("fit")(fit.fit)
-app.command("show")(show.show)
-app.command("accept")(show.accept)
+for _name, _command in (
+    ("list", list_models),
+    ("fit", fit.fit),
+    ("pull", pull.pull),
+    ("discover", discover.discover),
+    ("import", pull.import_model),
+    ("show", show.show),
+    ("accept", show.accept),
+    ("verify", verify),
+    ("path", path),
+    ("rename", rename),
+    ("remove", remove),
+    ("restore", restore),
+    ("prune", prune),
+):
+    app.command(_name)(_command)

@@ -29,8 +29,8 @@ def pull(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="NAME or NAME:TYPE of `localai models list`; or OWNER/REPOSITORY[:TYPE][@REVISION] on the "
-            "hub; or an https address.",
+            help="NAME or NAME:TYPE of `localai models list`; or OWNER/REPOSITORY:TYPE@REVISION on the hub, "
+            "where type and revision may be left out; or an https address.",
             show_default=False,
         ),
     ],
