@@ -261,7 +261,7 @@ def test_where_all_are_slow_the_quickest_that_runs() -> None:
 
 
 def test_an_alternative_has_the_context_that_was_asked_for() -> None:
-    here, asked = machine(9), Asked(context=32_768)
+    here, asked = machine(8), Asked(context=32_768)
     assert of_entry(catalog.find("r1:14b"), "Q4_K_S", here).instead == "r1-0528:8b"
     assert of_entry(catalog.find("r1:14b"), "Q4_K_S", here, asked).instead == "r1:7b"
     assert judge_entry(catalog.find("r1-0528:8b"), "Q4_K_M", here, context=32_768).kind != "fits"
