@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localai.chat.prompt import USER
 from localai.cli import options, output
 from localai.cli.pull import Allow
 from localai.errors import UsageError
@@ -170,6 +169,7 @@ def accept(
 
 def template_note(manifest: Manifest) -> str:
     """What the user has to do before a model just added can be talked with; "": nothing."""
+    from localai.chat.prompt import USER
     from models import templates
     from models.store import Store
 
