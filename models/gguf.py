@@ -55,6 +55,8 @@ _MAX_TEXTS = 8 * 1024 * 1024
 _MAX_VALUES = 1 << 17
 """Items of all arrays together that are decoded."""
 _MAX_NAME = 63
+_MIN_ALIGNMENT = 32
+"""What ggml computes with must lie so, and the data lies in memory as in the file."""
 _MAX_ALIGNMENT = 1 << 20
 _MAX_ELEMENTS = (1 << 63) - 1
 _DECODED = 512
@@ -213,9 +215,11 @@ def _text(cursor: Cursor, what: str, limit: int) -> str:
 
 def _alignment(cursor: Cursor, metadata: dict[str, Value]) -> int:
     value = metadata.get("general.alignment", 32)
-    known = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_ALIGNMENT
+    known = (
+        isinstance(value, int) and not isinstance(value, bool) and _MIN_ALIGNMENT <= value <= _MAX_ALIGNMENT
+    )
     if not known or not isinstance(value, int) or value & (value - 1):
-        raise cursor.malformed("its alignment is not a power of two up to 1 MiB")
+        raise cursor.malformed("its alignment is not a power of two from 32 to 1 MiB")
     return value
 
 

@@ -114,6 +114,10 @@ MALFORMED = {
     "product wraps to 0": gguf(tensors=[tensor(b"a", (1 << 32, 1 << 32))]),
     "product wraps to 64": gguf(tensors=[tensor(b"a", (1 << 33, (1 << 31) + 1, 64))]),
     "bytes overflow": gguf(tensors=[tensor(b"a", ((1 << 63) - 1,), kind=28)]),
+    "padding overflows": gguf(tensors=[tensor(b"a", ((1 << 61) - 1,), kind=28), tensor(b"b", (8,))]),
+    "sum of sizes overflows": gguf(
+        tensors=[tensor(b"a", ((1 << 60),), 28), tensor(b"b", (1 << 60,), 28, offset=1 << 63)]
+    ),
     "unknown tensor type": gguf(tensors=[tensor(b"a", (32,), kind=99)]),
     "removed tensor type": gguf(tensors=[tensor(b"a", (32,), kind=4)]),
     "row not whole blocks": gguf(tensors=[tensor(b"a", (33,), kind=8)]),
@@ -129,6 +133,7 @@ MALFORMED = {
     "tensor larger than the file": gguf(tensors=[tensor(b"a", (1 << 20,))]),
     "tensor of exabytes": gguf(tensors=[tensor(b"a", (1 << 60,))]),
     "alignment 0": gguf([number(b"general.alignment", 0)]),
+    "alignment 16": gguf([number(b"general.alignment", 16)]),
     "alignment 33": gguf([number(b"general.alignment", 33)]),
     "alignment 2^31": gguf([number(b"general.alignment", 1 << 31)]),
     "alignment a string": gguf([pair(b"general.alignment", 8, text(b"32"))]),
