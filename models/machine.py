@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from typing import Final
 
 import msgspec
 
@@ -11,6 +11,17 @@ from models import bandwidth
 from models.bandwidth import Measured
 from models.fit import usable_memory
 from models.offload import Memory
+
+
+class Gpus(msgspec.Struct, frozen=True):
+    """The devices that the engine moves layers to."""
+
+    devices: tuple[Memory, ...] = ()
+    shared: bool = False
+    """Whether they have no memory of their own, and take their part of the main memory."""
+
+
+NO_GPUS: Final = Gpus()
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -45,9 +56,7 @@ class Machine(msgspec.Struct, frozen=True):
         return usable_memory(self.memory) if self.available is None else max(0, self.available)
 
 
-def this_machine(
-    gpus: tuple[Memory, ...] = (), *, given_back: int = 0, shared: bool = False, measure: bool = False
-) -> Machine:
+def this_machine(gpus: Gpus = NO_GPUS, *, given_back: int = 0, measure: bool = False) -> Machine:
     """This machine as it is now, with `gpus`, which only the engine knows.
 
     `given_back`: bytes of memory that become free before a model is loaded. With `measure`, its speed is
@@ -56,8 +65,8 @@ def this_machine(
     return Machine(
         hardware.total_memory(),
         hardware.physical_cores(),
-        gpus,
+        gpus.devices,
         hardware.available_memory() + given_back,
         bandwidth.measured() if measure else bandwidth.known(),
-        shared or (sys.platform == "darwin" and bool(gpus)),
+        gpus.shared,
     )

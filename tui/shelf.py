@@ -14,7 +14,7 @@ from localai.errors import UsageError
 from models import blobs, catalog, templates, usage
 from models.catalog import Wanted
 from models.header import Header
-from models.machine import this_machine
+from models.machine import NO_GPUS, Gpus, this_machine
 from models.manifest import Damaged, is_fetched
 from models.names import name_of
 from models.origins import Builtin, Checkpoint
@@ -103,9 +103,12 @@ class ModelShelf(Protocol):
 class StoreShelf:
     """The program's own model store, and files outside of it by their path."""
 
-    def __init__(self, store: Store, allow: Collection[str] = ()) -> None:
-        """`allow`: architectures of files by their path, beside those of R1's models."""
-        self._store, self._allow = store, allow
+    def __init__(self, store: Store, allow: Collection[str] = (), gpus: Gpus = NO_GPUS) -> None:
+        """`allow`: architectures of files by their path, beside those of R1's models.
+
+        `gpus`: what the engine found beside the processor, where it was asked.
+        """
+        self._store, self._allow, self._gpus = store, allow, gpus
         self._headers: dict[str, Header] = {}
         """By the digest of the file."""
 
@@ -151,7 +154,7 @@ class StoreShelf:
 
     def fit(self, entry: ModelEntry, given_back: int) -> Fit:
         """From the header of the file; of one that is not here, from what the catalogue tells."""
-        machine = this_machine(given_back=given_back)
+        machine = this_machine(self._gpus, given_back=given_back)
         if not entry.installed:
             return fit_of_unseen(entry.base, entry.file_type, entry.size, entry.parameters, machine)
         found = self._store.resolve(entry.name)

@@ -10,7 +10,7 @@ from localai.cli import unlock
 from localai.errors import LocalAIError
 
 if TYPE_CHECKING:
-    from models.machine import Machine
+    from models.machine import Gpus, Machine
     from models.recommend import Recommendation
     from tui.model_entry import ModelEntry
     from tui.screens.first_run import Begun, Questions
@@ -46,17 +46,21 @@ def protect(choice: Choice, passphrase: str) -> bytes | None:
 
 def questions(*, model: bool, protection: bool, starter: bool) -> Questions:
     """What is to be asked, as `ask` takes it."""
+    import asyncio
+
     from localai.history import key
+    from models.machine import NO_GPUS, Gpus
     from models.store import Store
     from tui.screens.first_run import Questions
     from tui.shelf import StoreShelf
 
-    shelf = StoreShelf(Store())
+    here = asyncio.run(machine()) if model and not starter else None
+    shelf = StoreShelf(Store(), gpus=Gpus(here.gpus, here.shared) if here else NO_GPUS)
     entries = _to_be_had(shelf) if model else []
     return Questions(
         models=entries,
         fits={entry.name: shelf.fit(entry, 0) for entry in entries},
-        recommended=_recommended(starter) if model else None,
+        recommended=_recommended(here) if model else None,
         protection=protection,
         keyring_problem=key.keyring_problem() if protection else "",
         least_letters=unlock.LEAST_LETTERS,
@@ -75,37 +79,44 @@ def _to_be_had(shelf: StoreShelf) -> list[ModelEntry]:
     return [msgspec.structs.replace(one, arrived=begun.get(one.name, 0)) for one in wanted]
 
 
-def _recommended(starter: bool) -> Recommendation | None:
-    import asyncio
-
+def _recommended(here: Machine | None) -> Recommendation | None:
+    """For the machine; the starter, if nobody has looked at that."""
     from models import catalog
     from models.recommend import Recommendation, recommend
 
-    if starter:
+    if here is None:
         return Recommendation(STARTER, "It is small, and the Python package index has it.")
-    return recommend(catalog.entries(), asyncio.run(machine()))
+    return recommend(catalog.entries(), here)
 
 
 async def machine() -> Machine:
-    """This machine. What GPUs it has, only the engine can tell; without an engine they count not.
+    """This machine with its GPUs, of which only the engine can tell.
 
     How fast its memory is read is measured where that is not known, which takes half a second.
     """
     import asyncio
 
-    from localai.engine.client import Engine
     from models.machine import this_machine
+
+    return await asyncio.to_thread(this_machine, await gpus(), measure=True)
+
+
+async def gpus() -> Gpus:
+    """What the engine finds beside the processor; without an engine, nothing."""
+    import sys
+
+    from localai.engine.client import Engine
+    from models.machine import NO_GPUS, Gpus
     from models.offload import Memory
 
-    engine, gpus, shared = Engine(), [], False
+    engine = Engine()
     try:
-        devices = (await engine.describe()).devices
-        cards = [device for device in devices if device.kind == "gpu"]
-        shared = not cards
-        cards = cards or [device for device in devices if device.kind == "igpu"]
-        gpus = [Memory(device.memory_free, device.memory_total) for device in cards]
+        found = (await engine.describe()).devices
     except LocalAIError:
-        pass  # the chat will say what is wrong
+        return NO_GPUS  # the chat will say what is wrong
     finally:
         await engine.close()
-    return await asyncio.to_thread(this_machine, tuple(gpus), shared=shared and bool(gpus), measure=True)
+    own = [device for device in found if device.kind == "gpu"]
+    cards = own or [device for device in found if device.kind == "igpu"]
+    devices = tuple(Memory(device.memory_free, device.memory_total) for device in cards)
+    return Gpus(devices, shared=bool(cards) and (not own or sys.platform == "darwin"))

@@ -103,10 +103,10 @@ def _with_gpus(machine: Machine) -> Machine | None:
 
     from localai.cli import first_run
 
-    found = asyncio.run(first_run.machine())
-    if not found.gpus:
+    found = asyncio.run(first_run.gpus())
+    if not found.devices:
         return None
-    return msgspec.structs.replace(machine, gpus=found.gpus, shared=found.shared)
+    return msgspec.structs.replace(machine, gpus=found.devices, shared=found.shared)
 
 
 def _facts(machine: Machine) -> dict[str, Any]:
