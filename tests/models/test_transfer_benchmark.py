@@ -1,4 +1,4 @@
-"""The command behind the claim about the speed of transfers runs, and prints its ratios. No figure is judged."""
+"""The command behind the claim about transfers runs and prints its ratios. No figure is judged here."""
 
 from __future__ import annotations
 
