@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.mutants import File, Mutants, Pair, read, renamed, text
+from benchmarks.mutants import File, Mutant, Mutants, Pair, read, renamed, text
 from benchmarks.trials import Trials
 from localai.chat.messages import ChatMessage
 from localai.chat.prompt import ASSISTANT, USER
@@ -224,12 +224,20 @@ def test_no_mutant_that_passes_our_checks_ends_the_engine(tmp_path: Path, nano: 
 
 
 def test_without_our_checks_some_do(tmp_path: Path, nano: Path) -> None:
-    """What the test above would say if llama.cpp were asked first."""
+    """And the trials go on: what the test above would see."""
     mutants = Mutants(nano)
-    twice = next(n for n in range(400) if mutants.head(n)[2] == "qwen2 change_tokens")
-    said = [what for _, what, _ in Trials(tmp_path / "m.gguf", unchecked=True).run(mutants, [twice, twice])]
-    assert len(said) == 2
-    assert all(what.startswith(("ended: it was ended by signal 6", "ok", "LoadError")) for what in said)
+    twice = mutants.bases["qwen2"]
+    at = twice.find(b"tokenizer.ggml.tokens")
+    value = twice.pairs[at].value
+    twice.pairs[at] = twice.pairs[at]._replace(value=value.replace(text(b"!"), text(b"#"), 1))
+    model = tmp_path / "twice.gguf"
+    model.write_bytes(twice.head() + twice.body())
+    with pytest.raises(UnsupportedModel, match="token '#' is there twice"):
+        check_supported(read_header(model), model)
+    mutants.make = lambda number: Mutant(twice.head(), twice.body(), "")  # type: ignore[method-assign]
+    trials = Trials(tmp_path / "mutant.gguf", unchecked=True)
+    said = [what for _, what, _ in trials.run(mutants, [1, 2])]
+    assert [what[:35] for what in said] == ["ended: it was ended by signal 6 (SIG"[:35]] * 2
 
 
 def _passes(mutants: Mutants, number: int, path: Path) -> bool:

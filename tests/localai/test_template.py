@@ -190,14 +190,14 @@ REST = "{{ messages[0].content }}"
 
 @pytest.mark.parametrize("case", BOMBS)
 def test_what_grows_without_end_is_stopped(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "TIME_LIMIT_S", 0.3)
     source, small, large = BOMBS[case]
     tame = EmbeddedFormat(source.replace("N", str(small)) + REST, "", "")
     assert Segment("canary") in tame.render([ChatMessage("user", "canary")])
+    monkeypatch.setattr(sandbox, "TIME_LIMIT_S", 0.3)
     started = time.monotonic()
     with pytest.raises(UnsupportedModel, match="chat template in the file") as caught:
         EmbeddedFormat(source.replace("N", str(large)) + REST, "", "").render([ChatMessage("user", "canary")])
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert str(caught.value).isprintable()
 
 

@@ -480,5 +480,5 @@ def test_the_most_that_a_header_can_hold(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, path], check=True, capture_output=True, cwd=ROOT)
     seconds, *memory = done.stdout.split()
-    assert float(seconds) < 2  # measured: 0.8 with the start of Python; more is for slow machines
+    assert float(seconds) < 3  # measured: 0.8 with the start of Python; more is for slow machines
     assert not memory or int(memory[1]) * 1024 < 200_000_000
