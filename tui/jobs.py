@@ -150,6 +150,7 @@ class Jobs:
         self.on_end: Callable[[Job], None] = lambda job: None
         """Called with each job that has ended."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._search: asyncio.Task[Sequence[ModelEntry]] | None = None
 
     @property
     def running(self) -> list[Job]:
@@ -177,7 +178,14 @@ class Jobs:
         return await asking.forecast(source)
 
     async def discover(self) -> Sequence[ModelEntry]:
-        """As the function of that name; the answer is kept in `found`."""
+        """As the function of that name; the answer is kept in `found`, also if nobody waits for it."""
+        if self._search is None or self._search.done():
+            self._search = asyncio.create_task(self._discover())
+            # Whoever asked may be gone: nobody then has to await the task for its error.
+            self._search.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(self._search)
+
+    async def _discover(self) -> Sequence[ModelEntry]:
         self.found = await asking.discover()
         return self.found
 
@@ -193,6 +201,9 @@ class Jobs:
 
     async def stop(self) -> None:
         """Stop all that run, and wait for them."""
+        if self._search is not None:
+            self._search.cancel()
+            await asyncio.wait({self._search})
         await asyncio.gather(*(job.stop() for job in self.running))
         if self._tasks:
             await asyncio.wait(self._tasks)

@@ -15,7 +15,7 @@ from localai.history import History
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from chat_fakes import NANO, R1, STARTER, Clock, FakeEngine, FakeShelf
+from chat_fakes import NANO, R1, STARTER, Clock, FakeEngine, FakeShelf, QuietJobs
 
 from tui.app import ChatApp
 
@@ -56,7 +56,12 @@ def clock() -> Clock:
 @pytest.fixture
 def make_app(engine: FakeEngine, history: History, shelf: FakeShelf, clock: Clock):
     def make(**changes: object) -> ChatApp:
-        settings: dict[str, object] = {"model": R1.name, "clock": clock, "now": lambda: NOON}
+        settings: dict[str, object] = {
+            "model": R1.name,
+            "jobs": QuietJobs(),
+            "clock": clock,
+            "now": lambda: NOON,
+        }
         return ChatApp(engine, history, shelf, **(settings | changes))
 
     return make

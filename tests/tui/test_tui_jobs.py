@@ -58,6 +58,15 @@ def children(job: Job) -> list[psutil.Process]:
     return [command, *command.children(recursive=True)]
 
 
+def clinging() -> list[psutil.Process]:
+    """The processes of this test that run `CLINGS`."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            found += [process] if CLINGS in process.cmdline() else []
+    return found
+
+
 def assert_gone(processes: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, 20)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
@@ -361,6 +370,29 @@ async def test_what_another_program_holds_is_found_and_added(ollama: str) -> Non
     assert (model.name, model.sha256, model.program) == ("sums", ollama, "Ollama")
     assert model.sharing
     assert await discover() == []
+
+
+async def test_the_end_ends_the_search_and_the_process(
+    command: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tui.command, "PATIENCE_S", 0.2)
+    command(CLINGS, "both")
+    jobs = Jobs()
+    searching = asyncio.create_task(jobs.discover())
+    async with asyncio.timeout(30):
+        while len(processes := clinging()) < 2:
+            await asyncio.sleep(0.01)
+    again = asyncio.create_task(jobs.discover())  # who asks meanwhile gets the same answer
+    searching.cancel()  # and who no longer wants to know ends nothing
+    with suppress(asyncio.CancelledError):
+        await searching
+    assert not again.done()
+    assert all(process.is_running() for process in processes)
+    await jobs.stop()
+    with pytest.raises(asyncio.CancelledError):
+        await again
+    assert_gone(processes)
+    assert jobs.found == ()
 
 
 async def test_why_nobody_knows_what_others_hold(command: Callable[..., None]) -> None:
