@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,7 +59,7 @@ def show(
 
 
 def _facts(resolved: Resolved, header: Header, *, verified: bool) -> dict[str, Any]:
-    from models import usage
+    from models import templates, usage
 
     manifest = resolved.manifest
     kinds: Counter[str] = Counter()
@@ -83,7 +82,7 @@ def _facts(resolved: Resolved, header: Header, *, verified: bool) -> dict[str, A
         "kv_bytes_per_token": header.kv_bytes_per_token,
         "license": header.license,
         "template": _template(header),
-        "template_sha256": hashlib.sha256(template.encode()).hexdigest() if template else None,
+        "template_sha256": templates.digest(template) if template else None,
         "last_used": used.isoformat() if used else None,
         "verified": True if verified else None,
         "manifest": manifest,
@@ -148,15 +147,16 @@ def accept(
     from models import templates
     from models.store import Store
 
-    template = Store().resolve(model).header(tuple(allow_architecture or ())).chat_template
+    header = Store().resolve(model).header(tuple(allow_architecture or ()))
+    template = header.chat_template
     if not template:
         raise UsageError(f"{model} has no chat template", "It is a base model, not one to talk with")
     if undo:
         was = templates.forget(template)
         print("It is not run any more." if was else "It was not accepted.")
         return
-    if templates.may_run(template, templates.accepted()):
-        print(f"Nothing to do: {_status(template)}")
+    if not templates.unread(header, templates.accepted()):
+        print(f"Nothing to do. The template: {_template(header)}")
         return
     if not yes:
         print(templates.shown(template))
@@ -169,14 +169,12 @@ def accept(
 
 def template_note(manifest: Manifest) -> str:
     """What the user has to do before a model just added can be talked with; "": nothing."""
-    from localai.chat.prompt import USER
     from models import templates
     from models.store import Store
 
     resolved = Store().resolve(manifest.name)
-    template = resolved.header().chat_template
-    if template is None or USER in template or templates.may_run(template, templates.accepted()):
-        return ""  # with R1's own markers, R1's own format is used whatever the template is
+    if not templates.unread(resolved.header(), templates.accepted()):
+        return ""
     return (
         f"{manifest.name} brings its own chat template, which nobody here has read. "
         f"To see it: localai models show {manifest.name} --template; to have it used: localai models accept "
@@ -185,15 +183,17 @@ def template_note(manifest: Manifest) -> str:
 
 
 def _template(header: Header) -> str:
-    return _status(header.chat_template) if header.chat_template else "none"
-
-
-def _status(template: str) -> str:
+    """What is known of the template that a file brings, in words."""
     from models import templates
 
+    template = header.chat_template
+    if not template:
+        return "none"
     known = templates.digest(template)
     if name := templates.R1.get(known):
         return f"{name}: known, and ours is used instead"
     if name := templates.READ.get(known):
         return f"{name}: known, and used"
+    if header.token_facts.r1_markers:
+        return "its own, not run: DeepSeek-R1's format is used"
     return "its own, accepted" if templates.is_accepted(template) else "its own, not accepted yet"
