@@ -33,8 +33,9 @@ _RATES: Final = {
 """Bytes of weights that one core of the processor that was measured multiplies in a second."""
 _USUAL_RATE: Final = 7e9
 """Of other types: tables (IQ3 and below) take long to look up."""
-_ATTENTION_RATE: Final = 11e9
-"""Bytes of keys and values that one core goes through in a second, once for each head of the query."""
+_ATTENTION_RATES: Final[dict[fit.KvType, float]] = {"f16": 11e9, "q8_0": 4.2e9, "q4_0": 2.2e9}
+"""Bytes of keys and values that one core goes through in a second, once for each head of the query. Smaller
+ones save memory, not time. That of q4_0 is a guess: as many tokens as with q8_0."""
 _LAYER_S: Final = 40e-6
 """Seconds for a layer beside its weights: some thirty small operations, after each of which cores wait."""
 _FLOPS: Final = 90e9
@@ -82,7 +83,7 @@ def _seconds(header: Header, weights: int, held: float, kv_type: fit.KvType, mac
     rate = _RATES.get(base_type(header.file_type), _USUAL_RATE) * scale * machine.cores
     cache = fit.kv_bytes_per_token(header, kv_type) * held
     looked_at = cache * header.head_count / max(1, header.head_count_kv)
-    attention = looked_at / (_ATTENTION_RATE * scale * machine.cores)
+    attention = looked_at / (_ATTENTION_RATES[kv_type] * scale * machine.cores)
     return max(1e-9, weights / bandwidth + weights / rate + cache / bandwidth + attention)
 
 
