@@ -125,7 +125,7 @@ def check_memory(
     `gpu_layers`, counted as llama.cpp does, are elsewhere: their cache and weights need no main memory.
     Weights that are `mapped`, and not locked, may exceed it: the system reads again what it dropped.
     """
-    weights = weights_here(header, gpu_layers)
+    weights = weights_here(header, gpu_layers) - (embedding_bytes(header) if mapped else 0)
     needed = context_here(header, context, kv_type, batch, flash, gpu_layers)
     if needed > available_bytes:
         raise LoadError(
