@@ -34,7 +34,7 @@ from models.store import Store
 CLAIM = 0.08
 SYNTHETIC = [
     *(("r1:1.5b", kind, 0) for kind in ("Q4_K_M", "Q8_0", "Q4_0", "IQ4_XS")),
-    *(("r1:7b", "Q4_K_M", 8), ("r1:8b", "Q4_K_M", 8), ("r1-0528:8b", "Q6_K", 8), ("r1:14b", "Q4_K_M", 6)),
+    *(("r1:7b", "Q4_K_M", 14), ("r1:8b", "Q4_K_M", 16), ("r1-0528:8b", "Q6_K", 18), ("r1:14b", "Q4_K_M", 16)),
 ]
 """Names in the catalogue, types, and layers (0: all)."""
 

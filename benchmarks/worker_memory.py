@@ -30,6 +30,8 @@ GENERATED = 16
 _SPARE = 64
 """Tokens of the context that stay free."""
 _PROCESS_MADVISE, _PAGEOUT = 440, 21
+_AT_ONCE = 1 << 30
+"""Bytes: Linux handles less than 2 GiB in one call, and says nothing of the rest."""
 _MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S+ [0-9a-f]+ \S+ (\d+) *(.*)")
 
 
@@ -94,9 +96,10 @@ def page_out(pid: int, path: Path) -> None:
             if not line.endswith(f" {path}"):
                 continue
             start, end = (int(part, 16) for part in line.partition(" ")[0].split("-"))
-            region = _Region(start, end - start)
-            if libc.syscall(_PROCESS_MADVISE, handle, ctypes.byref(region), 1, _PAGEOUT, 0) < 0:
-                raise PermissionError(ctypes.get_errno(), "this system takes no pages back on request")
+            for base in range(start, end, _AT_ONCE):
+                region = _Region(base, min(_AT_ONCE, end - base))
+                if libc.syscall(_PROCESS_MADVISE, handle, ctypes.byref(region), 1, _PAGEOUT, 0) < 0:
+                    raise PermissionError(ctypes.get_errno(), "this system takes no pages back on request")
     finally:
         os.close(handle)
 
