@@ -16,6 +16,8 @@ from localai.errors import UsageError
 
 def _folder(kind: str) -> Path:
     if home := os.environ.get("LOCALAI_HOME"):
+        if not _is_text(home):
+            raise UsageError(f"LOCALAI_HOME is {home!r}, which is not UTF-8 text", "Rename the folder")
         folder = Path(home).expanduser().resolve()
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"LOCALAI_HOME is {folder}, which is not a folder", "Set it to a folder")
@@ -44,13 +46,34 @@ def models_dir() -> Path:
     LOCALAI_MODELS names another, such as one on a larger disk.
     """
     named = os.environ.get("LOCALAI_MODELS")
-    return Path(named).expanduser().absolute() if named else data_dir() / "models"
+    if not named:
+        return data_dir() / "models"
+    path = _named("LOCALAI_MODELS", named)
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"LOCALAI_MODELS is {path}, which is not a folder", "Set it to a folder")
+    return path
 
 
 def shared_models_dirs() -> list[Path]:
     """Stores of others that are only read, such as a team's network folder: LOCALAI_SHARED_MODELS."""
     named = os.environ.get("LOCALAI_SHARED_MODELS", "").split(os.pathsep)
-    return [Path(folder).expanduser().absolute() for folder in named if folder]
+    return [_named("LOCALAI_SHARED_MODELS", folder) for folder in named if folder]
+
+
+def _named(variable: str, text: str) -> Path:
+    """A folder that the environment names. UsageError if it cannot be one."""
+    if not _is_text(text):
+        raise UsageError(f"{variable} is {text!r}, which is not UTF-8 text", "Rename the folder")
+    try:
+        path = Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise UsageError(f"{variable} is {text}: {error}", "Give the whole path") from error
+    return path
+
+
+def _is_text(text: str) -> bool:
+    """Whether a path can be written down: the system also has names that are no text."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def history_path() -> Path:

@@ -51,10 +51,7 @@ def receive(
     disk = folder.stat().st_dev
     if move and not any(file.is_symlink() or file.stat().st_dev != disk for file in sources):
         digests = known.sha256 if known else [progress.sha256_of(file) for file in sources]
-        if len(sources) == 1:
-            return Received(tuple(sources), _parts(sources, digests))
-        staged = [file.replace(folder / name) for file, name in zip(sources, _names(sources), strict=True)]
-        return Received(tuple(staged), _parts(staged, digests))
+        return Received(tuple(sources), _parts(sources, digests))
     staged = [folder / name for name in _names(sources)]
     if all(linking.bring(*pair, ways=("reflink",)) for pair in zip(sources, staged, strict=True)):
         return Received(

@@ -41,6 +41,8 @@ class Unfinished(msgspec.Struct, frozen=True):
     """Bytes that are on the disk."""
     running: bool = False
     """Whether a process is at it."""
+    command: str = ""
+    """What goes on with it, behind `localai models`: such as "pull r1:7b"."""
 
 
 @contextmanager
@@ -62,7 +64,12 @@ def transfer_folder(incoming: Path) -> Iterator[Path]:
 
 @contextmanager
 def fetch_folder(
-    incoming: Path, key: str, name: str, total: int, on_wait: Callable[[Unfinished], None]
+    incoming: Path,
+    key: str,
+    name: str,
+    total: int,
+    on_wait: Callable[[Unfinished], None],
+    command: str = "",
 ) -> Iterator[Path]:
     """The folder of the fetch with that `key` (64 hex digits), empty or as an earlier attempt left it.
 
@@ -79,7 +86,8 @@ def fetch_folder(
         time.sleep(POLL_S)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        write_atomic(folder / _NOTE, msgspec.json.encode(Unfinished(name, total)), folder)
+        note = Unfinished(name, total, command=command)
+        write_atomic(folder / _NOTE, msgspec.json.encode(note), folder)
         yield folder
     finally:
         if not any(path.name != _NOTE for path in _entries(folder)):
@@ -99,18 +107,16 @@ def unfinished(incoming: Path) -> list[Unfinished]:
     found = []
     for folder in sorted(incoming.glob(f"{_KEPT}*")):
         if folder.is_dir():
-            descriptor = None
-            with suppress(OSError):
-                descriptor = locks.take(_lock_of(folder), wait=False)
-            one = _look(folder, running=descriptor is None and locks.AVAILABLE)
-            locks.release(descriptor)
+            one = _look(folder, running=_is_held(_lock_of(folder)))
             found += [one] if one else []
     return found
 
 
 def discard_unfinished(incoming: Path) -> int:
-    """Remove fetches that no process is at; the bytes that became free."""
-    freed = 0
+    """Remove fetches that no process is at, and what killed processes left; the bytes that became free."""
+    if not incoming.is_dir():
+        return 0
+    freed = _sweep(incoming)
     for folder in sorted(incoming.glob(f"{_KEPT}*")):
         if not folder.is_dir():
             continue
@@ -151,8 +157,19 @@ def arrived(folder: Path) -> int:
     return size
 
 
-def _sweep(incoming: Path) -> None:
-    """Remove what processes that are gone have left, but for fetches, which can go on."""
+def _is_held(lock: Path) -> bool:
+    """Whether a process holds the lock; not known where it may not be opened."""
+    try:
+        descriptor = locks.take(lock, wait=False)
+    except OSError:
+        return False
+    locks.release(descriptor)
+    return descriptor is None and locks.AVAILABLE
+
+
+def _sweep(incoming: Path) -> int:
+    """Remove what processes that are gone have left, but for fetches, which can go on; the bytes of it."""
+    freed = 0
     for path in incoming.iterdir():
         if path.name.startswith(_KEPT):
             continue
@@ -160,9 +177,11 @@ def _sweep(incoming: Path) -> None:
         descriptor = locks.take(lock, wait=False)
         if descriptor is None:
             continue
+        freed += arrived(lock.with_suffix(""))
         shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
         lock.unlink(missing_ok=True)
         locks.release(descriptor)
+    return freed
 
 
 def _lock_of(folder: Path) -> Path:

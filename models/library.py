@@ -69,15 +69,19 @@ class Library:
         """All models, by name. Damaged manifests are left out: see `damaged`."""
         found: dict[str, Manifest] = {}
         for root in self._roots:
-            for path in self._manifest_paths(root):
+            for path in self._look_through(root)[0]:
                 item = read(root / "refs", path)
                 if isinstance(item, Manifest):
                     found.setdefault(item.name, item)
         return [found[name] for name in sorted(found)]
 
     def damaged(self) -> list[Damaged]:
-        """The manifests that cannot be used, and why."""
-        found = (read(root / "refs", path) for root in self._roots for path in self._manifest_paths(root))
+        """The manifests that cannot be used, the folders that cannot be looked into, and why."""
+        found: list[Manifest | Damaged] = []
+        for root in self._roots:
+            manifests, unreadable = self._look_through(root)
+            found += [read(root / "refs", path) for path in manifests]
+            found += unreadable
         return [item for item in found if isinstance(item, Damaged)]
 
     def get(self, name: str) -> Manifest:
@@ -122,7 +126,8 @@ class Library:
 
     def is_missing(self, model: Manifest) -> bool:
         """Whether a file of the model is not there, rather than changed or damaged."""
-        return blobs.is_missing(self._roots, model)
+        with files.storage_errors(self.root):
+            return blobs.is_missing(self._roots, model)
 
     def verify(self, model: Manifest, on_progress: Progress = silent) -> None:
         """Hash the files of a model again. IntegrityError unless they are what was added."""
@@ -143,11 +148,16 @@ class Library:
                     manifest.repair_hint(model),
                 )
 
+    def is_linked(self, model: Manifest) -> bool:
+        """Whether a file of the model has other names on the disk: to remove it here frees nothing."""
+        return any(map(blobs.is_shared, blobs.paths_of(self._roots, model)))
+
     def disk_bytes(self, model: Manifest) -> int:
         """Bytes that the model takes in this store: none of a file that other names on the disk have, too."""
         if model.places or not self.is_own(model.name):
             return 0
-        return blobs.size_of(self.root, model.sha256)
+        with files.storage_errors(self.root):
+            return blobs.size_of(self.root, model.sha256)
 
     def with_digest(self, sha256: str) -> Manifest | None:
         """A model, removed ones included, whose files have that digest and are there."""
@@ -173,20 +183,29 @@ class Library:
     def prunable(self) -> int:
         """Bytes of the files that only removed models have: what `prune` would free of them."""
         digests = {item.manifest.sha256 for item in self.removed()}
-        return sum(blobs.size_of(self.root, one) for one in digests if not self._is_used(one))
+        used = {model.sha256 for model in self.manifests()}
+        with files.storage_errors(self.root):
+            return sum(blobs.size_of(self.root, one) for one in digests - used)
 
     def unfinished(self) -> list[Unfinished]:
         """The fetches that did not come to their end yet."""
         return incoming.unfinished(self.root / "incoming")
 
-    def _is_used(self, sha256: str) -> bool:
-        return any(mentions(path, sha256) for path in self._manifest_paths(self.root))
+    def _look_through(self, root: Path) -> tuple[list[Path], list[Damaged]]:
+        """The manifests of the store at `root`, and what cannot be looked into there.
 
-    def _manifest_paths(self, root: Path) -> list[Path]:
+        StoreError if it is one's own: that of others must not keep anybody from what is their own.
+        """
+        own = root == self.root
+        if not own and not root.is_dir():
+            return [], [Damaged(root, f"the shared store {root} is not there, or is not a folder")]
         with files.storage_errors(root):
-            if root.exists() and not os.access(root, os.R_OK | os.X_OK):
+            readable = os.access(root, os.R_OK | os.X_OK)
+            if own and root.exists() and not readable:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(root))
-            return sorted((root / "refs").rglob("*.json"))
+        if not own and not readable:
+            return [], [Damaged(root, f"the shared store {root} may not be read")]
+        return walk(root / "refs")
 
     def _not_found(self, name: str) -> ModelError:
         known = [entry.name for entry in catalog.entries()]
@@ -202,19 +221,30 @@ class Library:
         return ModelNotFound(f"No model called {printable(name)!r} is installed", hint)
 
 
+def walk(refs: Path) -> tuple[list[Path], list[Damaged]]:
+    """All manifests below `refs`, and the folders there that cannot be looked into."""
+    unreadable: list[Damaged] = []
+
+    def failed(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            place = Path(error.filename or refs)
+            unreadable.append(Damaged(place, f"{place} cannot be looked into: {error.strerror}"))
+
+    found = [
+        Path(folder) / name
+        for folder, _, names in os.walk(refs, onerror=failed)
+        for name in names
+        if name.endswith(".json")
+    ]
+    return sorted(found), unreadable
+
+
 def read(refs: Path, path: Path) -> Manifest | Damaged:
     """The manifest at `path` below `refs`, or why it cannot be used."""
     try:
         return manifest.read(refs, path)
     except IntegrityError as error:
         return Damaged(path, error.message)
-
-
-def mentions(path: Path, sha256: str) -> bool:
-    """Whether the manifest at `path`, be it damaged or not, has that digest in it."""
-    with suppress(OSError, ValueError):
-        return sha256.encode() in manifest.raw(path)
-    return False
 
 
 @lru_cache(4)

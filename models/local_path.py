@@ -30,6 +30,8 @@ def model_file(text: str) -> Path:
     if not text or "\0" in text:
         raise UsageError(f"{printable(text)!r} is not a path", "Give the path of a .gguf file.")
     path = Path(text).expanduser().absolute()
+    if any("\ud800" <= character <= "\udfff" for character in str(path)):
+        raise UsageError(f"{str(path)!r} is not UTF-8 text", "Rename the folder or the file.")
     if path.is_dir():
         raise UsageError(
             f"{path} is a folder, not a GGUF file", f"If it holds a checkpoint: localai quantize {path}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import shlex
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,21 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from localai.errors import IntegrityError, UsageError
+from localai.errors import IntegrityError, LocalAIError, UsageError
 from models.header import Header
-from models.names import name_of
-from models.origins import About, Builtin, Count, HubFile, Origin, PackageIndex, Sampling, Sha256, UrlFile
+from models.names import is_name, name_of
+from models.origins import (
+    About,
+    Builtin,
+    Checkpoint,
+    Count,
+    HubFile,
+    Origin,
+    PackageIndex,
+    Sampling,
+    Sha256,
+    UrlFile,
+)
 
 _MAX_BYTES: Final = 1024 * 1024
 
@@ -73,12 +85,25 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     examples: tuple[str, ...] = ()
     """Questions that show what the model can do."""
 
+    def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise ValueError("its name cannot be one")
+        _check_places(self)
+
 
 class Damaged(msgspec.Struct, frozen=True):
     """A manifest that cannot be used: where it is, and why."""
 
     path: Path
     reason: str
+
+
+def _check_places(manifest: Manifest) -> None:
+    if manifest.places and len(manifest.places) != max(1, len(manifest.parts)):
+        raise ValueError(f"it has {len(manifest.places)} places for {max(1, len(manifest.parts))} files")
+    for place in manifest.places:
+        if "\0" in place.path or not Path(place.path).is_absolute():
+            raise ValueError("it refers to a file by a path that is none")
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -178,8 +203,33 @@ def is_fetched(model: Manifest) -> bool:
     return isinstance(model.source, PackageIndex | Builtin | HubFile | UrlFile)
 
 
+def is_in_catalogue(model: Manifest) -> bool:
+    """Whether it was fetched, and can be had again by its name alone."""
+    from models import catalog  # only here: to read it takes 15 ms
+
+    try:
+        catalog.wanted(model.name)
+    except LocalAIError:
+        return False
+    return is_fetched(model)
+
+
 def repair_hint(model: Manifest) -> str:
     """What to do when the file of `model` is missing or damaged."""
-    if is_fetched(model):
-        return f"Get it again: localai models pull {model.name}"
+    if words := _pull_words(model):
+        return f"Get it again: localai models pull {shlex.join(words)}"
     return f"Remove it with `localai models remove {model.name}`, then add it again"
+
+
+def _pull_words(model: Manifest) -> list[str]:
+    """What `localai models pull` takes to have it again; none if it cannot be fetched."""
+    if is_in_catalogue(model):
+        return [model.name]
+    match model.source:
+        case HubFile(repository=repository, revision=revision, files=remote):
+            return [f"{repository}@{revision}", "--file", remote[0].path, "--name", model.name]
+        case UrlFile(url=url, sha256=sha256):
+            return [url, "--sha256", sha256, "--name", model.name]
+        case Checkpoint(repository=repository) if repository:
+            return ["--from-source", model.name]
+    return []

@@ -23,7 +23,7 @@ Commit = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{40})?\Z")]
 RemotePath = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 """A path within a repository or an archive. It is data: `models.remote_names` says which are refused."""
 Url = Annotated[str, msgspec.Meta(pattern=r"\Ahttps?://[^\s\x00-\x1f\x7f]{1,2000}\Z")]
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

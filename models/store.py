@@ -16,9 +16,11 @@ are looked into after one's own and never written to.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -30,12 +32,17 @@ from models.incoming import Unfinished, transfer_folder
 from models.library import Library, Resolved
 from models.manifest import Damaged, Manifest
 from models.names import canonical, manifest_path
-from models.origins import About, Origin
+from models.origins import About, Origin, describe
 from models.parts import read_whole
 from models.progress import Progress, silent
 from models.removed import Removed
 
 __all__ = ["Bytes", "Damaged", "Manifest", "Pruned", "Removed", "Resolved", "Store"]
+
+
+Replace: TypeAlias = bool | Callable[[Manifest], bool]
+"""Whether a name may lead to another model from now on; what it led to can be restored until `prune`."""
+_DIGEST: Final = re.compile(rb"\b[0-9a-f]{64}\b")
 
 
 class Pruned(msgspec.Struct, frozen=True):
@@ -72,21 +79,34 @@ class Store(Library):
 
     @contextmanager
     def fetching(
-        self, key: str, name: str, total: int, on_wait: Callable[[Unfinished], None]
+        self,
+        key: str,
+        name: str,
+        total: int,
+        on_wait: Callable[[Unfinished], None],
+        command: str = "",
     ) -> Iterator[Path]:
         """The folder of a fetch, which outlives attempts: see `models.incoming.fetch_folder`."""
         with files.storage_errors(self.root):
             paths.private_dir(self.root)
-            with incoming.fetch_folder(self.root / "incoming", key, name, total, on_wait) as folder:
+            with incoming.fetch_folder(self.root / "incoming", key, name, total, on_wait, command) as folder:
                 yield folder
 
-    def require_free(self, name: str, *, replace: bool = False) -> None:
+    def require_free(self, name: str, *, replace: Replace = False) -> None:
         """UsageError if `name` cannot be a name; StoreError if it is taken and not to be replaced."""
         name = canonical(name)
-        if not replace and any(os.path.lexists(manifest_path(root / "refs", name)) for root in self._roots):
-            raise StoreError(
-                f"There is a model called {name} already", f"Free the name: localai models remove {name}"
-            )
+        taken = [root for root in self._roots if os.path.lexists(manifest_path(root / "refs", name))]
+        if not taken or replace is True:
+            return
+        known = library.read(taken[0] / "refs", manifest_path(taken[0] / "refs", name))
+        if callable(replace) and isinstance(known, Manifest) and replace(known):
+            return
+        where = f" ({describe(known.source)})" if isinstance(known, Manifest) else ""
+        free = f"Choose another name, or free this one: localai models rename {name} OTHER"
+        raise StoreError(
+            f"There is a model called {name} already{where}",
+            free if taken[0] == self.root else "Choose another name",
+        )
 
     def require_space(self, needed: int) -> None:
         """NoSpace unless `needed` bytes can be written to the store."""
@@ -105,7 +125,7 @@ class Store(Library):
         expect_sha256: str | None = None,
         known: Bytes | None = None,
         move: bool = False,
-        replace: bool = False,
+        replace: Replace = False,
         allow: Collection[str] = (),
         on_progress: Progress = silent,
     ) -> Manifest:
@@ -123,8 +143,7 @@ class Store(Library):
         with self.incoming() as folder, files.storage_errors(self.root):
             received = adding.receive(path, folder, known, move, self.require_space, on_progress)
             model = adding.described(received, name, source, about or About(), expect_sha256, allow, path)
-            self._publish(received.files, model, folder)
-        return model
+            return self._publish(received.files, model, folder, replace)
 
     def adopt(
         self,
@@ -134,7 +153,7 @@ class Store(Library):
         source: Origin,
         about: About | None = None,
         expect_sha256: str | None = None,
-        replace: bool = False,
+        replace: Replace = False,
         allow: Collection[str] = (),
         on_progress: Progress = silent,
     ) -> Manifest:
@@ -150,11 +169,15 @@ class Store(Library):
             model = adding.described(
                 received, name, source, about or About(), expect_sha256, allow, sources[0]
             )
-            self._publish(received.files, model, folder)
-        return model
+            return self._publish(received.files, model, folder, replace)
 
-    def name_again(self, model: Manifest, name: str, *, source: Origin, about: About) -> Manifest:
-        """Call the files of `model`, which are in the store, `name`, too; nothing is read or copied."""
+    def name_again(
+        self, model: Manifest, name: str, *, source: Origin, about: About, replace: Replace = True
+    ) -> Manifest:
+        """Call the files of `model`, which are in the store, `name`, too; nothing is read or copied.
+
+        StoreError if they have gone meanwhile, or if the name is taken and not to be replaced.
+        """
         name = canonical(name)
         new = msgspec.structs.replace(
             model,
@@ -169,72 +192,93 @@ class Store(Library):
             pinned=True,
         )
         with self.incoming() as folder, files.storage_errors(self.root):
-            self._publish((), new, folder)
-        return new
+            return self._publish((), new, folder, replace)
 
     # ------------------------------------------------------------------------------------------ changing
 
     def remove(self, name: str) -> Removed | None:
-        """Forget `name`; `restore` brings it back until `prune`. None if its manifest is damaged.
+        """Forget `name`; `restore` brings it back until `prune`. None if its manifest cannot be read.
 
         ModelNotFound without such a model, StoreError if only a shared store has it.
         """
-        path = self._own_path(name)
+        path, name = self._own_path(name), canonical(name)
         with files.storage_errors(self.root), self._names_locked():
-            model = library.read(self._refs, path)
-            if not isinstance(model, Manifest):
-                files.discard(path)
-                self._tidy(path)
-                return None
-            removed.set_aside(self.root, path)
+            aside = removed.set_aside(self.root, path, name)
             self._tidy(path)
-        return next((item for item in reversed(self.removed()) if item.manifest == model), None)
+        return next((item for item in self.removed() if item.path == aside), None)
 
     def restore(self, name: str) -> Manifest:
-        """Bring back the latest model that was removed as `name`. ModelNotFound; StoreError if taken."""
+        """Bring back the latest model that was removed as `name`.
+
+        ModelNotFound if none was; StoreError if the name is taken; IntegrityError if its manifest is damaged,
+        which is then back as it was.
+        """
         name = canonical(name)
-        found = [item for item in self.removed() if item.manifest.name == name]
-        if not found:
-            known = sorted({item.manifest.name for item in self.removed()})
-            hint = f"Removed models: {', '.join(known)}" if known else "No removed model is left"
-            raise ModelNotFound(f"No model called {name} was removed since the last prune", hint)
         target = manifest_path(self._refs, name)
         with files.storage_errors(self.root), self._names_locked():
+            found = [path for path in removed.paths(self.root) if removed.name_of(path) == name]
+            if not found:
+                raise self._nothing_removed(name)
             if os.path.lexists(target):
                 raise StoreError(
                     f"There is a model called {name} already",
                     f"Free the name: localai models rename {name} OTHER",
                 )
             paths.private_dir(target.parent)
-            found[-1].path.replace(target)
+            found[-1].replace(target)
             files.sync_folder(target.parent)
-        return found[-1].manifest
+        return self.get(name)
+
+    def _nothing_removed(self, name: str) -> ModelNotFound:
+        known = sorted({item.manifest.name for item in self.removed()})
+        hint = f"Removed models: {', '.join(known)}" if known else "No removed model is left"
+        return ModelNotFound(f"No model called {name} was removed since the last prune", hint)
 
     def prune(self) -> Pruned:
-        """Delete removed models for good, what no name leads to, and fetches that no process is at."""
+        """Delete removed models for good, what no name leads to, and fetches that no process is at.
+
+        StoreError, and nothing is deleted, if it cannot be known which files the names lead to.
+        """
         with files.storage_errors(self.root):
             if not self.root.exists():
                 return Pruned((), 0, 0)
             unfinished = incoming.discard_unfinished(self.root / "incoming")
             with self._names_locked():
-                gone = self.removed()
-                for path in removed.paths(self.root):
+                used = self._used(self._look_through(self.root)[0])
+                gone = removed.paths(self.root)
+                names = tuple(dict.fromkeys(filter(None, map(removed.name_of, gone))))
+                for path in gone:
                     files.discard(path)
-                digests = dict.fromkeys([*blobs.sha256s(self.root), *(item.manifest.sha256 for item in gone)])
-                freed = sum(self._drop(digest) for digest in digests)
-        names = tuple(dict.fromkeys(item.manifest.name for item in gone))
+                freed = sum(self._drop(one) for one in blobs.sha256s(self.root) if one not in used)
         return Pruned(names, freed + unfinished, unfinished)
+
+    def discard(self, items: Sequence[Removed]) -> int:
+        """Delete these removed models for good, and nothing else; the bytes that became free.
+
+        StoreError as of `prune`.
+        """
+        with files.storage_errors(self.root), self._names_locked():
+            gone = {item.path for item in items}
+            kept = [path for path in removed.paths(self.root) if path not in gone]
+            used = self._used([*self._look_through(self.root)[0], *kept])
+            for path in gone:
+                files.discard(path)
+            digests = {item.manifest.sha256 for item in items}
+            return sum(self._drop(one) for one in digests - used)
 
     def rename(self, name: str, new: str) -> Manifest:
         """Call the model `name` by another name. ModelNotFound, UsageError, StoreError if that is taken."""
         old_path, new = self._own_path(name), canonical(new)
         target = manifest_path(self._refs, new)
         with self.incoming() as folder, files.storage_errors(self.root), self._names_locked():
+            known = manifest.read(self._refs, old_path)
+            if target == old_path:
+                return known
             if os.path.lexists(target):
                 raise StoreError(
                     f"There is a model called {new} already", f"Free the name: localai models remove {new}"
                 )
-            model = msgspec.structs.replace(manifest.read(self._refs, old_path), name=new)
+            model = msgspec.structs.replace(known, name=new)
             paths.private_dir(target.parent)
             files.write_atomic(target, manifest.encode(model), folder)
             files.discard(old_path)
@@ -243,27 +287,76 @@ class Store(Library):
 
     # ------------------------------------------------------------------------------------------- inside
 
-    def _publish(self, staged: Sequence[Path], model: Manifest, scratch: Path) -> None:
-        """Blob first, then the manifest: a name never leads to a file that is not there."""
+    def _publish(self, staged: Sequence[Path], model: Manifest, scratch: Path, replace: Replace) -> Manifest:
+        """Blob first, then the manifest: a name never leads to a file that is not there.
+
+        What the name led to before is kept as if it had been removed.
+        """
         target = manifest_path(self._refs, model.name)
         with self._names_locked():
             paths.private_dir(target.parent)
-            previous = library.read(self._refs, target) if os.path.lexists(target) else None
+            previous = self._previous(target, model.name, replace)
+            if not staged and not model.places and (found := self.fault(model)):
+                raise StoreError(f"The file of {model.name} {found}", "Try again.")
+            if staged and self._has_own(model) and model.sharing == "hard link":
+                model = msgspec.structs.replace(model, sharing="")  # ours is as good, and nobody else's
+                staged = ()
+            written = scratch / "manifest"
+            files.write_atomic(written, manifest.encode(model), scratch)
             if staged:
-                own = model.sharing != "hard link"
-                blobs.place(self.root, model, staged, read_only=own)
+                blobs.place(self.root, model, staged, read_only=model.sharing != "hard link")
+            if previous is not None and model.sha256.encode() not in previous:
+                removed.keep(self.root, previous, model.name, scratch)
+            written.replace(target)
+            files.sync_folder(target.parent)
+        return model
+
+    def _previous(self, target: Path, name: str, replace: Replace) -> bytes | None:
+        """The manifest that is about to be replaced. StoreError if it must not be."""
+        if not os.path.lexists(target):
+            return None
+        known = library.read(self._refs, target)
+        may = replace(known) if callable(replace) and isinstance(known, Manifest) else bool(replace)
+        if not may:
+            raise StoreError(
+                f"There is a model called {name} already",
+                f"Free the name: localai models rename {name} OTHER",
+            )
+        try:
+            return manifest.raw(target)
+        except (OSError, ValueError):
+            removed.set_aside(self.root, target, name)
+            return None
+
+    def _has_own(self, model: Manifest) -> bool:
+        """Whether the store has the files of `model`, of the right size, and shares them with nobody."""
+        alone = msgspec.structs.replace(model, places=())
+        found = blobs.in_store(self.root, alone)
+        return blobs.fault([self.root], alone) is None and not any(map(blobs.is_shared, found))
+
+    def _used(self, manifests: Sequence[Path]) -> set[str]:
+        """The digests that `manifests` lead to. StoreError if one cannot be read so far."""
+        unreadable = self._look_through(self.root)[1]
+        found: set[str] = set()
+        for path in manifests:
             try:
-                files.write_atomic(target, manifest.encode(model), scratch)
-            except BaseException:
-                self._drop(model.sha256)
-                raise
-            if isinstance(previous, Manifest) and previous.sha256 != model.sha256:
-                self._drop(previous.sha256)
+                data = manifest.raw(path)
+            except (OSError, ValueError) as error:
+                unreadable.append(Damaged(path, f"{path} cannot be read: {error}"))
+                continue
+            digests = _DIGEST.findall(data)
+            if not digests:
+                unreadable.append(Damaged(path, f"{path} is damaged"))
+            found |= {digest.decode() for digest in digests}
+        if unreadable:
+            raise StoreError(
+                f"Nothing is freed, because it is not known which files are needed: {unreadable[0].reason}",
+                "Mend its rights, or remove the model",
+            )
+        return found
 
     def _drop(self, sha256: str) -> int:
-        """Delete a blob that no manifest mentions, not even a damaged one; the bytes that became free."""
-        if self._is_used(sha256) or any(library.mentions(path, sha256) for path in removed.paths(self.root)):
-            return 0
+        """Delete a blob that no manifest leads to; the bytes that became free."""
         usage.forget(sha256)
         return blobs.discard(self.root, sha256)
 

@@ -13,7 +13,7 @@ import msgspec
 from localai.errors import LocalAIError
 from models import catalog
 from models.incoming import Unfinished
-from models.manifest import Manifest, is_fetched
+from models.manifest import Manifest, is_in_catalogue
 from models.origins import (
     HubCheckpoint,
     HubFile,
@@ -122,7 +122,7 @@ def _order(name: str) -> list[list[tuple[int, float, str]]]:
 def of_manifest(manifest: Manifest, last_used: datetime | None = None) -> ModelEntry:
     """A model in the store."""
     source = manifest.source
-    wanted = wanted_of(manifest.name) if is_fetched(manifest) else None
+    wanted = wanted_of(manifest.name) if is_in_catalogue(manifest) else None
     return ModelEntry(
         name=manifest.name,
         title=manifest.title,
@@ -132,7 +132,7 @@ def of_manifest(manifest: Manifest, last_used: datetime | None = None) -> ModelE
         reasoning=manifest.reasoning,
         note=manifest.note,
         examples=manifest.examples,
-        fetchable=is_fetched(manifest),
+        fetchable=is_in_catalogue(manifest),
         base=wanted.entry.name if wanted else "",
         license=manifest.license,
         last_used=last_used.timestamp() if last_used else 0.0,

@@ -92,12 +92,19 @@ def _row(store: Store, manifest: Manifest) -> list[str]:
         manifest.name,
         manifest.file_type,
         output.size(manifest.size),
-        manifest.sharing if manifest.sharing in ("hard link", "reference") else taken,
+        _sharing(store, manifest) or taken,
         output.count(manifest.parameters),
         f"{manifest.context_trained:,}",
         "yes" if manifest.reasoning else "no",
         used.astimezone().strftime("%Y-%m-%d %H:%M") if used else "never",
     ]
+
+
+def _sharing(store: Store, manifest: Manifest) -> str:
+    """Of a model whose bytes are another program's, too."""
+    if manifest.places:
+        return "reference"
+    return "hard link" if store.is_own(manifest.name) and store.is_linked(manifest) else ""
 
 
 def _print_state(store: Store, manifests: list[Manifest]) -> None:
@@ -115,13 +122,14 @@ def _print_state(store: Store, manifests: list[Manifest]) -> None:
     for one in store.unfinished():
         state = "is being fetched" if one.running else "is not complete"
         of = f" of {output.size(one.total)}" if one.total else ""
-        more = "" if one.running else f": localai models pull {one.name} goes on"
-        print(f"{output.one_line(one.name)} {state}, {output.size(one.arrived)}{of} are here{more}.")
+        again = one.command or f"pull {one.name}"
+        more = "" if one.running else f": `localai models {again}` goes on"
+        print(output.one_line(f"{one.name} {state}, {output.size(one.arrived)}{of} are here{more}."))
     if removed := store.removed():
         names = ", ".join(dict.fromkeys(item.manifest.name for item in removed))
         waiting = store.prunable()
         frees = f", `localai models prune` frees {output.size(waiting)}" if waiting else ""
-        print(f"Removed: {names}. `localai models restore NAME` brings one back{frees}.")
+        print(f"Removed or replaced: {names}. `localai models restore NAME` brings one back{frees}.")
 
 
 def _available(entry: Entry) -> list[str]:
@@ -202,25 +210,26 @@ def remove(
     json: options.Json = False,
 ) -> None:
     """Remove models. They can be brought back until their space is freed: `restore` and `prune`."""
+    from models.names import canonical
     from models.store import Store
 
     store = Store()
+    names = list(dict.fromkeys(map(canonical, names)))
     for name in names:
         if not store.is_own(name):
             store.remove(name)  # raises, saying why it cannot be
     removed = [(name, store.remove(name)) for name in names]
-    pruned = store.prune() if now else None
+    freed = store.discard([item for _, item in removed if item is not None]) if now else 0
     if json:
-        freed = pruned.freed if pruned else 0
         one = names[0] if len(names) == 1 else names
         waiting = store.prunable()
         output.print_json({"removed": one, "names": names, "freed_bytes": freed, "prunable_bytes": waiting})
         return
     for name, item in removed:
-        back = f" localai models restore {name} brings it back." if item and not now else ""
-        print(f"Removed {output.one_line(name)}.{back}")
-    if pruned is not None:
-        print(f"{output.size(pruned.freed)} freed.")
+        back = f" localai models restore {name} brings it back." if item is None or not now else ""
+        print(f"Removed {name}.{back}")
+    if now:
+        print(f"{output.size(freed)} freed.")
     elif waiting := store.prunable():
         print(f"`localai models prune` frees {output.size(waiting)}.")
 
@@ -229,7 +238,10 @@ def restore(name: Annotated[str, typer.Argument(help="A removed model's name.", 
     """Bring back a model that was removed."""
     from models.store import Store
 
-    print(f"{Store().restore(name).name} is back")
+    store = Store()
+    manifest = store.restore(name)
+    fault = store.fault(manifest)
+    print(f"{manifest.name} is back" + (f", but its file {fault}" if fault else ""))
 
 
 def prune(json: options.Json = False) -> None:

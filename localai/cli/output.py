@@ -101,6 +101,7 @@ def print_json(value: Any) -> None:
 
 def print_table(headers: list[str], rows: list[list[str]]) -> None:
     """Columns as wide as their widest cell; the last may run on."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [headers, *rows]) for i in range(len(headers))]
     for row in [headers, *rows]:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

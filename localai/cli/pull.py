@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +40,8 @@ def pull(
         bool, typer.Option("--from-source", help="Fetch the publisher's own weights and quantize them here.")
     ] = False,
     sha256: Annotated[
-        str | None, typer.Option(help="The digest of the file at an address.", show_default=False)
+        str | None,
+        typer.Option(help="The digest that the file must have; an address needs one.", show_default=False),
     ] = None,
     file: Annotated[
         str | None,
@@ -63,10 +65,22 @@ def pull(
     from models.sources import asked
     from models.store import Store
 
-    work = Work(Store(), anyway=anyway, dry_run=dry_run, json=json, accept_change=accept_change)
+    again = ["pull", *(["--from-source"] if from_source else []), model]
+    for option, value in (("--name", name), ("--sha256", sha256), ("--file", file)):
+        again += [option, value] if value else []
+    for one in allow_architecture or ():
+        again += ["--allow-architecture", one]
+    work = Work(
+        Store(),
+        anyway=anyway,
+        dry_run=dry_run,
+        json=json,
+        accept_change=accept_change,
+        command=shlex.join(again),
+    )
     if asked.is_name(model):
         if sha256 or file:
-            raise UsageError("--sha256 is for addresses, and --file for repositories on the hub")
+            raise UsageError("--sha256 and --file are for addresses and repositories: a name says which file")
         wanted = catalog.wanted(model)
         if wanted.entry.is_builtin:
             work.quantize_builtin(wanted, name)
@@ -81,9 +95,11 @@ def pull(
             "Other checkpoints: fetch the folder yourself, then localai quantize FOLDER",
         )
     if "://" in model:
+        if file:
+            raise UsageError("--file is for repositories on the hub: an address is of one file")
         work.fetch(asked.at_address(model, name, sha256), None, allow_architecture)
     else:
-        work.fetch(asked.on_the_hub(model, name, file), None, allow_architecture)
+        work.fetch(asked.on_the_hub(model, name, file, sha256), None, allow_architecture)
 
 
 def import_model(
@@ -111,6 +127,8 @@ def import_model(
 
     folder = options.path(path)
     if folder.is_dir() and (folder / "config.json").is_file():
+        if link:
+            raise UsageError("--link is for GGUF files: a checkpoint is quantized, which makes a new file")
         _import_checkpoint(folder, name, file_type, json)
         return
     if file_type:
@@ -136,7 +154,8 @@ def _import_file(file: Path, name: str | None, link: bool, allow: tuple[str, ...
 
 def _import_checkpoint(folder: Path, name: str | None, file_type: str | None, json: bool) -> None:
     """As `localai quantize` into the store does it."""
-    from localai.cli import quantize_output, quantize_work
+    from localai.cli import quantize_work
+    from models.store import Store
     from quantize.file_types import FILE_TYPES
     from quantize.protocol import Job
 
@@ -144,8 +163,11 @@ def _import_checkpoint(folder: Path, name: str | None, file_type: str | None, js
         raise UsageError(f"{file_type!r} is not a type", f"One of: {', '.join(FILE_TYPES)}")
     job = Job(source=str(folder))
     chosen = file_type.upper() if file_type else quantize_work.forecast(job, None, None)[1].file_type
-    made, names = quantize_work.Work(job, "", [chosen], False, True).into_store(name)
-    quantize_output.report(made, names, None, json)
+    store = Store()
+    if name is not None:
+        store.require_free(name)
+    names = quantize_work.Work(job, "", [chosen], False, True).into_store(name)[1]
+    tell(store.get(names[0]), json)
 
 
 def tell(manifest: Manifest, json: bool) -> None:

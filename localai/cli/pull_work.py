@@ -11,7 +11,7 @@ import msgspec
 
 from localai.cli import output
 from localai.cli.pull import tell
-from localai.errors import IntegrityError, LoadError, ModelNotFound, StoreError, UsageError
+from localai.errors import IntegrityError, LoadError, ModelNotFound, UsageError
 from models.origins import Builtin, Checkpoint, HubCheckpoint, describe
 from models.store import Bytes
 
@@ -30,8 +30,18 @@ class _Enough(Exception):
 class Work:
     """One pull. `anyway`: also what is too large; `dry_run`: only tell; `accept_change`: see `Request`."""
 
-    def __init__(self, store: Store, *, anyway: bool, dry_run: bool, json: bool, accept_change: bool) -> None:
-        self._store = store
+    def __init__(
+        self,
+        store: Store,
+        *,
+        anyway: bool,
+        dry_run: bool,
+        json: bool,
+        accept_change: bool,
+        command: str,
+    ) -> None:
+        """`command`: what goes on with it, behind `localai models`."""
+        self._store, self._command = store, command
         self._anyway, self._dry_run, self._json = anyway, dry_run, json
         self._accept_change = accept_change
 
@@ -40,10 +50,13 @@ class Work:
         from models.sources import obtain
 
         request = msgspec.structs.replace(
-            request, allow=tuple(allow or ()), accept_change=self._accept_change
+            request,
+            allow=tuple(allow or ()),
+            accept_change=self._accept_change,
+            look_only=self._dry_run,
+            command=self._command,
         )
-        self._require_replaceable(request.name)
-        hooks = _Hooks(request.name, wanted, anyway=self._anyway, dry_run=self._dry_run, json=self._json)
+        hooks = self._hooks(request.name, wanted)
         with _resumable(), output.progress() as progress:
             hooks.progress = progress
             try:
@@ -52,15 +65,14 @@ class Work:
                 found = None
         if found is None:
             hooks.tell()
-            return
-        if self._dry_run and self._json:
-            output.print_json({"name": found.manifest.name, "download_bytes": 0, "installed": True})
-            return
-        if not found.downloaded:
-            output.note(
-                f"nothing had to be fetched: the store has the bytes of {found.manifest.name} already"
-            )
-        tell(found.manifest, self._json)
+        elif self._dry_run:
+            self._tell_nothing(request.name)
+        else:
+            if not found.downloaded:
+                output.note(
+                    f"nothing had to be fetched: the bytes of {found.manifest.name} were here, verified"
+                )
+            tell(found.manifest, self._json)
 
     def quantize_builtin(self, wanted: Wanted, name: str | None) -> None:
         """Make what is shipped with the program."""
@@ -70,15 +82,19 @@ class Work:
         if not isinstance(origin, Builtin):
             raise UsageError(f"{wanted.entry.name} is not shipped with the program")
         folder = catalog.builtin_checkpoint(origin.checkpoint)
+        called = name or wanted.name
         if self._dry_run:
-            self._tell_local(wanted)
+            self._tell_nothing(called)
             return
+        from models.sources import replaceable
+
+        self._store.require_free(called, replace=replaceable(self._store))
         manifest = self._quantize(folder, wanted, name, lambda report: origin)
         tell(manifest, self._json)
 
     def from_source(self, wanted: Wanted, name: str | None) -> None:
         """Fetch the publisher's own weights and quantize them here."""
-        from models.sources import checkpoint
+        from models.sources import checkpoint, replaceable
 
         source = wanted.entry.checkpoint
         if not isinstance(source, HubCheckpoint):
@@ -87,13 +103,27 @@ class Work:
                 f"Without --from-source it is fetched ready-made: localai models pull {wanted.name}",
             )
         called = name or wanted.name
-        self._require_replaceable(called)
-        hooks = _Hooks(called, wanted, anyway=self._anyway, dry_run=self._dry_run, json=self._json)
+        if self._is_made(called, source, wanted.type):
+            if self._dry_run:
+                self._tell_nothing(called)
+                return
+            output.note(f"nothing had to be made: {called} is from these weights already")
+            tell(self._store.get(called), self._json)
+            return
+        self._store.require_free(called, replace=replaceable(self._store))
+        hooks = self._hooks(called, wanted)
         try:
             with _resumable(), output.progress() as progress:
                 hooks.progress = progress
                 with checkpoint(
-                    called, source, self._store, progress, hooks, accept_change=self._accept_change
+                    called,
+                    source,
+                    self._store,
+                    progress,
+                    hooks,
+                    accept_change=self._accept_change,
+                    look_only=self._dry_run,
+                    command=self._command,
                 ) as (folder, found):
                     progress.end()
 
@@ -116,6 +146,7 @@ class Work:
 
     def _quantize(self, folder: Path, wanted: Wanted, name: str | None, origin: Any) -> Manifest:
         from localai.cli.quantize_output import Events
+        from models.sources import replaceable
         from quantize.client import Wanted as Output
         from quantize.client import run
         from quantize.protocol import Job
@@ -132,29 +163,33 @@ class Work:
                 about=wanted.entry.about,
                 known=Bytes((made.report.outputs[0].sha256,)),
                 move=True,
-                replace=True,
+                replace=replaceable(self._store),
                 on_progress=progress,
             )
 
-    def _require_replaceable(self, name: str) -> None:
-        """A model that the user made or brought is not silently replaced by one of the same name."""
-        from models.manifest import is_fetched
-
+    def _is_made(self, name: str, source: HubCheckpoint, file_type: str) -> bool:
+        """Whether the model was made of these weights already, as it would be made now."""
         try:
             known = self._store.get(name)
         except (ModelNotFound, IntegrityError):
-            return
-        if not is_fetched(known) and self._store.fault(known) is None:
-            raise StoreError(
-                f"There is a model called {known.name} already ({describe(known.source)})",
-                f"Give this one another name with --name, or: localai models rename {known.name} OTHER",
-            )
+            return False
+        made = known.source
+        return (
+            isinstance(made, Checkpoint)
+            and (made.repository, made.recipe) == (source.repository, f"--type {file_type}")
+            and source.revision in ("", made.revision)
+            and self._store.fault(known) is None
+        )
 
-    def _tell_local(self, wanted: Wanted) -> None:
+    def _hooks(self, name: str, wanted: Wanted | None) -> _Hooks:
+        return _Hooks(name, wanted, anyway=self._anyway, dry_run=self._dry_run, json=self._json)
+
+    def _tell_nothing(self, name: str) -> None:
+        """What `--dry-run` says where nothing needs to be fetched."""
         if self._json:
-            output.print_json({"name": wanted.name, "type": wanted.type, "download_bytes": 0})
+            output.print_json({"name": name, "download_bytes": 0, "installed": True})
         else:
-            print(f"{wanted.name} is made here, offline: nothing is fetched")
+            print(f"Nothing has to be fetched for {name}")
 
 
 class _Hooks:

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
-from localai.errors import FetchError, IntegrityError, ModelNotFound
+from localai.errors import FetchError, IntegrityError, ModelNotFound, StoreError
 from models import files, incoming, manifest, pins
 from models.fetch.client import Fetch
 from models.fetch.protocol import FetchedFile, Resolved, Search
@@ -30,13 +30,14 @@ from models.origins import (
     PackageIndex,
     ReadySource,
     UrlFile,
+    describe,
 )
 from models.parts import number_of
 from models.pins import Pin
 from models.progress import Progress, silent
 from models.store import Bytes, Store
 
-__all__ = ["Fetched", "Plan", "Request", "checkpoint", "obtain"]
+__all__ = ["Fetched", "Plan", "Request", "checkpoint", "obtain", "replaceable"]
 
 Wanted: TypeAlias = ReadySource | Search
 
@@ -53,6 +54,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Architectures beside those of R1's family."""
     accept_change: bool = False
     """Whether a file may be another than it was when it was first fetched."""
+    sha256: str = ""
+    """The digest that the model must have, whatever a source says; "": none is asked for."""
+    look_only: bool = False
+    """Whether nothing is to be changed: the hooks hear what would come."""
+    command: str = ""
+    """What goes on with it if it is interrupted, behind `localai models`: such as "pull r1:7b"."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -105,8 +112,10 @@ def obtain(
     ModelNotFound, FetchError or IntegrityError if no source has it as it should be; ModelError as soon as
     its header tells that it does not run here; NoSpace; StoreError. What has come stays for the next attempt.
     """
+    store.require_free(request.name, replace=replaceable(store))
     for source in request.sources:
-        if not isinstance(source, Search) and (found := _present(request, store, source)):
+        found = None if isinstance(source, Search) else _present(request, store, source, on_progress)
+        if found:
             return Fetched(found, False)
     *others, last = request.sources
     for source in others:
@@ -130,6 +139,8 @@ def checkpoint(
     hooks: Hooks = Silent(),
     *,
     accept_change: bool = False,
+    look_only: bool = False,
+    command: str = "",
 ) -> Iterator[tuple[Path, HubCheckpoint]]:
     """The folder of a publisher's checkpoint, fetched and verified, and the source with its commit.
 
@@ -140,11 +151,16 @@ def checkpoint(
         resolved = fetch.resolve()
         if not isinstance(resolved.source, HubCheckpoint):
             raise FetchError("The fetch process answered something else than it was asked")
+        places = _places(resolved.source, branch="" if source.revision else "main")
+        _check_pins(resolved, places, store, accept_change)
+        if look_only:
+            hooks.plan(Plan(resolved, 0))
+            raise FetchError("Nothing was to be fetched")
         key = _key(resolved)
-        with store.fetching(key, name, resolved.total, _waiting(on_progress)) as folder:
-            _begin(resolved, folder, store, hooks, accept_change)
+        with store.fetching(key, name, resolved.total, _waiting(on_progress), command) as folder:
+            _begin(resolved, folder, store, hooks)
             brought = fetch.transfer(folder, on_progress=on_progress)
-            _pin(resolved, brought, store, replace=accept_change)
+            _pin(resolved, brought, places, store, replace=accept_change)
             root = Path(brought[0].path)
             for _ in Path(brought[0].remote).parts:
                 root = root.parent
@@ -175,31 +191,57 @@ def _fetch(
     found = resolved.source
     if isinstance(found, HubCheckpoint):
         raise FetchError("The fetch process answered something else than it was asked")
-    if model := _present(request, store, found):
-        _check_pins(resolved, store, request.accept_change)
+    _check_asked(request, found)
+    places = _places(found)
+    _check_pins(resolved, places, store, request.accept_change)
+    if model := _present(request, store, found, on_progress):
         return Fetched(model, False)
-    with store.fetching(_key(resolved), request.name, resolved.total, _waiting(on_progress)) as folder:
-        if model := _present(request, store, found):  # somebody else has just finished it
+    if request.look_only:
+        hooks.plan(Plan(resolved, 0))
+        with (
+            store.incoming() as folder
+        ):  # the header alone tells the rest: whoever hears it ends the transfer
+            fetch.transfer(folder, on_progress=on_progress, on_header=_looking(request, hooks))
+        raise FetchError("The source has no header to look at")
+    key, waiting = _key(resolved), _waiting(on_progress)
+    with store.fetching(key, request.name, resolved.total, waiting, request.command) as folder:
+        if model := _present(request, store, found, on_progress):  # somebody else has just finished it
             incoming.done(folder)
             return Fetched(model, False)
-        _begin(resolved, folder, store, hooks, request.accept_change)
+        _begin(resolved, folder, store, hooks)
         try:
-            brought = fetch.transfer(
-                folder, on_progress=on_progress, on_header=lambda path: _look(path, request.allow, hooks)
-            )
+            brought = fetch.transfer(folder, on_progress=on_progress, on_header=_looking(request, hooks))
         except FetchError as error:
             if incoming.arrived(folder):
                 raise
             raise _Unavailable(error.message, error.hint) from error
         model = _keep(request, found, brought, store, on_progress)
-        _pin(resolved, brought, store, replace=request.accept_change)
+        _pin(resolved, brought, places, store, replace=request.accept_change)
         incoming.done(folder)
         return Fetched(model, True)
 
 
-def _begin(resolved: Resolved, folder: Path, store: Store, hooks: Hooks, accept_change: bool) -> None:
+def replaceable(store: Store) -> Callable[[Manifest], bool]:
+    """Whether a model that is fetched may take the place of another: not of what the user made or brought."""
+    return lambda known: manifest.is_fetched(known) or store.fault(known) is not None
+
+
+def _check_asked(request: Request, found: ReadySource) -> None:
+    """IntegrityError if the source itself says that it has another file than was asked for."""
+    digest = _digest(found)
+    if request.sha256 and digest and digest != request.sha256:
+        raise IntegrityError(
+            f"{describe(found)} has the sha256 {digest} and not {request.sha256}",
+            "Find out which of the two is wrong.",
+        )
+
+
+def _looking(request: Request, hooks: Hooks) -> Callable[[Path], None]:
+    return lambda path: _look(path, request.allow, hooks)
+
+
+def _begin(resolved: Resolved, folder: Path, store: Store, hooks: Hooks) -> None:
     """Nothing is transferred before all this is in order."""
-    _check_pins(resolved, store, accept_change)
     arrived = incoming.arrived(folder)
     store.require_space(max(0, max(resolved.peak, resolved.total) - arrived))
     hooks.plan(Plan(resolved, arrived))
@@ -226,28 +268,42 @@ def _keep(
         request.name,
         source=source,
         about=request.about,
-        expect_sha256=_digest(source) or None,
+        expect_sha256=request.sha256 or _digest(source) or None,
         known=known,
         move=True,
-        replace=True,
+        replace=replaceable(store),
         allow=request.allow,
         on_progress=on_progress,
     )
 
 
-def _present(request: Request, store: Store, source: ReadySource) -> Manifest | None:
-    """The model of that name with those bytes, named so now if they are there under another name."""
+def _present(request: Request, store: Store, source: ReadySource, on_progress: Progress) -> Manifest | None:
+    """The model of that name with those bytes, named so now if they are there under another name.
+
+    They are hashed again: whoever asks for a model may do so because it is damaged.
+    """
     digest = _digest(source)
-    if not digest:
+    if not digest or request.sha256 not in ("", digest):
         return None
+    model = None
     with suppress(ModelNotFound, IntegrityError):
         model = store.get(request.name)
-        if model.sha256 == digest and store.fault(model) is None:
+    same = model is not None and model.sha256 == digest
+    if not same:
+        model = store.with_digest(digest)
+    try:
+        if model is None or request.look_only:
             return model
-    other = store.with_digest(digest)
-    if other is None:
-        return None
-    return store.name_again(other, request.name, source=source, about=request.about)
+        store.verify(model, on_progress)
+        if same:
+            return model
+        with suppress(StoreError):  # it has gone meanwhile
+            return store.name_again(
+                model, request.name, source=source, about=request.about, replace=replaceable(store)
+            )
+    except IntegrityError:
+        pass
+    return None
 
 
 def _digest(source: ReadySource) -> str:
@@ -268,13 +324,14 @@ def _digest(source: ReadySource) -> str:
 
 def _key(resolved: Resolved) -> str:
     """Two attempts at the same bytes are the same transfer, whatever they are called."""
-    known = [file.sha256 or f"{describe_place(resolved)}/{file.path}" for file in resolved.files]
+    place = describe_place(resolved.source)
+    known = [file.sha256 or f"{place}/{file.path}" for file in resolved.files]
     return hashlib.sha256("\n".join(known).encode()).hexdigest()
 
 
-def describe_place(resolved: Resolved) -> str:
-    """Where the files of `resolved` are, with the commit, as pins have it."""
-    match resolved.source:
+def describe_place(source: ReadySource | HubCheckpoint) -> str:
+    """Where the files of a completed `source` are, with the commit, as pins have it."""
+    match source:
         case HubFile(repository=repository, revision=revision):
             return f"hub:{repository}@{revision}"
         case HubCheckpoint(repository=repository, revision=revision):
@@ -285,21 +342,23 @@ def describe_place(resolved: Resolved) -> str:
             return f"package index:{wheels[0].package}=={wheels[0].version}"
 
 
-def _places(resolved: Resolved) -> list[str]:
-    """The keys under which a file is pinned: at its commit, and at the branch that was asked for."""
-    source = resolved.source
+def _places(source: ReadySource | HubCheckpoint, *, branch: str = "") -> list[str]:
+    """The places at which a file is pinned: at its commit, and at the branch that was asked for."""
+    place = describe_place(source)
     if isinstance(source, HubFile) and source.requested:
-        return [describe_place(resolved), f"hub:{source.repository}@{source.requested}"]
-    return [describe_place(resolved)]
+        branch = source.requested
+    if branch and isinstance(source, HubFile | HubCheckpoint):
+        return [place, f"hub:{source.repository}@{branch}"]
+    return [place]
 
 
-def _check_pins(resolved: Resolved, store: Store, accept_change: bool) -> None:
+def _check_pins(resolved: Resolved, places: Sequence[str], store: Store, accept_change: bool) -> None:
     """IntegrityError if a file is another than it was when it was first fetched."""
     if accept_change:
         return
     known = store.pins.all()
     for file in resolved.files:
-        for place in _places(resolved):
+        for place in places:
             pin = known.get(pins.key_of(place, file.path))
             if pin is not None and file.sha256 and pin.sha256 != file.sha256:
                 raise IntegrityError(
@@ -309,7 +368,14 @@ def _check_pins(resolved: Resolved, store: Store, accept_change: bool) -> None:
                 )
 
 
-def _pin(resolved: Resolved, brought: Sequence[FetchedFile], store: Store, *, replace: bool) -> None:
+def _pin(
+    resolved: Resolved,
+    brought: Sequence[FetchedFile],
+    places: Sequence[str],
+    store: Store,
+    *,
+    replace: bool,
+) -> None:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     source = resolved.source
     revision = source.revision if isinstance(source, HubFile | HubCheckpoint) else ""
@@ -318,7 +384,7 @@ def _pin(resolved: Resolved, brought: Sequence[FetchedFile], store: Store, *, re
     found = {
         pins.key_of(place, file.remote): Pin(file.sha256, file.size, revision, now)
         for file in brought
-        for place in _places(resolved)
+        for place in places
     }
     with files.storage_errors(store.root):
         store.pins.put(found, replace=replace)

@@ -20,6 +20,7 @@ from models.origins import HubCheckpoint, Repository, UrlFile
 from models.parts import stem_of
 from models.sources import Request
 
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _ON_THE_HUB: Final = re.compile(r"([^/:@\s]+/[^/:@\s]+)(?::([^/:@\s]+))?(?:@(\S+))?")
 
 
@@ -36,13 +37,13 @@ def by_name(wanted: Wanted, name: str | None) -> Request:
         types = ", ".join(dict.fromkeys(one.type for one in entry.file)) or "none"
         hint = f"Ready-made types: {types}"
         if isinstance(entry.checkpoint, HubCheckpoint):
-            size = sum(file.size for file in entry.checkpoint.files) or 2 * entry.parameters
+            size = max(2 * entry.parameters, sum(file.size for file in entry.checkpoint.files))
             hint += f". With --from-source it is made here, from {megabytes(size)} of the publisher's weights"
         raise ModelNotFound(f"{entry.name} is not ready-made as {file_type}", hint)
     return Request(name=name or wanted.name, sources=tuple(one.source for one in ready), about=entry.about)
 
 
-def on_the_hub(text: str, name: str | None, path: str | None) -> Request:
+def on_the_hub(text: str, name: str | None, path: str | None, sha256: str | None = None) -> Request:
     """OWNER/REPOSITORY[:TYPE][@REVISION], and perhaps the `path` of the file. UsageError if it is not."""
     match = _ON_THE_HUB.fullmatch(text)
     try:
@@ -62,7 +63,15 @@ def on_the_hub(text: str, name: str | None, path: str | None) -> Request:
     )
     own = repository.partition("/")[2]
     own = own[: -len("-GGUF")] if own.upper().endswith("-GGUF") else own
-    return Request(name=name or suggested(f"{own}:{file_type}" if file_type else own), sources=(source,))
+    called = name or suggested(f"{own}:{file_type}" if file_type else own)
+    return Request(name=called, sources=(source,), sha256=_digest(sha256) if sha256 else "")
+
+
+def _digest(text: str) -> str:
+    digest = text.lower().removeprefix("sha256:")
+    if not _SHA256.fullmatch(digest):
+        raise UsageError(f"{printable(text)!r} is not a sha256", "It has 64 hex digits")
+    return digest
 
 
 def at_address(url: str, name: str | None, sha256: str | None) -> Request:
@@ -73,13 +82,10 @@ def at_address(url: str, name: str | None, sha256: str | None) -> Request:
             "Get the sha256 from whoever made the file, and add --sha256 HEX",
         )
     try:
-        source = msgspec.convert(
-            {"kind": "url", "url": url, "sha256": sha256.lower().removeprefix("sha256:")}, UrlFile
-        )
+        source = msgspec.convert({"kind": "url", "url": url, "sha256": _digest(sha256)}, UrlFile)
         stem = stem_of(PurePosixPath(unquote(urlsplit(url).path)).name)
     except (msgspec.ValidationError, ValueError):
         raise UsageError(
-            f"{printable(url)!r} with the digest {printable(sha256)!r} cannot be fetched",
-            "Give an https address and a sha256 of 64 hex digits",
+            f"{printable(url)!r} cannot be fetched", "Give an https address without blanks"
         ) from None
     return Request(name=name or suggested(stem or "model"), sources=(source,))

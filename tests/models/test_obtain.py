@@ -10,11 +10,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from localai.errors import FetchError, IntegrityError, ModelNotFound, NoSpace, UnsupportedModel, UsageError
+from localai.errors import (
+    FetchError,
+    IntegrityError,
+    ModelNotFound,
+    NoSpace,
+    StoreError,
+    UnsupportedModel,
+    UsageError,
+)
 from models import catalog
 from models.fetch.protocol import Search
 from models.header import Header
-from models.origins import About, HubCheckpoint, HubFile, RemoteFile, UrlFile
+from models.origins import About, HubCheckpoint, HubFile, LocalFile, RemoteFile, UrlFile
 from models.sources import Plan, Request, asked, checkpoint, obtain
 from models.store import Store
 from tests.hub_server import Fault, HubServer, Repository
@@ -309,3 +317,88 @@ def test_a_checkpoint_and_its_commit(hub: HubServer, store: Store) -> None:
     with pytest.raises(ValueError, match="stop"), checkpoint("nano", source, store) as (root, _):
         raise ValueError("stop")
     assert (root / "model.safetensors").is_file(), "after a failure nothing has to be fetched again"
+
+
+def test_looking_changes_nothing(
+    hub: HubServer, repository: Repository, store: Store, make_model: MakeModel
+) -> None:
+    other = store.add(
+        make_model("other.gguf", seed=5), "tiny", source=UrlFile(url="http://x/y", sha256="0" * 64)
+    )
+    copy = make_model("copy.gguf")
+    copy.write_bytes(repository.file("Tiny-F32.gguf").content)
+    store.add(copy, "copy", source=UrlFile(url="http://x/z", sha256="0" * 64))
+    before = store.manifests()
+    request = Request(name="tiny", sources=(pinned(repository),), look_only=True)
+    assert obtain(request, store).downloaded is False
+    store.remove("copy")
+    store.prune()
+    with pytest.raises(KeyboardInterrupt):
+        obtain(request, store, hooks=Hooks(stop_at="header"))
+    assert store.manifests() == [other]
+    assert len(before) == 2
+    assert store.unfinished() == []
+
+
+def test_what_pins_refuse_is_not_taken_from_the_store_either(
+    hub: HubServer, repository: Repository, store: Store, make_model: MakeModel
+) -> None:
+    request = Request(name="tiny", sources=(unseen(repository),))
+    first = obtain(request, store).manifest
+    other = make_model("other.gguf", seed=9)
+    store.add(other, "three", source=UrlFile(url="http://x/y", sha256="0" * 64))
+    repository.commit({"Tiny-F32.gguf": other.read_bytes()})
+    with pytest.raises(IntegrityError, match="is another file"):
+        obtain(request, store)
+    assert store.get("tiny") == first
+    store.verify(first)
+
+
+def test_damage_is_repaired_although_the_size_is_right(
+    hub: HubServer, repository: Repository, store: Store
+) -> None:
+    request = Request(name="tiny", sources=(pinned(repository),))
+    path = store.path(obtain(request, store).manifest)
+    content = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    again = obtain(request, store)
+    assert again.downloaded
+    store.verify(again.manifest)
+
+
+def test_what_the_user_made_is_not_replaced(
+    hub: HubServer, repository: Repository, store: Store, make_model: MakeModel
+) -> None:
+    mine = store.add(make_model("mine.gguf", seed=3), "tiny", source=LocalFile(path="/mine"))
+    with pytest.raises(StoreError, match=r"called tiny already \(file: /mine\)"):
+        obtain(Request(name="tiny", sources=(pinned(repository),)), store)
+    assert store.manifests() == [mine]
+    assert hub.requests == []
+
+
+def test_the_digest_that_the_user_gives_must_be_met(
+    hub: HubServer, repository: Repository, store: Store
+) -> None:
+    with pytest.raises(IntegrityError, match="and not 0000"):
+        obtain(asked.on_the_hub(OWNER, None, None, "0" * 64), store)
+    right = sha256(repository.file("Tiny-F32.gguf").content)
+    assert obtain(asked.on_the_hub(OWNER, None, None, right), store).manifest.pinned
+    with pytest.raises(UsageError, match="64 hex digits"):
+        asked.on_the_hub(OWNER, None, None, "abc")
+
+
+def test_a_checkpoint_without_a_commit_is_pinned_at_its_first_fetch(hub: HubServer, store: Store) -> None:
+    folder = catalog.builtin_checkpoint("r1-nano")
+    contents = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".py"}
+    repository = hub.add_repository("acme/nano", contents)
+    with checkpoint("nano", HubCheckpoint(repository="acme/nano"), store):
+        pass
+    changed = bytearray(contents["model.safetensors"])
+    changed[-1] ^= 1
+    repository.commit({**contents, "model.safetensors": bytes(changed)})
+    with (
+        pytest.raises(IntegrityError, match="is another file than on"),
+        checkpoint("nano", HubCheckpoint(repository="acme/nano"), store),
+    ):
+        pass

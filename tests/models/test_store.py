@@ -143,8 +143,11 @@ def test_a_taken_name_is_kept_unless_it_is_to_be_replaced(store: Store, make_mod
         store.require_free("a")
     store.require_free("a", replace=True)
     store.require_free("b")
+    older = store.get("a")
     newer = store.add(make_model(seed=2), "A", source=HERE, replace=True)
     assert store.manifests() == [newer]
+    assert [item.manifest for item in store.removed()] == [older], "what was replaced can be brought back"
+    store.prune()
     assert files_below(store) == {f"blobs/sha256-{newer.sha256}", "refs/a.json"}
 
 
@@ -241,13 +244,13 @@ def test_unknown_names_suggest_what_may_be_meant(store: Store, make_model: MakeM
 
 
 def test_faults_of_a_blob_are_found(store: Store, make_model: MakeModel, tmp_path: Path) -> None:
-    added = store.add(make_model(), "a", source=Builtin(checkpoint="r1-nano"))
+    added = store.add(make_model(), "r1-nano", source=Builtin(checkpoint="r1-nano"))
     blob = store.path(added)
     content = blob.read_bytes()
     blob.chmod(0o600)
     blob.write_bytes(content[:-1] + b"!")
     assert store.path(added) == blob
-    with pytest.raises(IntegrityError, match=r"was changed or is damaged.*localai models pull"):
+    with pytest.raises(IntegrityError, match=r"was changed or is damaged.*localai models pull r1-nano"):
         store.verify(added)
     blob.write_bytes(content[:-1])
     with pytest.raises(IntegrityError, match="bytes and not"):
@@ -261,7 +264,7 @@ def test_faults_of_a_blob_are_found(store: Store, make_model: MakeModel, tmp_pat
     with pytest.raises(IntegrityError, match="is a link"):
         store.path(added)
     assert store.default() is None
-    repaired = store.add(elsewhere, "a", source=HERE, replace=True)
+    repaired = store.add(elsewhere, "r1-nano", source=HERE, replace=True)
     store.verify(repaired)
     assert not store.path(repaired).is_symlink()
 

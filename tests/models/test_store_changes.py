@@ -99,7 +99,147 @@ class TestUndo:
         assert not store.root.exists()
 
 
+class TestNothingIsLost:
+    """What might still be needed is not deleted."""
+
+    @pytest.mark.parametrize("damage", [b"", b"{", b"\xff"])
+    def test_a_manifest_that_cannot_be_read_keeps_everything(
+        self, store: Store, make_model: MakeModel, damage: bytes
+    ) -> None:
+        added = store.add(make_model(seed=1), "a", source=HERE)
+        other = store.add(make_model(seed=2), "b", source=HERE)
+        store.remove("b")
+        path = store.root / "refs" / "a.json"
+        path.write_bytes(damage)
+        with pytest.raises(StoreError, match=r"Nothing is freed.*a\.json"):
+            store.prune()
+        item = next(one for one in store.removed() if one.manifest == other)
+        with pytest.raises(StoreError, match="Nothing is freed"):
+            store.discard([item])
+        assert len(blobs(store)) == 2
+        path.write_bytes(manifest.encode(added))
+        assert store.prune().models == ("b",)
+        store.verify(store.get("a"))
+
+    def test_a_link_in_the_place_of_a_manifest(self, store: Store, make_model: MakeModel) -> None:
+        store.add(make_model(), "a", source=HERE)
+        path = store.root / "refs" / "a.json"
+        path.rename(store.root / "a.json")
+        path.symlink_to(store.root / "a.json")
+        with pytest.raises(StoreError, match="Nothing is freed"):
+            store.prune()
+        assert len(blobs(store)) == 1
+
+    def test_a_manifest_of_a_later_version_comes_back(self, store: Store, make_model: MakeModel) -> None:
+        store.add(make_model(), "a:b", source=HERE)
+        path = store.root / "refs" / "a" / "b.json"
+        later = json.loads(path.read_bytes()) | {"source": {"kind": "torrent"}}
+        path.write_text(json.dumps(later), "utf-8")
+        assert store.remove("a:b") is None
+        with pytest.raises(IntegrityError, match="is damaged"):
+            store.restore("a:b")
+        assert json.loads(path.read_bytes()) == later
+        assert len(blobs(store)) == 1
+
+    def test_what_is_replaced_comes_back(self, store: Store, make_model: MakeModel) -> None:
+        first = store.add(make_model(seed=1), "a", source=HERE)
+        store.add(make_model(seed=2), "a", source=HERE, replace=True)
+        store.rename("a", "new")
+        assert store.restore("a") == first
+        store.verify(first)
+
+    def test_discard_frees_only_what_it_is_told(self, store: Store, make_model: MakeModel) -> None:
+        first = store.add(make_model(seed=1), "a", source=HERE)
+        store.add(make_model(seed=2), "b", source=HERE)
+        store.remove("a")
+        item = store.remove("b")
+        assert item is not None
+        assert store.discard([item]) == item.manifest.size
+        assert store.restore("a") == first
+        store.verify(first)
+
+    def test_whoever_comes_second_does_not_take_the_name(
+        self, store: Store, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The name is free at the start and taken at the end."""
+        late, early = make_model("late.gguf", seed=1), make_model("early.gguf", seed=2)
+
+        def meanwhile(step: str, done: int, total: int) -> None:
+            if not store.manifests():
+                store.add(early, "a", source=LocalFile(path="early"))
+
+        with pytest.raises(StoreError, match="called a already"):
+            store.add(late, "a", source=HERE, on_progress=meanwhile)
+        assert store.get("a").source == LocalFile(path="early")
+        store.verify(store.get("a"))
+
+    def test_a_blob_of_ones_own_is_not_exchanged_for_a_link(
+        self, store: Store, make_model: MakeModel
+    ) -> None:
+        path = make_model()
+        own = store.add(path, "own", source=HERE)
+        linked = store.adopt([path], "linked", source=HERE)
+        assert not store.path(own).samefile(path)
+        assert linked.sharing == own.sharing == ""
+        with path.open("r+b") as file:
+            file.write(b"XXXX")
+        store.verify(own)
+        store.verify(linked)
+
+    def test_a_name_is_not_given_to_bytes_that_have_gone(self, store: Store, make_model: MakeModel) -> None:
+        added = store.add(make_model(), "a", source=HERE)
+        store.remove("a")
+        store.prune()
+        with pytest.raises(StoreError, match="is missing"):
+            store.name_again(added, "b", source=HERE, about=About())
+        assert store.manifests() == []
+
+    def test_parts_that_are_moved_stay_where_they_are_until_the_end(
+        self, store: Store, make_model: MakeModel
+    ) -> None:
+        files = parts(make_model)
+        shutil.copyfile(files[0], files[1])
+        with pytest.raises(ModelFileError):
+            store.add(files[0], "big", source=HERE, move=True)
+        assert all(file.is_file() for file in files)
+
+    def test_what_a_killed_process_left_is_pruned(self, store: Store) -> None:
+        left = store.root / "incoming" / ("ab" * 16)
+        left.mkdir(parents=True)
+        (left / "model.gguf").write_bytes(b"x" * 4096)
+        assert store.prune().freed == 4096
+        assert list((store.root / "incoming").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"places": [{"path": "/a\0b", "size": 1, "modified_ns": 1}]},
+        {"places": [{"path": "relative", "size": 1, "modified_ns": 1}]},
+        {"places": [{"path": f"/{n}", "size": 1, "modified_ns": 1} for n in range(2)]},
+        {"size": 10**400},
+        {"size": -1},
+        {"name": "../x"},
+    ],
+)
+def test_a_manifest_with_what_cannot_be_is_damaged(
+    store: Store, make_model: MakeModel, wrong: dict[str, object]
+) -> None:
+    good = store.add(make_model(seed=1), "good", source=HERE)
+    store.add(make_model(seed=2), "bad", source=HERE)
+    path = store.root / "refs" / "bad.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | wrong), "utf-8")
+    assert store.manifests() == [good]
+    assert [item.path for item in store.damaged()] == [path]
+    assert store.default() == good
+
+
 class TestRename:
+    def test_to_itself_it_changes_nothing(self, store: Store, make_model: MakeModel) -> None:
+        added = store.add(make_model(), "a", source=HERE)
+        assert store.rename("a", "A") == added
+        assert store.manifests() == [added]
+
     def test_it_is_the_same_model(self, store: Store, make_model: MakeModel) -> None:
         added = store.add(make_model(), "a:b:c", source=HERE)
         renamed = store.rename("A:b:c", "Other:Name")
@@ -282,6 +422,16 @@ class TestSharedStore:
         store.verify(store.get("team:7b"))
         assert store.resolve("team:7b").path.is_relative_to(team)
         assert store.disk_bytes(store.get("team:7b")) == 0
+
+    def test_a_share_that_is_away_is_said_and_no_obstacle(
+        self, tmp_path: Path, make_model: MakeModel
+    ) -> None:
+        (tmp_path / "file").write_bytes(b"")
+        for share in (tmp_path / "none", tmp_path / "file"):
+            store = Store(tmp_path / "own", shared=[share], free_space=lambda _: 1 << 50)
+            store.add(make_model(), "a", source=HERE, replace=True)
+            assert [model.name for model in store.manifests()] == ["a"]
+            assert ["is not there" in item.reason for item in store.damaged()] == [True]
 
     def test_it_is_not_changed(self, team: Path, tmp_path: Path, make_model: MakeModel) -> None:
         store = Store(tmp_path / "own", shared=[team], free_space=lambda _: 1 << 50)
