@@ -27,7 +27,7 @@ def run(path: Path, header: Header) -> Check:
     because several would crawl beside anything else that computes. A file that memory cannot hold is not
     tried.
     """
-    needed = fit.memory_needed(fit.Shape.of(header), header.tensor_bytes, _CONTEXT)
+    needed = fit.memory_needed(fit.Shape.of(header), fit.weights_read(header), _CONTEXT)
     if needed > hardware.available_memory():
         return Check("skipped", "it needs more memory than is free")
     try:

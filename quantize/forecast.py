@@ -47,7 +47,7 @@ def bits_per_weight(source: Source, output: Output) -> float:
 
 
 def _candidate(output: Output, source: Source, header: Header, shape: fit.Shape) -> Candidate:
-    weights = _tensor_bytes(source, output)
+    weights = _tensor_bytes(source, output) - _embedding_bytes(source, output)
     trained = header.context_trained or CONTEXTS[-1]
     contexts = [context for context in CONTEXTS if context <= trained] or [trained]
     return Candidate(
@@ -61,6 +61,14 @@ def _candidate(output: Output, source: Source, header: Header, shape: fit.Shape)
 
 def _tensor_bytes(source: Source, output: Output) -> int:
     return sum(tensor.bytes_as(output.types[tensor.name]) for tensor in source.tensors)
+
+
+def _embedding_bytes(source: Source, output: Output) -> int:
+    """As `fit.embedding_bytes`: an input embedding of its own is hardly read."""
+    tensors = {tensor.name: tensor for tensor in source.tensors}
+    if "output.weight" not in tensors or "token_embd.weight" not in tensors:
+        return 0
+    return tensors["token_embd.weight"].bytes_as(output.types["token_embd.weight"])
 
 
 def _vocabulary(source: Source) -> int:

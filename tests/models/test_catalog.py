@@ -13,11 +13,13 @@ import msgspec
 import pytest
 
 from localai.errors import ModelNotFound
-from models import catalog, fit
+from models import catalog
 from models.catalog import Entry
 from models.ggml_types import FILE_TYPES
 from models.names import is_name
+from models.need import need
 from models.origins import Builtin, HubCheckpoint, HubFile, PackageIndex, RemoteFile, size_of
+from models.sketch import sketch
 from quantize.pretokenizer import KNOWN
 from tests.models import catalog_weights
 
@@ -95,12 +97,10 @@ def test_what_a_note_says_of_memory() -> None:
     for entry in R1:
         said = re.search(r"([\d.]+) GB of memory", entry.note)
         assert said, entry.note
-        assert entry.shape is not None
-        same = {name: getattr(entry.shape, name, 0) for name in fit.Shape.__struct_fields__}
-        lengths = {"key_length": entry.shape.head_size, "value_length": entry.shape.head_size}
-        shape = fit.Shape(**{**same, **lengths})
-        needed = fit.memory_needed(shape, entry.weights[entry.type], 8192) / 1e9
-        assert float(said[1]) == pytest.approx(needed, rel=0.05)
+        header = sketch(entry, entry.type)
+        assert header is not None
+        needed = need(header, 8192).total / 1e9
+        assert float(said[1]) == pytest.approx(needed, rel=0.02)
 
 
 # ----------------------------------------------------------------------------------------- what was collected

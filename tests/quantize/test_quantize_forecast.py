@@ -52,7 +52,7 @@ def test_sizes_are_exact(tmp_path: Path, shape: str) -> None:
         assert candidate.bits_per_weight == written.bits_per_weight
         header = read_header(path)
         for context, needed in candidate.memory.items():
-            assert needed == fit.memory_needed(fit.Shape.of(header), header.tensor_bytes, context)
+            assert needed == fit.memory_needed(fit.Shape.of(header), fit.weights_read(header), context)
     fallbacks = set(types(tmp_path / "Q4_K_M").values()) - {"Q4_K", "Q6_K", "F32"}
     assert bool(fallbacks) == (shape not in ("even",)), fallbacks
 
