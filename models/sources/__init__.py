@@ -124,10 +124,13 @@ def obtain(
                 resolved = _resolve(fetch, on_progress)
                 return _fetch(request, fetch, resolved, store, on_progress, hooks)
         except (ModelNotFound, IntegrityError, _Unavailable) as error:
-            hooks.note(f"{error.message}: trying another source")
-    with Fetch(last) as fetch:
-        resolved = _resolve(fetch, on_progress)
-        return _fetch(request, fetch, resolved, store, on_progress, hooks)
+            hooks.note(f"{getattr(error, 'message', error)}: trying another source")
+    try:
+        with Fetch(last) as fetch:
+            resolved = _resolve(fetch, on_progress)
+            return _fetch(request, fetch, resolved, store, on_progress, hooks)
+    except _Unavailable as error:
+        raise (error.__cause__ or error) from None
 
 
 @contextmanager
@@ -168,8 +171,8 @@ def checkpoint(
             incoming.done(folder)
 
 
-class _Unavailable(FetchError):
-    """A source does not answer, or gives nothing: another one may."""
+class _Unavailable(Exception):
+    """A source does not answer, or gives nothing: another one may. Its cause is the FetchError."""
 
 
 def _resolve(fetch: Fetch, on_progress: Progress) -> Resolved:
@@ -177,7 +180,7 @@ def _resolve(fetch: Fetch, on_progress: Progress) -> Resolved:
     try:
         return fetch.resolve()
     except FetchError as error:
-        raise _Unavailable(error.message, error.hint) from error
+        raise _Unavailable(error.message) from error
 
 
 def _fetch(
@@ -214,7 +217,7 @@ def _fetch(
         except FetchError as error:
             if incoming.arrived(folder):
                 raise
-            raise _Unavailable(error.message, error.hint) from error
+            raise _Unavailable(error.message) from error
         model = _keep(request, found, brought, store, on_progress)
         _pin(resolved, brought, places, store, replace=request.accept_change)
         incoming.done(folder)

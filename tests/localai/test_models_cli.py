@@ -147,7 +147,9 @@ def test_the_publishers_own_weights_are_quantized_here(catalogue: HubServer, hom
     assert "model.safetensors" in source["inputs"]
     assert manifest["file_type"] == "Q4_K_M"
     assert list((home / "data" / "models" / "incoming").iterdir()) == []
-    assert "--name" in error("pull", "--from-source", "r1:nano:q4_k_m")
+    again = run("pull", "--from-source", "r1:nano:q4_k_m")
+    assert (again.returncode, "nothing had to be made" in again.stderr) == (0, True)
+    assert "called r1:nano:q4_k_m already" in error("pull", "r1:nano", "--name", "r1:nano:q4_k_m")
 
 
 def test_a_dry_run_tells_and_fetches_nothing(catalogue: HubServer, home: Path) -> None:
@@ -230,7 +232,7 @@ def test_what_is_removed_comes_back_until_it_is_pruned(nano: Path) -> None:
     removed = ok("remove", "a:b")
     assert "localai models restore a:b brings it back" in removed
     assert "`localai models prune` frees 4.5 MB" in removed
-    assert "Removed: a:b" in ok("list")
+    assert "Removed or replaced: a:b" in ok("list")
     assert "a:b is back" in ok("restore", "a:b")
     assert ok("verify") == "a:b: ok\n"
     told = json.loads(ok("remove", "a:b", "--now", "--json"))

@@ -135,6 +135,7 @@ def test_into_the_store(tmp_path: Path, home: Path) -> None:
         "recipe": f"--type Q4_K_M --imatrix '{imatrix}' --pure --output-type Q8_0 --embedding-type Q5_0 "
         "--tensor-type 'ffn_(up|down)=Q6_K'",
         "model": "",
+        "repository": "",
         "revision": commit,
         "inputs": {file.name: sha256(file) for file in NANO.iterdir() if file.name in read | {"README.md"}},
         "imatrix_sha256": sha256(imatrix),

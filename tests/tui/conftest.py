@@ -67,7 +67,7 @@ def make_app(engine: FakeEngine, history: History, shelf: FakeShelf, clock: Cloc
     return make
 
 
-async def wait_until(pilot: Pilot[None], condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def wait_until(pilot: Pilot[None], condition: Callable[[], object], seconds: float = 20.0) -> None:
     """Let the application run until `condition` holds. Waits for what is wanted, never for a time."""
     deadline = time.monotonic() + seconds
     while not condition():
