@@ -12,9 +12,9 @@ import sys
 import urllib.request
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from localai.errors import FetchError
+from models.fetch.where import server
 from models.header import printable
 
 _BUNDLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -22,12 +22,15 @@ _BUNDLES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_
 
 
 def proxy_for(url: str) -> str:
-    """The proxy that the environment, or the system, has for that address; "": none."""
-    parts = urlsplit(url)
-    if not parts.hostname or urllib.request.proxy_bypass(f"{parts.hostname}:{parts.port or ''}".rstrip(":")):
+    """The proxy that the environment, or the system, has for that address; "": none.
+
+    FetchError if it is no address.
+    """
+    asked = server(url)
+    if urllib.request.proxy_bypass(f"{asked.host}:{asked.port}"):
         return ""
     known = urllib.request.getproxies()
-    proxy = known.get(parts.scheme) or known.get("all") or ""
+    proxy = known.get(asked.scheme) or known.get("all") or ""
     return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 

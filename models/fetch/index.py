@@ -27,6 +27,7 @@ from models.fetch.protocol import FetchedFile, Listed, Resolved
 from models.fetch.simple_page import Link
 from models.fetch.wanted import Wanted
 from models.fetch.web import Web, origin
+from models.fetch.where import is_address, is_plain, require_address, server
 from models.header import printable
 from models.origins import PackageIndex, Wheel
 from models.progress import Progress
@@ -184,6 +185,7 @@ class _Indexes:
     def _asked(self, address: str) -> list[_Found]:
         """The links on a page of an index; none if it has no such page."""
         url, headers = without_userinfo(address)
+        require_address(url)
         host = printable(urlsplit(url).hostname or url)
         if not self._is_safe(url):
             raise FetchError(
@@ -206,10 +208,12 @@ class _Indexes:
         return _Found(link, headers if origin(address) == origin(index) else {})
 
     def _is_safe(self, url: str) -> bool:
-        parts = urlsplit(url)
-        return parts.scheme == "https" or (
-            parts.scheme == "http" and (is_loopback(parts.hostname) or trust.is_trusted(url))
-        )
+        """Whether nobody else can answer for `url`, which may have a user and a password in it."""
+        plain, _ = without_userinfo(url)
+        if not is_plain(url) or not is_address(plain):
+            return False
+        asked = server(plain)
+        return asked.scheme == "https" or is_loopback(asked.host) or trust.is_trusted(plain)
 
 
 def _refused(page: Page, host: str) -> FetchError:

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 import msgspec
 
 from localai.errors import FetchError
+from models.fetch.where import is_plain
 from models.header import printable
 
 ACCEPT: Final = (
@@ -62,8 +63,11 @@ def parse(body: bytes, kind: str, url: str) -> list[Link]:
 
 def _joined(base: str, href: str) -> SplitResult | None:
     """The address that `href` means on the page `base`; None if it is none."""
+    href = href.strip()
+    if not is_plain(href):
+        return None
     try:
-        parts = urlsplit(urljoin(base, href.strip()))
+        parts = urlsplit(urljoin(base, href))
         _ = parts.port
     except ValueError:
         return None

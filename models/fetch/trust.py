@@ -7,9 +7,9 @@ certificate is known by its digest all the same.
 from __future__ import annotations
 
 import ssl
-from urllib.parse import urlsplit
 
 from localai.errors import FetchError
+from models.fetch.where import server
 from models.header import printable
 
 hosts: set[str] = set()
@@ -19,11 +19,9 @@ own_certificate: list[str] = []
 
 
 def is_trusted(url: str) -> bool:
-    """Whether the host of `url` is trusted whatever it shows."""
-    parts = urlsplit(url)
-    host = (parts.hostname or "").lower()
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return bool({host, f"{host}:{port}"} & hosts)
+    """Whether the host of `url` is trusted whatever it shows. FetchError if it is no address."""
+    asked = server(url)
+    return bool({asked.host, f"{asked.host}:{asked.port}"} & hosts)
 
 
 def unverified() -> ssl.SSLContext:

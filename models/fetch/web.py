@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Final
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import urllib3
 from urllib3.exceptions import (
@@ -31,7 +31,7 @@ from localai.errors import FetchError
 from models.fetch import trust
 from models.fetch.environment import proxy_for, tls_context
 from models.fetch.retry import Broken
-from models.fetch.where import host, origin, shown
+from models.fetch.where import host, is_address, is_plain, origin, require_address, server, shown
 from models.header import printable
 
 __all__ = ["Answer", "Web", "host", "origin", "shown"]
@@ -131,6 +131,7 @@ class Web:
         Broken if that can be tried again, FetchError if it makes no sense to. Any status but that of a
         redirect is an answer.
         """
+        require_address(url)
         first: Mapping[str, str] | None = None
         for _ in range(self._redirects + 1):
             ours = {"User-Agent": f"localai/{__version__}", "Accept-Encoding": "identity"}
@@ -189,22 +190,21 @@ class Web:
 def _target(url: str, location: str) -> str:
     """Where a redirect leads. FetchError if nobody should follow."""
     try:
-        target = urljoin(url, location)
-        parts = urlsplit(target)
-        _ = parts.port
+        target = urldefrag(urljoin(url, location)).url
     except ValueError:
-        parts = urlsplit("")
-    if not location or parts.scheme not in ("http", "https") or not parts.hostname:
+        target = ""
+    # Location itself, too: joining drops some of the characters that no address has
+    if not location or not is_address(target) or not is_plain(location):
         raise FetchError(
             f"{shown(url)} is redirected to {printable(location, 100)!r}, which is no address of a file",
             "Tell whoever runs that server.",
         )
-    if url.lower().startswith("https:") and parts.scheme != "https":
+    if server(url).scheme == "https" and server(target).scheme != "https":
         raise FetchError(
             f"{shown(url)} is redirected to {shown(target)}, which is not encrypted",
             "It was not followed. Tell whoever runs that server.",
         )
-    return target.partition("#")[0]
+    return target
 
 
 class _Mapped:

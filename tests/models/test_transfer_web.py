@@ -21,8 +21,8 @@ from cryptography.x509.oid import NameOID
 
 from localai.errors import FetchError
 from models.fetch.environment import proxy_for
-from models.fetch.where import origin, shown
-from tests.hub_server import HubServer
+from models.fetch.where import is_address, origin, shown
+from tests.hub_server import Fault, HubServer
 from tests.models.transferring import CONTENT, LABEL, fetch, isolate, require_done, wanted
 
 BYTES = CONTENT[:500_000]
@@ -228,3 +228,50 @@ def test_addresses() -> None:
     assert origin("http://h/x") != origin("https://h/x") != origin("https://h:444/x")
     assert shown("https://user:secret@h:1/a/b?token=secret#c") == "https://h:1/a/b"
     assert shown("http://[bad") == "the address"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://evil.example:1\\@hub.example:2/x",
+        "http://evil.example\\.hub.example/x",
+        "http://hub.example\t.evil.example/x",
+        "http://hub.example/a b",
+        "http://hub.example:0/x",
+        "http://hub.example:99999/x",
+        "http://user:secret@hub.example/x",
+        "//hub.example/x",
+        "ftp://hub.example/x",
+        "http:///x",
+    ],
+)
+def test_what_is_no_address(url: str) -> None:
+    assert not is_address(url)
+
+
+def test_what_is_an_address() -> None:
+    for url in ("https://hub.example/a%20b?c=d", "http://[::1]:8080/x", "http://127.0.0.1/x"):
+        assert is_address(url)
+    assert origin("http://[::1]/x") == "http://::1:80"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://{other}\\@{hub}/files/model",
+        "//{other}\\@{hub}/files/model",
+        "http://us:er@{hub}/files/model",
+        "/files/mo del",
+        "/files/\x01model",
+    ],
+)
+def test_a_redirect_that_can_be_read_in_two_ways_is_not_followed(tmp_path: Path, target: str) -> None:
+    """urllib3 ends a server's name at a backslash, other parsers do not: the token would go there."""
+    with HubServer() as hub:
+        url = hub.add_file("model", BYTES)
+        servers = {"other": hub.cdn_origin[7:], "hub": hub.origin[7:]}
+        hub.plan(Fault(redirect=target.format(**servers), times=99))
+        want = wanted(url, BYTES, headers={"Authorization": "Bearer hf_secret"})
+        with pytest.raises(FetchError, match="is no address of a file"):
+            fetch(want, tmp_path / "model")
+        assert [one.role for one in hub.requests] == ["hub"]
