@@ -8,13 +8,13 @@ from typing import Final
 
 import msgspec
 
-from localai.errors import IntegrityError, ModelError, StoreError
+from localai.errors import IntegrityError, ModelError, ModelFileError, StoreError
 from models import files, linking, manifest
 from models.gguf import read_header
 from models.header import Header
 from models.manifest import Manifest, Part, Place, Sharing
 from models.origins import About, Origin
-from models.parts import files_of, name_of_part, read_whole
+from models.parts import files_of, name_of_part, number_of, read_whole
 from models.progress import Progress
 from models.supported import ARCHITECTURES
 
@@ -155,7 +155,14 @@ class _Parts:
 
 def _files(path: Path) -> list[Path]:
     """All files of the model at `path`, whose header is good; one that is alone may be called anything."""
-    return files_of(path) if read_header(path).split_count > 1 else [path]
+    named = number_of(path.name)
+    count = read_header(path).split_count
+    if count == 1 and named and named[1] > 1:
+        raise ModelFileError(
+            f"{path} is named as part {named[0]} of {named[1]}, but says of itself that it is whole",
+            "If it is whole, give it another name; else fetch or copy its parts again.",
+        )
+    return files_of(path) if count > 1 else [path]
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -79,7 +79,7 @@ def fetch_folder(
     if not _KEY.fullmatch(key):
         raise StoreError(f"{key!r} is not the key of a transfer")
     private_dir(incoming)
-    folder = incoming / f"{_KEPT}{key}"
+    folder = folder_of(incoming, key)
     lock = _lock_of(folder)
     while (descriptor := locks.take(lock, wait=False)) is None and locks.AVAILABLE:
         on_wait(_look(folder, running=True) or Unfinished(name, total, running=True))
@@ -95,6 +95,11 @@ def fetch_folder(
         if not folder.exists():
             lock.unlink(missing_ok=True)
         locks.release(descriptor)
+
+
+def folder_of(incoming: Path, key: str) -> Path:
+    """The folder of the fetch with that key, which need not be there."""
+    return incoming / f"{_KEPT}{key}"
 
 
 def done(folder: Path) -> None:
@@ -149,7 +154,7 @@ def arrived(folder: Path) -> int:
     size = 0
     for place, _, names in os.walk(folder):
         for name in names:
-            if name == _NOTE:
+            if name == _NOTE or name.endswith((".journal", ".lock")):
                 continue
             with suppress(OSError):
                 status = (Path(place) / name).lstat()

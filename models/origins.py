@@ -155,6 +155,13 @@ Origin: TypeAlias = HubFile | PackageIndex | UrlFile | Builtin | LocalFile | Che
 OriginKind: TypeAlias = Literal["hub", "package-index", "url", "builtin", "file", "checkpoint"]
 
 
+def without_userinfo(url: str) -> str:
+    """An address without the name and the password that it may carry."""
+    scheme, separator, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{place.rpartition('@')[2]}{slash}{path}"
+
+
 def size_of(source: ReadySource) -> int:
     """Bytes of the model's files; 0 if not all are known."""
     if isinstance(source, HubFile):

@@ -77,6 +77,10 @@ class Store(Library):
         """A new private folder on the disk of the store, removed with its content at the end of the block."""
         return self._incoming()
 
+    def arrived(self, key: str) -> int:
+        """Bytes that earlier attempts at the fetch called `key` have brought."""
+        return incoming.arrived(incoming.folder_of(self.root / "incoming", key))
+
     @contextmanager
     def fetching(
         self,
@@ -215,6 +219,8 @@ class Store(Library):
         """
         name = canonical(name)
         target = manifest_path(self._refs, name)
+        if not removed.paths(self.root):
+            raise self._nothing_removed(name)
         with files.storage_errors(self.root), self._names_locked():
             found = [path for path in removed.paths(self.root) if removed.name_of(path) == name]
             if not found:
@@ -276,7 +282,8 @@ class Store(Library):
                 return known
             if os.path.lexists(target):
                 raise StoreError(
-                    f"There is a model called {new} already", f"Free the name: localai models remove {new}"
+                    f"There is a model called {new} already",
+                    f"Free the name: localai models rename {new} OTHER",
                 )
             model = msgspec.structs.replace(known, name=new)
             paths.private_dir(target.parent)
@@ -309,6 +316,9 @@ class Store(Library):
                 removed.keep(self.root, previous, model.name, scratch)
             written.replace(target)
             files.sync_folder(target.parent)
+            for item in self.removed():  # it is back: to restore that, too, would be nothing
+                if (item.manifest.name, item.manifest.sha256) == (model.name, model.sha256):
+                    files.discard(item.path)
         return model
 
     def _previous(self, target: Path, name: str, replace: Replace) -> bytes | None:

@@ -112,7 +112,7 @@ def _print_state(store: Store, manifests: list[Manifest]) -> None:
     from models.manifest import repair_hint
 
     digests = {manifest.sha256: store.disk_bytes(manifest) for manifest in manifests}
-    if len(digests) > 1:
+    if len(digests) > 1 and any(digests.values()):
         print(f"{output.size(sum(digests.values()))} on the disk in all.")
     for manifest in manifests:
         if fault := store.fault(manifest):
@@ -159,7 +159,7 @@ def verify(
         output.print_json(found)
     else:
         for one in found:
-            reason = f", {one['reason']}" if one["reason"] else ""
+            reason = f". {one['reason']}" if one["reason"] else ""
             print(output.one_line(f"{one['name']}: {one['result']}{reason}"))
         if not found:
             print("No model is installed.")

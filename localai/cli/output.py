@@ -42,7 +42,8 @@ QUIET_S = 2.0
 
 def error(message: str, hint: str = "") -> None:
     """One line that says what happened and what to do."""
-    if message[1:2].islower():
+    first = message.partition(" ")[0].rstrip(",:")
+    if first[1:].islower() and first.isalpha():
         message = message[0].lower() + message[1:]
     end = "" if hint.endswith("?") else "."
     _line(f"localai: error: {message.rstrip('.')}" + (f". {hint.rstrip('.')}{end}" if hint else ""))

@@ -62,14 +62,18 @@ def pull(
     """Fetch a model, verify it and keep it. If it is interrupted, the same command goes on."""
     from localai.cli.pull_work import Work
     from models import catalog
+    from models.origins import without_userinfo
     from models.sources import asked
     from models.store import Store
 
+    model = asked.tidied(model)
     again = ["pull", *(["--from-source"] if from_source else []), model]
     for option, value in (("--name", name), ("--sha256", sha256), ("--file", file)):
         again += [option, value] if value else []
     for one in allow_architecture or ():
         again += ["--allow-architecture", one]
+    if "://" in model and without_userinfo(model) != model:
+        again = []  # it would write down a password
     work = Work(
         Store(),
         anyway=anyway,

@@ -57,6 +57,8 @@ class Work:
             command=self._command,
         )
         hooks = self._hooks(request.name, wanted)
+        hooks.foresee()
+        before = self._known(request.name)
         with _resumable(), output.progress() as progress:
             hooks.progress = progress
             try:
@@ -72,7 +74,18 @@ class Work:
                 output.note(
                     f"nothing had to be fetched: the bytes of {found.manifest.name} were here, verified"
                 )
+            if before is not None and before.sha256 != found.manifest.sha256:
+                output.note(
+                    f"it took the place of what {before.name} was ({describe(before.source)}). To have both: "
+                    f"localai models rename {before.name} OTHER, then localai models restore {before.name}"
+                )
             tell(found.manifest, self._json)
+
+    def _known(self, name: str) -> Manifest | None:
+        try:
+            return self._store.get(name)
+        except (ModelNotFound, IntegrityError):
+            return None
 
     def quantize_builtin(self, wanted: Wanted, name: str | None) -> None:
         """Make what is shipped with the program."""
@@ -205,16 +218,26 @@ class _Hooks:
     def note(self, text: str) -> None:
         self._say(text)
 
+    def foresee(self) -> None:
+        """What the catalogue alone tells: before the network is asked, and where there is none."""
+        if self._wanted is None:
+            return
+        from localai.cli.fit import judge_entry
+
+        self._verdict = judge_entry(self._wanted.entry, self._wanted.type)
+        if self._verdict is not None and not self._dry_run:
+            self._require_fit(self._verdict)
+
     def plan(self, plan: Plan) -> None:
         self._plan = plan
         if not self._dry_run:
             self._say(self._what(plan))
-        if self._wanted is not None:
-            from localai.cli.fit import judge_entry
-
-            self._judge(judge_entry(self._wanted.entry, self._wanted.type))
+        if self._verdict is not None:
+            self._judge(self._verdict)
 
     def header(self, header: Header) -> None:
+        if self._wanted is None:
+            self._say(f"Licence, as the file states it: {output.one_line(header.license) or 'not stated'}")
         if self._verdict is None:
             from localai.cli.fit import judge_header
 
@@ -245,14 +268,16 @@ class _Hooks:
         self._verdict = verdict
         if self._dry_run:
             raise _Enough
-        if verdict is None:
-            return
+        if verdict is not None:
+            self._require_fit(verdict)
+            self._say(_sentence(verdict))
+
+    def _require_fit(self, verdict: Verdict) -> None:
         if verdict.kind == "too large" and not self._anyway:
             raise LoadError(
-                f"{self._name} would not run here: {verdict.why}".rstrip("."),
+                f"{self._name} is too large for this machine. {verdict.why}".rstrip("."),
                 f"{verdict.alternative} Or fetch it all the same with --anyway".strip(),
             )
-        self._say(_sentence(verdict))
 
     def _what(self, plan: Plan) -> str:
         resolved = plan.resolved
@@ -262,8 +287,8 @@ class _Hooks:
             if not isinstance(source, HubCheckpoint)
             else (f"the publisher's own weights, {source.repository} at commit {source.revision}")
         )
-        rest = f", {output.size(plan.arrived)} of them are here" if plan.arrived else ""
         total = output.size(resolved.total) if resolved.total else "an unknown number of bytes"
+        rest = f"; {output.size(plan.arrived)} of the {total} are here" if plan.arrived else ""
         entry = self._wanted.entry if self._wanted else None
         licence = f" Licence: {entry.license}. {entry.base_license}".rstrip() if entry else ""
         return f"{self._name}: {total} from {where}{rest}.{licence}"

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from models.header import Header
     from models.store import Manifest, Resolved
 
+_SHOWN = 16
+"""Values of a list that are shown."""
+
 
 def show(
     model: Annotated[str, typer.Argument(help="A model's name or a GGUF file.", show_default=False)],
@@ -95,6 +98,8 @@ def _value(value: Any) -> Any:
 
     if isinstance(value, ArrayInfo):
         return f"{value.length} values of type {value.element_type}"
+    if isinstance(value, tuple) and len(value) > _SHOWN:
+        return f"{len(value)} values, the first: {', '.join(map(str, value[:_SHOWN]))}"
     return value
 
 
@@ -132,9 +137,10 @@ def _print_facts(facts: dict[str, Any], manifest: Manifest | None) -> None:
         }
     for key, value in facts.get("metadata", {}).items():
         rows[f"  {key}"] = str(value)
+    width = max(13, *(len(label) for label in rows)) if "metadata" in facts else 13
     for label, value in rows.items():
         if value:
-            print(f"{output.one_line(label):<14}{output.one_line(str(value))}")
+            print(f"{output.one_line(label):<{width}} {output.one_line(str(value))}")
 
 
 def accept(

@@ -6,7 +6,9 @@
 
 Whatever ends the block ends the process; what has come stays in the folder, and the next transfer into it
 goes on from there. The process gets no secrets but those that the user set for its source. It is the less
-trusted side: what it says is checked, and the files that it made are looked at again by the store.
+trusted side: what it says must be an answer to what was asked (`models.fetch.answers`), and the store looks
+at the headers again. The digests that it computed while it wrote are believed: `localai models verify`
+repeats them.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import msgspec
 
 from localai import frames, processes
 from localai.errors import FetchError, UsageError, by_name
+from models.fetch import answers
 from models.fetch.protocol import (
     Advance,
     Event,
@@ -43,7 +46,6 @@ from models.fetch.protocol import (
     pack,
 )
 from models.header import printable
-from models.origins import PackageIndex
 from models.progress import Progress, silent
 
 __all__ = ["Fetch", "FetchedFile", "Listed", "Resolved", "Search", "Source"]
@@ -62,7 +64,7 @@ class Fetch:
     def __init__(self, source: Source | Search) -> None:
         self._source = source
         self._errors: IO[bytes] = io.BytesIO()
-        self._expected: tuple[int, ...] = ()
+        self._resolved: Resolved | None = None
         """How many files there may be in the end."""
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -109,8 +111,8 @@ class Fetch:
             match self._next():
                 case Advance(step, done, total):
                     on_progress(step, done, total)
-                case Resolved() as resolved if self._fits(resolved):
-                    self._expected = self._expected_of(resolved)
+                case Resolved() as resolved if answers.resolves(self._source, resolved):
+                    self._resolved = resolved
                     return resolved
                 case other:
                     raise self._nonsense(type(other).__name__)
@@ -135,7 +137,7 @@ class Fetch:
                     if on_header is not None:
                         on_header(self._inside(folder, path))
                     self._send(Proceed())
-                case Transferred(files) if len(files) in self._expected:
+                case Transferred(files) if self._resolved and answers.brings(self._resolved, files):
                     for file in files:
                         self._inside(folder, file.path)
                     return files
@@ -171,14 +173,6 @@ class Fetch:
         if isinstance(event, Failed):
             raise by_name(event.kind)(event.message, event.hint)
         return event
-
-    def _fits(self, resolved: Resolved) -> bool:
-        """Whether what it is resolved to is of the kind that was asked for."""
-        return isinstance(self._source, Search) or isinstance(resolved.source, type(self._source))
-
-    def _expected_of(self, resolved: Resolved) -> tuple[int, ...]:
-        count = len(resolved.files)
-        return (1, count) if isinstance(resolved.source, PackageIndex) else (count,)
 
     def _inside(self, folder: Path, path: str) -> Path:
         found = Path(path)

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
-from localai.errors import FetchError, IntegrityError, ModelNotFound, StoreError
+from localai.errors import (
+    FetchError,
+    IntegrityError,
+    ModelError,
+    ModelFileError,
+    ModelNotFound,
+    StoreError,
+)
 from models import files, incoming, manifest, pins
 from models.fetch.client import Fetch
 from models.fetch.protocol import FetchedFile, Resolved, Search
@@ -27,10 +34,12 @@ from models.origins import (
     About,
     HubCheckpoint,
     HubFile,
+    Origin,
     PackageIndex,
     ReadySource,
     UrlFile,
     describe,
+    without_userinfo,
 )
 from models.parts import number_of
 from models.pins import Pin
@@ -58,6 +67,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """The digest that the model must have, whatever a source says; "": none is asked for."""
     look_only: bool = False
     """Whether nothing is to be changed: the hooks hear what would come."""
+    catalogued: bool = False
+    """Whether its name is one of the catalogue, which may say today that another file is meant by it."""
     command: str = ""
     """What goes on with it if it is interrupted, behind `localai models`: such as "pull r1:7b"."""
 
@@ -112,7 +123,7 @@ def obtain(
     ModelNotFound, FetchError or IntegrityError if no source has it as it should be; ModelError as soon as
     its header tells that it does not run here; NoSpace; StoreError. What has come stays for the next attempt.
     """
-    store.require_free(request.name, replace=replaceable(store))
+    store.require_free(request.name, replace=replaceable(store, request))
     for source in request.sources:
         found = None if isinstance(source, Search) else _present(request, store, source, on_progress)
         if found:
@@ -157,17 +168,15 @@ def checkpoint(
         places = _places(resolved.source, branch="" if source.revision else "main")
         _check_pins(resolved, places, store, accept_change)
         if look_only:
-            hooks.plan(Plan(resolved, 0))
+            hooks.plan(Plan(resolved, store.arrived(_key(resolved))))
             raise FetchError("Nothing was to be fetched")
         key = _key(resolved)
         with store.fetching(key, name, resolved.total, _waiting(on_progress), command) as folder:
             _begin(resolved, folder, store, hooks)
             brought = fetch.transfer(folder, on_progress=on_progress)
+            _check_pinned(_digests(resolved, brought), places, store, accept_change)
             _pin(resolved, brought, places, store, replace=accept_change)
-            root = Path(brought[0].path)
-            for _ in Path(brought[0].remote).parts:
-                root = root.parent
-            yield root, resolved.source
+            yield folder / "checkpoint", resolved.source
             incoming.done(folder)
 
 
@@ -200,11 +209,10 @@ def _fetch(
     if model := _present(request, store, found, on_progress):
         return Fetched(model, False)
     if request.look_only:
-        hooks.plan(Plan(resolved, 0))
-        with (
-            store.incoming() as folder
-        ):  # the header alone tells the rest: whoever hears it ends the transfer
-            fetch.transfer(folder, on_progress=on_progress, on_header=_looking(request, hooks))
+        hooks.plan(Plan(resolved, store.arrived(_key(resolved))))
+        # The header alone tells the rest: whoever hears it ends the transfer.
+        with store.incoming() as folder:
+            fetch.transfer(folder, on_progress=on_progress, on_header=_looking(request, resolved, hooks))
         raise FetchError("The source has no header to look at")
     key, waiting = _key(resolved), _waiting(on_progress)
     with store.fetching(key, request.name, resolved.total, waiting, request.command) as folder:
@@ -213,20 +221,49 @@ def _fetch(
             return Fetched(model, False)
         _begin(resolved, folder, store, hooks)
         try:
-            brought = fetch.transfer(folder, on_progress=on_progress, on_header=_looking(request, hooks))
+            brought = fetch.transfer(
+                folder, on_progress=on_progress, on_header=_looking(request, resolved, hooks)
+            )
         except FetchError as error:
             if incoming.arrived(folder):
                 raise
             raise _Unavailable(error.message) from error
-        model = _keep(request, found, brought, store, on_progress)
+        except ModelError:
+            incoming.done(folder)  # it does not run here: there is nothing to go on with
+            raise
+        _check_pinned(_digests(resolved, brought), places, store, request.accept_change)
         _pin(resolved, brought, places, store, replace=request.accept_change)
+        model = _keep(request, found, brought, store, on_progress)
         incoming.done(folder)
         return Fetched(model, True)
 
 
-def replaceable(store: Store) -> Callable[[Manifest], bool]:
-    """Whether a model that is fetched may take the place of another: not of what the user made or brought."""
-    return lambda known: manifest.is_fetched(known) or store.fault(known) is not None
+def replaceable(store: Store, request: Request | None = None) -> Callable[[Manifest], bool]:
+    """Whether a model that is fetched may take the place of another.
+
+    Not of what the user made or brought; nor of what came from another place, unless the catalogue says so.
+    """
+
+    def may(known: Manifest) -> bool:
+        if store.fault(known) is not None:
+            return True
+        if not manifest.is_fetched(known) or request is None or request.catalogued:
+            return manifest.is_fetched(known)
+        return any(_place(one) == _place(known.source) for one in request.sources)
+
+    return may
+
+
+def _place(source: Wanted | Origin) -> str:
+    """Where a source is, without what changes with time."""
+    match source:
+        case HubFile(repository=repository) | Search(repository=repository):
+            return f"hub:{repository.lower()}"
+        case UrlFile(url=url):
+            return f"address:{without_userinfo(url)}"
+        case PackageIndex(wheels=wheels):
+            return f"package index:{wheels[0].package}"
+    return "elsewhere"
 
 
 def _check_asked(request: Request, found: ReadySource) -> None:
@@ -239,8 +276,8 @@ def _check_asked(request: Request, found: ReadySource) -> None:
         )
 
 
-def _looking(request: Request, hooks: Hooks) -> Callable[[Path], None]:
-    return lambda path: _look(path, request.allow, hooks)
+def _looking(request: Request, resolved: Resolved, hooks: Hooks) -> Callable[[Path], None]:
+    return lambda path: _look(path, request, resolved, hooks)
 
 
 def _begin(resolved: Resolved, folder: Path, store: Store, hooks: Hooks) -> None:
@@ -250,11 +287,22 @@ def _begin(resolved: Resolved, folder: Path, store: Store, hooks: Hooks) -> None
     hooks.plan(Plan(resolved, arrived))
 
 
-def _look(path: Path, allow: Collection[str], hooks: Hooks) -> None:
+def _look(path: Path, request: Request, resolved: Resolved, hooks: Hooks) -> None:
     """Refuse a model that does not run here as soon as its header is there; other parts may be to come."""
-    header = read_header(path)
-    alone = {key: value for key, value in header.metadata.items() if not key.startswith("split.")}
-    check_supported(msgspec.structs.replace(header, metadata=alone), path, allow)
+    remote = printable(resolved.files[0].path)
+    count = len(resolved.source.files) if isinstance(resolved.source, HubFile) else 1
+    try:
+        header = read_header(path)
+        if header.split_count != count:
+            raise ModelFileError(
+                f"{path} says that its model is in {header.split_count} files, and its name says {count}",
+                "Do not use this source.",
+            )
+        alone = {key: value for key, value in header.metadata.items() if not key.startswith("split.")}
+        check_supported(msgspec.structs.replace(header, metadata=alone), path, request.allow)
+    except ModelError as error:
+        place = f"{describe_place(resolved.source)}/{remote}"
+        raise type(error)(error.message.replace(str(path), place), error.hint) from error
     hooks.header(header)
 
 
@@ -274,7 +322,7 @@ def _keep(
         expect_sha256=request.sha256 or _digest(source) or None,
         known=known,
         move=True,
-        replace=replaceable(store),
+        replace=replaceable(store, request),
         allow=request.allow,
         on_progress=on_progress,
     )
@@ -300,9 +348,12 @@ def _present(request: Request, store: Store, source: ReadySource, on_progress: P
         store.verify(model, on_progress)
         if same:
             return model
+        kept: Origin = source
+        if isinstance(source, UrlFile):
+            kept = model.source  # nobody has asked that address
         with suppress(StoreError):  # it has gone meanwhile
             return store.name_again(
-                model, request.name, source=source, about=request.about, replace=replaceable(store)
+                model, request.name, source=kept, about=request.about, replace=replaceable(store, request)
             )
     except IntegrityError:
         pass
@@ -357,16 +408,30 @@ def _places(source: ReadySource | HubCheckpoint, *, branch: str = "") -> list[st
 
 def _check_pins(resolved: Resolved, places: Sequence[str], store: Store, accept_change: bool) -> None:
     """IntegrityError if a file is another than it was when it was first fetched."""
+    told = {file.path: file.sha256 for file in resolved.files if file.sha256}
+    _check_pinned(told, places, store, accept_change)
+
+
+def _digests(resolved: Resolved, brought: Sequence[FetchedFile]) -> dict[str, str]:
+    """The digests of what has come: a source that tells none must not get by for that."""
+    if isinstance(resolved.source, PackageIndex):
+        return {}  # its digests are in the catalogue
+    return {listed.path: file.sha256 for listed, file in zip(resolved.files, brought, strict=True)}
+
+
+def _check_pinned(
+    digests: Mapping[str, str], places: Sequence[str], store: Store, accept_change: bool
+) -> None:
     if accept_change:
         return
     known = store.pins.all()
-    for file in resolved.files:
+    for path, sha256 in digests.items():
         for place in places:
-            pin = known.get(pins.key_of(place, file.path))
-            if pin is not None and file.sha256 and pin.sha256 != file.sha256:
+            pin = known.get(pins.key_of(place, path))
+            if pin is not None and pin.sha256 != sha256:
                 raise IntegrityError(
-                    f"{printable(file.path)} at {place} is another file than on {pin.seen[:10]}, when it was "
-                    f"first fetched: its sha256 was {pin.sha256} and is {file.sha256}",
+                    f"{printable(path)} at {place} is another file than on {pin.seen[:10]}, when it was "
+                    f"first fetched: its sha256 was {pin.sha256} and is {sha256}",
                     "Find out why it was replaced. To take the new one, add --accept-change",
                 )
 

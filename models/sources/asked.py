@@ -20,8 +20,21 @@ from models.origins import HubCheckpoint, Repository, UrlFile
 from models.parts import stem_of
 from models.sources import Request
 
+_HUBS: Final = re.compile(r"(?:https?://)?(?:www\.)?(?:hf\.co|huggingface\.co)/([^/\s]+/[^/\s]+?)/?")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _ON_THE_HUB: Final = re.compile(r"([^/:@\s]+/[^/:@\s]+)(?::([^/:@\s]+))?(?:@(\S+))?")
+
+
+def tidied(text: str) -> str:
+    """`text`, or OWNER/REPOSITORY in the place of the hub's own ways to write it; UsageError for a file."""
+    if match := _HUBS.fullmatch(text):
+        return match[1]
+    if text.startswith((".", "/", "~")) or (text.lower().endswith(".gguf") and "://" not in text):
+        raise UsageError(
+            f"{printable(text)!r} is a file on this machine",
+            "To add it to the store: localai models import FILE",
+        )
+    return text
 
 
 def is_name(text: str) -> bool:
@@ -40,7 +53,8 @@ def by_name(wanted: Wanted, name: str | None) -> Request:
             size = max(2 * entry.parameters, sum(file.size for file in entry.checkpoint.files))
             hint += f". With --from-source it is made here, from {megabytes(size)} of the publisher's weights"
         raise ModelNotFound(f"{entry.name} is not ready-made as {file_type}", hint)
-    return Request(name=name or wanted.name, sources=tuple(one.source for one in ready), about=entry.about)
+    sources = tuple(one.source for one in ready)
+    return Request(name=name or wanted.name, sources=sources, about=entry.about, catalogued=name is None)
 
 
 def on_the_hub(text: str, name: str | None, path: str | None, sha256: str | None = None) -> Request:

@@ -12,15 +12,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
 from localai import frames, processes
 from localai.errors import FetchError, UsageError
-from models.fetch import protocol
+from models.fetch import answers, protocol
 from models.fetch.client import Fetch
-from models.origins import UrlFile
+from models.origins import HubFile, RemoteFile, UrlFile
 from tests.hub_server import Fault, HubServer
 from tests.models.fetching import fetch, inside, isolate
 
@@ -144,16 +146,16 @@ LIAR = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
 from localai import frames
-from models.fetch import protocol
+from models.fetch import answers, protocol
 for body in (bytes.fromhex(text) for text in sys.argv[2:]):
     os.write(1, body)
     frames.read(sys.stdin.buffer)
 sys.stdin.buffer.read()
 """
 
-RESOLVED = protocol.Resolved(
-    source=UrlFile(url="https://x.example", sha256=SHA256), files=(protocol.Listed("x"),), total=0, peak=0
-)
+
+def resolved(source: protocol.Source) -> protocol.Resolved:
+    return protocol.Resolved(source=source, files=(protocol.Listed("x"),), total=0, peak=0)
 
 
 def transferred(*paths: str) -> bytes:
@@ -174,7 +176,13 @@ def transferred(*paths: str) -> bytes:
         lambda folder: transferred(f"{folder}x/model.gguf"),
         lambda folder: transferred(f"{folder}/link"),
         lambda folder: protocol.pack(protocol.HeaderReady("/etc/passwd")),
-        lambda folder: protocol.pack(RESOLVED),
+        lambda folder: protocol.pack(resolved(UrlFile(url="https://x.example", sha256=SHA256))),
+        lambda folder: protocol.pack(
+            protocol.Transferred((protocol.FetchedFile(f"{folder}/a", 1, SHA256, "other"),))
+        ),
+        lambda folder: protocol.pack(
+            protocol.Transferred((protocol.FetchedFile(f"{folder}/a", 1, "0" * 64, "x"),))
+        ),
         lambda folder: protocol.pack(protocol.Resolve(protocol.Search(repository="a/b"))),
     ],
 )
@@ -184,7 +192,7 @@ def test_a_process_that_says_something_else(
     """Such as one that a server has taken over."""
     (folder / "link").symlink_to("/etc/passwd")
     root = Path(__file__).parents[2]
-    frames_to_send = [protocol.pack(RESOLVED).hex(), says(folder).hex()]
+    frames_to_send = [protocol.pack(resolved(source)).hex(), says(folder).hex()]
     command = [sys.executable, "-c", LIAR, str(root), *frames_to_send]
     monkeypatch.setattr(processes, "worker_command", lambda module: command)
     with Fetch(source) as process:
@@ -192,6 +200,32 @@ def test_a_process_that_says_something_else(
         with pytest.raises(FetchError, match="said something unexpected") as caught:
             process.transfer(folder, on_header=lambda path: pytest.fail(str(path)))
     assert str(caught.value).isprintable()
+
+
+ASKED = HubFile(
+    repository="a/b", revision="1" * 40, files=(RemoteFile(path="x.gguf", size=5, sha256=SHA256),)
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"repository": "evil/b"},
+        {"revision": "2" * 40},
+        {"files": (RemoteFile(path="y.gguf", size=5, sha256=SHA256),)},
+        {"files": (RemoteFile(path="x.gguf", size=5, sha256="0" * 64),)},
+        {"files": (RemoteFile(path="x.gguf", size=6, sha256=SHA256),)},
+        {"files": ASKED.files * 2},
+    ],
+)
+def test_an_answer_that_changes_what_was_asked(change: dict[str, Any]) -> None:
+    def answer(source: HubFile) -> protocol.Resolved:
+        listed = tuple(protocol.Listed(file.path, file.size, file.sha256) for file in source.files)
+        return protocol.Resolved(source=source, files=listed, total=5, peak=5)
+
+    assert answers.resolves(ASKED, answer(ASKED))
+    assert not answers.resolves(ASKED, answer(msgspec.structs.replace(ASKED, **change)))
+    assert not answers.resolves(ASKED, msgspec.structs.replace(answer(ASKED), files=()))
 
 
 def test_an_answer_of_another_kind(source: UrlFile, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,8 +239,9 @@ def test_an_answer_of_another_kind(source: UrlFile, monkeypatch: pytest.MonkeyPa
 APP = """
 import sys
 from pathlib import Path
+from typing import Any
 from models.fetch.client import Fetch
-from models.origins import UrlFile
+from models.origins import HubFile, RemoteFile, UrlFile
 
 def told(step, done, total):
     if done:

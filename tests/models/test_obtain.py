@@ -13,6 +13,7 @@ import pytest
 from localai.errors import (
     FetchError,
     IntegrityError,
+    ModelFileError,
     ModelNotFound,
     NoSpace,
     StoreError,
@@ -322,9 +323,8 @@ def test_a_checkpoint_and_its_commit(hub: HubServer, store: Store) -> None:
 def test_looking_changes_nothing(
     hub: HubServer, repository: Repository, store: Store, make_model: MakeModel
 ) -> None:
-    other = store.add(
-        make_model("other.gguf", seed=5), "tiny", source=UrlFile(url="http://x/y", sha256="0" * 64)
-    )
+    older = HubFile(repository=OWNER, files=(RemoteFile(path="older.gguf"),))
+    other = store.add(make_model("other.gguf", seed=5), "tiny", source=older)
     copy = make_model("copy.gguf")
     copy.write_bytes(repository.file("Tiny-F32.gguf").content)
     store.add(copy, "copy", source=UrlFile(url="http://x/z", sha256="0" * 64))
@@ -402,3 +402,64 @@ def test_a_checkpoint_without_a_commit_is_pinned_at_its_first_fetch(hub: HubServ
         checkpoint("nano", HubCheckpoint(repository="acme/nano"), store),
     ):
         pass
+
+
+def test_a_model_from_another_place_is_not_replaced_but_by_the_catalogue(
+    hub: HubServer, repository: Repository, store: Store, make_model: MakeModel
+) -> None:
+    elsewhere = HubFile(repository="other/Tiny-GGUF", files=(RemoteFile(path="x.gguf"),))
+    first = store.add(make_model("other.gguf", seed=5), "tiny", source=elsewhere)
+    request = Request(name="tiny", sources=(pinned(repository),))
+    with pytest.raises(StoreError, match=r"called tiny already \(hub: other/Tiny-GGUF"):
+        obtain(request, store)
+    obtain(msgspec.structs.replace(request, catalogued=True), store)
+    store.rename("tiny", "new")
+    assert store.restore("tiny") == first
+
+
+def test_a_hub_that_tells_no_digest_does_not_get_by_for_that(
+    hub: HubServer, repository: Repository, store: Store, make_model: MakeModel
+) -> None:
+    request = Request(name="tiny", sources=(unseen(repository),))
+    obtain(request, store)
+    store.remove("tiny")
+    store.prune()
+    repository.commit({"Tiny-F32.gguf": make_model("other.gguf", seed=9).read_bytes()}, lfs=[])
+    with pytest.raises(IntegrityError, match="is another file"):
+        obtain(request, store)
+    assert store.manifests() == []
+
+
+def test_names_that_promise_parts_which_are_none(
+    hub: HubServer, store: Store, make_model: MakeModel, tmp_path: Path
+) -> None:
+    names = [f"Tiny-F32-0000{number}-of-00002.gguf" for number in (1, 2)]
+    contents = {name: make_model(name, seed=number).read_bytes() for number, name in enumerate(names)}
+    repository = hub.add_repository(OWNER, contents)
+    remote = tuple(RemoteFile(path=name) for name in names)
+    source = HubFile(repository=OWNER, revision=repository.head, files=remote)
+    with pytest.raises(ModelFileError, match=r"Tiny-GGUF.*its model is in 1 files, and its name says 2"):
+        obtain(Request(name="tiny", sources=(source,)), store)
+    assert store.unfinished() == [], "to go on would help nobody"
+    with pytest.raises(ModelFileError, match="named as part 1 of 2"):
+        store.add(make_model(names[0]), "tiny", source=LocalFile(path="x"))
+
+
+def test_the_hubs_own_ways_to_write_a_repository() -> None:
+    for text in ("hf.co/a/b:q8_0", "https://huggingface.co/a/b:q8_0", "huggingface.co/a/b:q8_0/"):
+        assert asked.tidied(text) == "a/b:q8_0"
+    assert asked.tidied("https://huggingface.co/a/b/resolve/main/x.gguf").startswith("https://")
+    for text in ("./x.gguf", "/x/y", "~/x", "x.gguf"):
+        with pytest.raises(UsageError, match="localai models import"):
+            asked.tidied(text)
+
+
+def test_a_password_in_an_address_is_not_written_down(
+    hub: HubServer, store: Store, make_model: MakeModel
+) -> None:
+    content = make_model().read_bytes()
+    url = hub.add_file("x.gguf", content).replace("://", "://joe:s3cret@")
+    obtain(asked.at_address(url, "one", sha256(content)), store)
+    obtain(asked.at_address(url, "two", sha256(content)), store)
+    written = b"".join(path.read_bytes() for path in store.root.rglob("*.json"))
+    assert b"s3cret" not in written
