@@ -77,9 +77,15 @@ class ConversationView(VerticalScroll, Ground):
         self.column = Column(classes="column")
         self._place_of = place_of
         self._thoughts: ThinkingMode = "folded"
+        self._to_reveal: MessageWidget | None = None
+        """The message to scroll to as soon as it has a place: what was just mounted has none."""
 
     def compose(self) -> ComposeResult:
         yield self.column
+
+    def on_mount(self) -> None:
+        laid_out = self.screen.screen_layout_refresh_signal
+        laid_out.subscribe(self, lambda screen: self._scroll_to_revealed(), immediate=True)
 
     @property
     def messages(self) -> list[MessageWidget]:
@@ -95,6 +101,7 @@ class ConversationView(VerticalScroll, Ground):
 
     async def show(self, messages: list[Message], placeholder: Widget | None = None) -> None:
         """Replace what is shown: the messages, from their end, or the placeholder if there are none."""
+        self._to_reveal = None
         hidden, shown = messages[:-AT_ONCE], messages[-AT_ONCE:]
         parts: list[Widget] = [*([Earlier(hidden)] if hidden else []), *map(self.widget_of, shown)]
         if not parts and placeholder is not None:
@@ -190,7 +197,15 @@ class ConversationView(VerticalScroll, Ground):
             if widget.message.id == message_id:
                 self.anchor(False)
                 widget.focus(scroll_visible=False)
-                self.scroll_to_widget(widget, animate=False, top=True)
+                self._to_reveal = widget
+                self._scroll_to_revealed()
+
+    def _scroll_to_revealed(self) -> None:
+        """Scroll to the message that is to be revealed, once; nothing until it is laid out."""
+        if self._to_reveal is None or not self._to_reveal.virtual_region.size:
+            return
+        widget, self._to_reveal = self._to_reveal, None
+        self.scroll_to_widget(widget, animate=False, top=True, immediate=True)
 
     def show_thoughts(self, mode: ThinkingMode) -> None:
         """Show all thoughts so, those to come too."""
