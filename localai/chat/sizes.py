@@ -6,7 +6,7 @@ All raise LimitExceeded for too much, and SecurityError for what is not plain da
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView, Iterable, KeysView, ValuesView
 from typing import Any, Final
 
 from jinja2 import TemplateError
@@ -23,6 +23,11 @@ MAX_DEPTH: Final = 32
 """Of lists in lists."""
 
 _MAX_BITS: Final = 1024
+_PER_STEP: Final = 2048
+"""The weight that is compared or searched about as fast as a template does one step."""
+_MAX_BACKWARDS: Final = 1 << 26
+"""Characters that the interpreter may compare in a search that takes one text times the other."""
+_VIEWS: Final = (KeysView, ValuesView, ItemsView)
 _MAX_FIELDS: Final = 16
 _WIDTH = re.compile(r"\d{3}|\*|\{[^}]*\{")
 """In a pattern to format: a number of three digits, or a width that is given elsewhere."""
@@ -70,6 +75,39 @@ def _own_weight(item: Any) -> int:
     raise SecurityError(f"it uses a {type(item).__name__} as data")
 
 
+def effort(*values: Any) -> int:
+    """The steps that it takes to compare these, or to search one for another.
+
+    What lists hold isn't looked into: that would take longer than to compare them, and MAX_WEIGHT bounds it.
+    """
+    total = 0
+    for value in values:
+        if isinstance(value, str):
+            total += len(value)
+        elif isinstance(value, list | tuple | dict | range) or isinstance(value, _VIEWS):
+            total += ITEM * len(value)
+    return total // _PER_STEP
+
+
+def effort_of_keys(keys: Iterable[Any]) -> int:
+    """The steps that it takes to put these in a dictionary: numbers can be chosen to collide, texts can't."""
+    others = sum(not isinstance(key, str) for key in keys)
+    return others * others // 2
+
+
+def check_numbers(*values: Any) -> None:
+    """Of what subtracts or divides: the interpreter could subtract sets, too."""
+    for value in values:
+        if not isinstance(value, int | float | Undefined):
+            raise TypeError(f"it calculates with a {type(value).__name__}")
+
+
+def check_search(text: Any, sought: Any = None, *_: Any, **__: Any) -> None:
+    """Of a search backwards, or for any of some characters, which takes one length times the other."""
+    if isinstance(text, str) and isinstance(sought, str):
+        bounded(len(text) * len(sought), _MAX_BACKWARDS)
+
+
 def check_power(base: Any, exponent: Any) -> None:
     if isinstance(base, int) and isinstance(exponent, int):
         bounded(base.bit_length() * abs(exponent), _MAX_BITS)
@@ -107,6 +145,7 @@ CHECKS: Final[dict[str, Callable[..., None]]] = {
     "indent": _check_indent,
     "replace": check_replacing,
     "tojson": _check_json,
+    "trim": check_search,
 }
 """What filters are asked before they run."""
 

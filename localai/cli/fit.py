@@ -38,6 +38,7 @@ def fit(
     """
     from localai.cli import fit_output, fit_rows
     from models.alternatives import Asked
+    from models.fit import check_context
     from models.store import Store
 
     store = Store()
@@ -45,6 +46,8 @@ def fit(
     machine = _machine(again=measure)
     asked = Asked(context=context, kv_type=kv_type or "f16")
     rows = [fit_rows.Row(one, machine, asked) for one in subjects]
+    if name is not None and rows[0].header is not None:
+        check_context(rows[0].header, context)
     if json:
         output.print_json({"machine": _facts(machine), "models": [row.data() for row in rows]})
     elif name is None:

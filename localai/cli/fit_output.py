@@ -18,7 +18,7 @@ def table(rows: list[Row], machine: Machine, context: int | None) -> None:
     _rows(rows, (context,) if context else CONTEXTS)
     print()
     print(f"This machine: {_machine(machine)}.")
-    print("MEMORY: what it takes with so many tokens of context. TOKENS/S: an estimate.")
+    print("MEMORY: with so many tokens of context; -: it was trained for fewer. TOKENS/S: an estimate.")
     for row in rows:
         if row.error:
             output.note(f"{row.subject.name} cannot be judged: {row.error}")
@@ -31,7 +31,8 @@ def _rows(rows: list[Row], contexts: tuple[int, ...]) -> None:
 
 
 def _cells(row: Row, contexts: tuple[int, ...]) -> list[str]:
-    sizes = [output.size(found.total) if (found := row.need(one)) else "?" for one in contexts]
+    unknown = "-" if row.header else "?"
+    sizes = [output.size(found.total) if (found := row.need(one)) else unknown for one in contexts]
     weights = output.size(row.weights) if row.weights else "?"
     kind = row.verdict.kind if row.verdict else "unknown"
     return [row.subject.name, row.subject.file_type, weights, *sizes, kind, _range(row.verdict)]

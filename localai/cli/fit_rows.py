@@ -62,14 +62,16 @@ class Row:
         return self.header.tensor_bytes if self.header else 0
 
     def need(self, context: int = 0) -> Need | None:
-        """Memory with `context` tokens (0: those of the verdict), or as many as the model knows."""
+        """Memory with `context` tokens (0: those of the verdict); None if the model was trained for fewer."""
         from models import need
 
         if self.header is None or self.verdict is None:
             return None
         moved = 0 if self._shared else self.verdict.gpu_layers
-        most = min(context or self.verdict.context, need.trained(self.header))
-        return need.need(self.header, most, self.asked.kv_type, gpu_layers=moved)
+        asked = context or self.verdict.context
+        if asked > need.trained(self.header):
+            return None
+        return need.need(self.header, asked, self.asked.kv_type, gpu_layers=moved)
 
     def data(self) -> dict[str, Any]:
         """For programs."""

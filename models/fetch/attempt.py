@@ -67,21 +67,25 @@ class Attempt:
     # ------------------------------------------------------------------------------------------- begin
 
     def _open(self, stack: ExitStack) -> Known:
-        """Open the files, and tell what is known of what is in them."""
+        """Open the files, and tell what is known of what is in them.
+
+        The journal goes, or claims less, before the file is made larger: bytes that nobody has written must
+        never be those that a journal claims, whenever this process dies.
+        """
         boot = self._options.boot or journal.boot_id()
         known = journal.read(self._places.journal, boot)
         identity = _identity(self._wanted)
         if not known.fits(identity):
             known = Known()
-            files.discard(self._places.partial)
+            self._places.forget()
         known.size = known.size or self._wanted.size
         self._partial = Partial(self._places.partial)
         stack.callback(self._partial.close)
         known.trust_no_more_than(self._partial.size)
-        if known.size:
-            self._partial.resize(known.size)
         self._journal = Journal(self._places.journal, identity, known, boot)
         stack.callback(self._journal.close)
+        if known.size:
+            self._partial.resize(known.size)
         return known
 
     def _prepare(self, stack: ExitStack, known: Known) -> None:

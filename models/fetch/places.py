@@ -17,6 +17,6 @@ class Places:
         self.lock = target.with_name(f"{target.name}.lock")
 
     def forget(self) -> None:
-        """Throw away what came."""
+        """Throw away what came: first what claims that it is there."""
         for path in (self.journal, self.journal.with_name(f"{self.journal.name}.new"), self.partial):
             files.discard(path)

@@ -128,20 +128,26 @@ def obtain(
         found = None if isinstance(source, Search) else _present(request, store, source, on_progress)
         if found:
             return Fetched(found, False)
-    *others, last = request.sources
-    for source in others:
+    problem: FetchError | ModelNotFound | IntegrityError | None = None
+    dead: type | None = None
+    for source in request.sources:
+        if dead is not None and isinstance(source, dead):
+            continue  # the same server, which has just given no answer
+        if problem is not None:
+            hooks.note(f"{problem.message}: trying another source")
         try:
             with Fetch(source) as fetch:
-                resolved = _resolve(fetch, on_progress)
+                try:
+                    resolved = _resolve(fetch, on_progress)
+                except _Unavailable:
+                    dead = type(source)
+                    raise
                 return _fetch(request, fetch, resolved, store, on_progress, hooks)
-        except (ModelNotFound, IntegrityError, _Unavailable) as error:
-            hooks.note(f"{getattr(error, 'message', error)}: trying another source")
-    try:
-        with Fetch(last) as fetch:
-            resolved = _resolve(fetch, on_progress)
-            return _fetch(request, fetch, resolved, store, on_progress, hooks)
-    except _Unavailable as error:
-        raise (error.__cause__ or error) from None
+        except (ModelNotFound, IntegrityError) as error:
+            problem = error
+        except _Unavailable as error:
+            problem = error.error
+    raise problem or FetchError(f"Nothing says where {request.name} can be had")
 
 
 @contextmanager
@@ -181,7 +187,11 @@ def checkpoint(
 
 
 class _Unavailable(Exception):
-    """A source does not answer, or gives nothing: another one may. Its cause is the FetchError."""
+    """A source does not answer, or gives nothing: another one may."""
+
+    def __init__(self, error: FetchError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 def _resolve(fetch: Fetch, on_progress: Progress) -> Resolved:
@@ -189,7 +199,7 @@ def _resolve(fetch: Fetch, on_progress: Progress) -> Resolved:
     try:
         return fetch.resolve()
     except FetchError as error:
-        raise _Unavailable(error.message) from error
+        raise _Unavailable(error) from error
 
 
 def _fetch(
@@ -227,7 +237,7 @@ def _fetch(
         except FetchError as error:
             if incoming.arrived(folder):
                 raise
-            raise _Unavailable(error.message) from error
+            raise _Unavailable(error) from error
         except ModelError:
             incoming.done(folder)  # it does not run here: there is nothing to go on with
             raise

@@ -164,3 +164,9 @@ def test_pull_hears_the_same(nano: Path) -> None:
         checkpoint=Builtin(checkpoint="own"),
     )
     assert command.judge_entry(unknown, "Q8_0") is None
+
+
+def test_more_context_than_it_was_trained_for_is_refused() -> None:
+    done = run("r1:7b", "--context", "200000")
+    assert done.returncode == 2
+    assert "131,072 tokens" in done.stderr

@@ -463,3 +463,14 @@ def test_a_password_in_an_address_is_not_written_down(
     obtain(asked.at_address(url, "two", sha256(content)), store)
     written = b"".join(path.read_bytes() for path in store.root.rglob("*.json"))
     assert b"s3cret" not in written
+
+
+def test_a_hub_that_gives_no_answer_is_asked_once(
+    repository: Repository, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    hooks = Hooks()
+    sources = (pinned(repository), pinned(repository), pinned(repository))
+    with pytest.raises(FetchError, match=r"127\.0\.0\.1:1"):
+        obtain(Request(name="tiny", sources=sources), store, hooks=hooks)
+    assert hooks.notes == []

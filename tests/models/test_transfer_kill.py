@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from localai.errors import IntegrityError
+from localai.errors import IntegrityError, StoreError
 from models.fetch import journal
 from models.fetch.intervals import Intervals
 from models.fetch.transfer import Options, Received, Wanted, watch
@@ -243,6 +243,23 @@ def test_a_damaged_journal_means_less_trust_and_never_a_wrong_byte(
     require_done(
         fetch(wanted(url, BYTES), target, options=structs.replace(SMALL, boot="first")), target, BYTES
     )
+
+
+@pytest.mark.parametrize("has_digest", [True, False])
+def test_death_before_the_journal_is_replaced(hub: HubServer, tmp_path: Path, has_digest: bool) -> None:
+    """The partial file is gone, its journal is not, and the process ends before it has written another one."""
+    url, target = hub.add_file("model", BYTES), tmp_path / "model"
+    want = wanted(url, BYTES) if has_digest else wanted(url, BYTES, size=0, sha256="")
+    until_power_goes(hub, want, target, 700_000)
+    (tmp_path / "model.partial").unlink()
+    obstacle = tmp_path / "model.journal.new"
+    obstacle.mkdir()
+    options = structs.replace(SMALL, boot="first")
+    with pytest.raises(StoreError):
+        fetch(want, target, options=options)
+    obstacle.rmdir()
+    assert not target.exists()
+    require_done(fetch(want, target, options=options), target, BYTES)
 
 
 # --------------------------------------------------------------------------------------------- two at once
