@@ -6,9 +6,8 @@ Both have everything from the network done by the fetch process (`models.fetch`)
 
 from __future__ import annotations
 
-import datetime
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias
@@ -23,7 +22,7 @@ from localai.errors import (
     ModelNotFound,
     StoreError,
 )
-from models import files, incoming, manifest, pins
+from models import incoming, manifest
 from models.fetch.client import Fetch
 from models.fetch.protocol import FetchedFile, Resolved, Search
 from models.gguf import Header, check_supported, read_header
@@ -42,8 +41,8 @@ from models.origins import (
     without_userinfo,
 )
 from models.parts import number_of
-from models.pins import Pin
 from models.progress import Progress, silent
+from models.sources import pinned
 from models.store import Bytes, Store
 
 __all__ = ["Fetched", "Plan", "Request", "checkpoint", "obtain", "replaceable"]
@@ -171,8 +170,8 @@ def checkpoint(
         resolved = fetch.resolve()
         if not isinstance(resolved.source, HubCheckpoint):
             raise FetchError("The fetch process answered something else than it was asked")
-        places = _places(resolved.source, branch="" if source.revision else "main")
-        _check_pins(resolved, places, store, accept_change)
+        places = pinned.places_of(resolved.source, branch="" if source.revision else "main")
+        pinned.check_told(resolved, places, store, accept_change)
         if look_only:
             hooks.plan(Plan(resolved, store.arrived(_key(resolved))))
             raise FetchError("Nothing was to be fetched")
@@ -180,8 +179,8 @@ def checkpoint(
         with store.fetching(key, name, resolved.total, _waiting(on_progress), command) as folder:
             _begin(resolved, folder, store, hooks)
             brought = fetch.transfer(folder, on_progress=on_progress)
-            _check_pinned(_digests(resolved, brought), places, store, accept_change)
-            _pin(resolved, brought, places, store, replace=accept_change)
+            pinned.check(pinned.digests_of(resolved, brought), places, store, accept_change)
+            pinned.write_down(resolved, brought, places, store, replace=accept_change)
             yield folder / "checkpoint", resolved.source
             incoming.done(folder)
 
@@ -214,8 +213,8 @@ def _fetch(
     if isinstance(found, HubCheckpoint):
         raise FetchError("The fetch process answered something else than it was asked")
     _check_asked(request, found)
-    places = _places(found)
-    _check_pins(resolved, places, store, request.accept_change)
+    places = pinned.places_of(found)
+    pinned.check_told(resolved, places, store, request.accept_change)
     if model := _present(request, store, found, on_progress):
         return Fetched(model, False)
     if request.look_only:
@@ -241,8 +240,8 @@ def _fetch(
         except ModelError:
             incoming.done(folder)  # it does not run here: there is nothing to go on with
             raise
-        _check_pinned(_digests(resolved, brought), places, store, request.accept_change)
-        _pin(resolved, brought, places, store, replace=request.accept_change)
+        pinned.check(pinned.digests_of(resolved, brought), places, store, request.accept_change)
+        pinned.write_down(resolved, brought, places, store, replace=request.accept_change)
         model = _keep(request, found, brought, store, on_progress)
         incoming.done(folder)
         return Fetched(model, True)
@@ -311,7 +310,7 @@ def _look(path: Path, request: Request, resolved: Resolved, hooks: Hooks) -> Non
         alone = {key: value for key, value in header.metadata.items() if not key.startswith("split.")}
         check_supported(msgspec.structs.replace(header, metadata=alone), path, request.allow)
     except ModelError as error:
-        place = f"{describe_place(resolved.source)}/{remote}"
+        place = f"{pinned.describe_place(resolved.source)}/{remote}"
         raise type(error)(error.message.replace(str(path), place), error.hint) from error
     hooks.header(header)
 
@@ -388,84 +387,9 @@ def _digest(source: ReadySource) -> str:
 
 def _key(resolved: Resolved) -> str:
     """Two attempts at the same bytes are the same transfer, whatever they are called."""
-    place = describe_place(resolved.source)
+    place = pinned.describe_place(resolved.source)
     known = [file.sha256 or f"{place}/{file.path}" for file in resolved.files]
     return hashlib.sha256("\n".join(known).encode()).hexdigest()
-
-
-def describe_place(source: ReadySource | HubCheckpoint) -> str:
-    """Where the files of a completed `source` are, with the commit, as pins have it."""
-    match source:
-        case HubFile(repository=repository, revision=revision):
-            return f"hub:{repository}@{revision}"
-        case HubCheckpoint(repository=repository, revision=revision):
-            return f"hub:{repository}@{revision}"
-        case UrlFile(url=url):
-            return f"address:{url}"
-        case PackageIndex(wheels=wheels):
-            return f"package index:{wheels[0].package}=={wheels[0].version}"
-
-
-def _places(source: ReadySource | HubCheckpoint, *, branch: str = "") -> list[str]:
-    """The places at which a file is pinned: at its commit, and at the branch that was asked for."""
-    place = describe_place(source)
-    if isinstance(source, HubFile) and source.requested:
-        branch = source.requested
-    if branch and isinstance(source, HubFile | HubCheckpoint):
-        return [place, f"hub:{source.repository}@{branch}"]
-    return [place]
-
-
-def _check_pins(resolved: Resolved, places: Sequence[str], store: Store, accept_change: bool) -> None:
-    """IntegrityError if a file is another than it was when it was first fetched."""
-    told = {file.path: file.sha256 for file in resolved.files if file.sha256}
-    _check_pinned(told, places, store, accept_change)
-
-
-def _digests(resolved: Resolved, brought: Sequence[FetchedFile]) -> dict[str, str]:
-    """The digests of what has come: a source that tells none must not get by for that."""
-    if isinstance(resolved.source, PackageIndex):
-        return {}  # its digests are in the catalogue
-    return {listed.path: file.sha256 for listed, file in zip(resolved.files, brought, strict=True)}
-
-
-def _check_pinned(
-    digests: Mapping[str, str], places: Sequence[str], store: Store, accept_change: bool
-) -> None:
-    if accept_change:
-        return
-    known = store.pins.all()
-    for path, sha256 in digests.items():
-        for place in places:
-            pin = known.get(pins.key_of(place, path))
-            if pin is not None and pin.sha256 != sha256:
-                raise IntegrityError(
-                    f"{printable(path)} at {place} is another file than on {pin.seen[:10]}, when it was "
-                    f"first fetched: its sha256 was {pin.sha256} and is {sha256}",
-                    "Find out why it was replaced. To take the new one, add --accept-change",
-                )
-
-
-def _pin(
-    resolved: Resolved,
-    brought: Sequence[FetchedFile],
-    places: Sequence[str],
-    store: Store,
-    *,
-    replace: bool,
-) -> None:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    source = resolved.source
-    revision = source.revision if isinstance(source, HubFile | HubCheckpoint) else ""
-    if isinstance(source, PackageIndex):
-        return  # its digests are in the catalogue
-    found = {
-        pins.key_of(place, file.remote): Pin(file.sha256, file.size, revision, now)
-        for file in brought
-        for place in places
-    }
-    with files.storage_errors(store.root):
-        store.pins.put(found, replace=replace)
 
 
 def _waiting(on_progress: Progress) -> Callable[[Unfinished], None]:
