@@ -247,7 +247,7 @@ def test_a_damaged_journal_means_less_trust_and_never_a_wrong_byte(
 
 @pytest.mark.parametrize("has_digest", [True, False])
 def test_death_before_the_journal_is_replaced(hub: HubServer, tmp_path: Path, has_digest: bool) -> None:
-    """The partial file is gone, its journal is not, and the process ends before it has written another one."""
+    """The partial file is gone, its journal is not, and the process ends before it writes another."""
     url, target = hub.add_file("model", BYTES), tmp_path / "model"
     want = wanted(url, BYTES) if has_digest else wanted(url, BYTES, size=0, sha256="")
     until_power_goes(hub, want, target, 700_000)
