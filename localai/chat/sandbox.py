@@ -47,7 +47,7 @@ from localai.chat.sizes import (
 
 TIME_LIMIT_S: Final = 4.0
 MAX_STEPS: Final = 2_000_000
-"""Statements, calls and filters of one run. A conversation of 1,000 messages takes about 20,000."""
+"""Statements, calls and comparisons of one run. A conversation of 1,000 messages takes about 30,000."""
 MAX_MADE: Final = 64 << 20
 """The weight of everything that one run makes; its memory is at most about four times that in bytes."""
 MAX_RANGE: Final = 10_000
@@ -171,7 +171,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return part
 
     def compared(self, left: Any, *rest: Any) -> Any:
-        """The comparisons `left`, operator, right, operator, further right, as far as they are true."""
+        """The comparisons `left`, operator, right, operator, further right, as far as they are true.
+
+        Unlike in plain Jinja, those further right are worked out in any case.
+        """
         found: Any = True
         for name, right in zip(rest[::2], rest[1::2], strict=True):
             self.step(1 + effort(left, right))

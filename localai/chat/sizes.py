@@ -6,7 +6,7 @@ All raise LimitExceeded for too much, and SecurityError for what is not plain da
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, ItemsView, Iterable, KeysView, ValuesView
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from jinja2 import TemplateError
@@ -27,7 +27,7 @@ _PER_STEP: Final = 2048
 """The weight that is compared or searched about as fast as a template does one step."""
 _MAX_BACKWARDS: Final = 1 << 26
 """Characters that the interpreter may compare in a search that takes one text times the other."""
-_VIEWS: Final = (KeysView, ValuesView, ItemsView)
+_SIZED: Final = frozenset({list, tuple, dict, range, type({}.keys()), type({}.values()), type({}.items())})
 _MAX_FIELDS: Final = 16
 _WIDTH = re.compile(r"\d{3}|\*|\{[^}]*\{")
 """In a pattern to format: a number of three digits, or a width that is given elsewhere."""
@@ -84,7 +84,7 @@ def effort(*values: Any) -> int:
     for value in values:
         if isinstance(value, str):
             total += len(value)
-        elif isinstance(value, list | tuple | dict | range) or isinstance(value, _VIEWS):
+        elif type(value) in _SIZED:
             total += ITEM * len(value)
     return total // _PER_STEP
 

@@ -19,6 +19,7 @@ from localai import processes
 from localai.chat import sandbox, template
 from localai.chat.messages import ChatMessage
 from localai.chat.prompt import Segment
+from localai.chat.sizes import LimitExceeded
 from localai.chat.template import EmbeddedFormat
 from localai.errors import UnsupportedModel
 
@@ -201,6 +202,69 @@ def test_what_grows_without_end_is_stopped(case: str, monkeypatch: pytest.Monkey
     assert str(caught.value).isprintable()
 
 
+SEARCH = "{% set s = 'a' * 500000 %}{% set q = 'a' * 60 + 'b' + 'a' * 60 %}"
+TWO_LISTS = "{% set a = [0] * 30000 %}{% set b = [1] * 30000 %}"
+COLLIDING = "range(0, (2 ** 61 - 1) * 10000, 2 ** 61 - 1)|list"
+PAIRS = (
+    "{% set ns = namespace(all=[]) %}{% for a in range(25) %}{% set ns.part = [] %}{% for b in range(100) %}"
+    "{% set ns.part = ns.part + [[(2 ** 61 - 1) * (a * 100 + b), 0]] %}{% endfor %}"
+    "{% set ns.all = ns.all + ns.part %}{% endfor %}"
+)
+LINES = {
+    "a condition of a loop": TWO_LISTS + "{% for x in a if x in b %}{% endfor %}",
+    "a constant condition": TWO_LISTS + "{% for y in a %}{% for x in b if 0 %}{% endfor %}{% endfor %}",
+    "a test in a filter": TWO_LISTS + "{{ a|select('in', b)|list }}",
+    "a test that is always true": TWO_LISTS
+    + "{{ a|reject('lt', b[0])|list }}{{ b|reject('in', b + a) }}" * 99,
+    "items in a text": SEARCH + "{{ ([q] * 10000)|select('in', s)|list }}",
+    "many searches": SEARCH + "{% set z = [" + "q in s," * 3000 + "] %}",
+    "many tests": SEARCH + "{% set z = [" + "q is in s," * 3000 + "] %}",
+    "searches in joined texts": SEARCH + "{{ " + "~".join(["(q in s)"] * 3000) + " }}",
+    "lists that are equal": TWO_LISTS
+    + "{% set z = ["
+    + "a == a[:]," * 300
+    + "a[1:] + b[:1] == a," * 2000
+    + "] %}",
+    "lists in order": TWO_LISTS + "{% set z = [" + "a < a[:]," * 300 + "] %}" + "{{ a < b }}" * 2000,
+    "unique numbers": "{{ " + COLLIDING + "|unique|list|length }}",
+    "a dictionary of numbers": "{% set m = 2 ** 61 - 1 %}{% set d = {"
+    + ", ".join(f"m * {n}: 0" for n in range(2500))
+    + "} %}",
+    "a dictionary of pairs": PAIRS + "{{ dict(ns.all)|length }}",
+    "a namespace of pairs": PAIRS + "{% set x = namespace(ns.all) %}",
+    "attributes of attributes": TWO_LISTS + "{{ (['a'] * 30000)|rejectattr('" + "0." * 9000 + "0')|list }}",
+    "a search backwards": "{{ ('a' * 500000).rfind('ab' + 'a' * 249998) }}",
+    "a split from the end": "{{ ('a' * 500000).rsplit('ab' + 'a' * 249998) }}",
+    "a part from the end": "{{ ('a' * 500000).rpartition('ab' + 'a' * 249998) }}",
+    "characters to strip": "{{ ('a' * 500000).strip('b' * 499990 + 'a') }}",
+    "characters to trim": "{{ ('a' * 500000)|trim('b' * 499990 + 'a') }}",
+}
+
+
+@pytest.mark.parametrize("case", LINES)
+def test_no_single_line_is_longer_than_the_limit(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "TIME_LIMIT_S", 0.5)
+    box = sandbox.Sandbox()
+    made = box.compiled(LINES[case])
+    started = time.process_time()
+    with pytest.raises(LimitExceeded):
+        box.run(made)
+    assert time.process_time() - started < 1.5
+
+
+def test_a_loop_is_not_used_up_to_make_a_dictionary() -> None:
+    box = sandbox.Sandbox()
+    with pytest.raises(TypeError, match="dictionary of a loop"):
+        box.run(box.compiled("{% for x in [['a', 1]] %}{{ dict(loop) }}{% endfor %}"))
+
+
+@pytest.mark.parametrize("sign", ["-", "/", "//"])
+def test_only_numbers_are_subtracted_and_divided(sign: str) -> None:
+    box = sandbox.Sandbox()
+    with pytest.raises(TypeError, match="calculates with a dict_keys"):
+        box.run(box.compiled(f"{{{{ {{'a': 1}}.keys() {sign} ['a'] }}}}"))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the most that a program used")
 def test_no_bomb_takes_much_memory() -> None:
     code = (
@@ -280,6 +344,33 @@ def test_the_sandbox_only_limits(roles: list[str], reasons: bool) -> None:
     given = {"messages": messages, "roles": roles, "reasons": reasons}
     box = sandbox.Sandbox()
     assert box.run(box.compiled(source), **given) == plain_jinja(source, given)
+
+
+COMPARED = (
+    "{{ [1 < 2 < 3, 1 < 3 < 2, 1 == 1.0 != 2, 2 >= 2 > 1, 3 <= 2, 'a' in 'cat', 'a' not in {'a': 1}] }}",
+    "{{ 3 in range(4) }}{{ 'k' in {'k': 1}.keys() }}{{ nothing == none }}{{ none in [none] }}",
+    "{{ x in nothing }}",
+    "{{ 1 > 2 > 3 }}{{ (1 < 2) == true }}{{ [1, [2]] == [1, [2]] }}{{ ('a' < 'b') ~ ('b' ~ 'c') }}",
+    "{% for n in [1, 2, 3, 4] if n is even and n in [2, 3, 4] %}{{ loop.index }}{{ n }}{% endfor %}",
+    "{% for n in [1] if n > 1 %}{{ n }}{% else %}none{% endfor %}",
+    "{{ 4 is divisibleby(num=2) }}{{ 2 is in([2]) }}",
+    "{{ ['a', 'A', 1, 1.0, true, (1, 2), (1, 2)]|unique|list }}{{ ['a', 'A']|unique(true)|list }}",
+    "{{ [{'a': 1}, {'a': 1}, {'a': 2}]|unique(attribute='a')|list }}",
+    "{{ [{'a': {'b': 3}}]|map(attribute='a.b')|join }}",
+    "{{ {'a': [1, 2][1:], 1: {}, 'a': 'last'} }}{{ dict([['a', 1], (2, 3)], b=4) }}",
+    "{{ dict({'a': 1}) }}{{ dict() }}",
+    "{{ 7 - 2 }}{{ 7 / 2 }}{{ 7 // 2 }}{{ -7 }}{{ ' a '.strip() }}{{ 'xax'.strip('x') }}",
+    "{{ 'xax'|trim('x') }}",
+    "{{ 'a.b.c'.rsplit('.', 1) }}{{ 'abca'.rfind('a') }}{{ 'a-b-c'.rpartition('-') }}",
+    "{{ [3, 1, 2]|sort|first }}",
+    "{{ ['a', 'b']|select('in', 'cat')|list }}{{ 'upper' is test }}{{ 'e' is filter }}{{ none is none }}",
+)
+
+
+@pytest.mark.parametrize("source", COMPARED)
+def test_what_is_counted_gives_what_jinja_gives(source: str) -> None:
+    box = sandbox.Sandbox()
+    assert box.run(box.compiled(source)) == plain_jinja(source, {})
 
 
 def plain_jinja(source: str, given: dict[str, object]) -> str:
