@@ -105,7 +105,7 @@ class ChatApp(App[None]):
 
     def _job_ended(self, job: Job) -> None:
         name = clean(job.name)
-        if job.state == "failed":
+        if job.state == "failed" and not self.jobs.is_told(job):
             self._tell_error(f"{name}: {job.error}")
         elif job.state == "done" and self.session.loader.state == "none":
             self.notify(f"{name} is here, and loads.", timeout=6, markup=False)

@@ -41,6 +41,12 @@ def pull(name: str, *, from_source: bool = False) -> Job:
     return Job(name, KEPT, ["models", "pull", "--anyway", *more, "--", name])
 
 
+def go_on(name: str, words: Sequence[str]) -> Job:
+    """Go on with the fetch of `name` that was begun with `words`, "pull" and so on. Else as `pull`."""
+    command, *rest = words
+    return Job(name, KEPT, ["models", command, "--anyway", *rest])
+
+
 def quantize(source: str, file_type: str, name: str) -> Job:
     """Make a model of type `file_type` from `source`, a model's name or a path, and store it as `name`."""
     return Job(name, "quantizing", ["quantize", "--type", file_type, "--name", name, "--", source])
@@ -149,6 +155,8 @@ class Jobs:
         self.on_change: Callable[[], None] = lambda: None
         self.on_end: Callable[[Job], None] = lambda job: None
         """Called with each job that has ended."""
+        self.is_told: Callable[[Job], bool] = lambda job: False
+        """Whether what is on the screen tells of itself that a job has failed, and why."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._search: asyncio.Task[Sequence[ModelEntry]] | None = None
 
@@ -164,6 +172,10 @@ class Jobs:
     def pull(self, name: str, *, from_source: bool = False) -> None:
         """Begin to fetch a model of the catalogue, or go on; `from_source`: its publisher's own weights."""
         self.start(pull(name, from_source=from_source))
+
+    def go_on(self, name: str, words: Sequence[str]) -> None:
+        """Go on with an interrupted fetch, as the function of that name."""
+        self.start(go_on(name, words))
 
     def add(self, name: str) -> None:
         """Begin to take over a model of another program's."""
@@ -188,6 +200,10 @@ class Jobs:
     async def _discover(self) -> Sequence[ModelEntry]:
         self.found = await asking.discover()
         return self.found
+
+    def failed(self, name: str) -> Job | None:
+        """The latest job that was to make the model called `name`, if it has failed."""
+        return next((job for job in self.all if job.name == name and job.state == "failed"), None)
 
     def start(self, job: Job) -> None:
         """Let `job` run. One that has ended and made the same model is forgotten."""

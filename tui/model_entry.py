@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
@@ -29,8 +30,7 @@ Place = Literal["installed", "coming", "available", "found", "removed"]
 
 COMMIT: Final = 12
 """Hex digits of a commit that are enough to know it by on a screen."""
-_MORE_THAN_READY: Final = 1.2
-"""A fetch of so many times a model's size is one of its publisher's weights."""
+_FROM_SOURCE: Final = "--from-source"
 _NUMBER: Final = re.compile(r"(\d+(?:\.\d+)?)")
 
 
@@ -73,6 +73,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that an interrupted fetch has brought."""
     from_source: bool = False
     """Whether that was a fetch of its publisher's weights."""
+    words: tuple[str, ...] = ()
+    """What goes on with that, behind `localai models`: such as "pull", "r1:7b"; none: not known."""
     elsewhere: bool = False
     """Whether another process is fetching it now."""
     frees: int = 0
@@ -169,18 +171,32 @@ def of_wanted(wanted: catalog.Wanted) -> ModelEntry:
 
 def of_unfinished(one: Unfinished) -> ModelEntry:
     """A fetch that was interrupted, or is at work elsewhere."""
-    wanted = wanted_of(one.name)
+    words = _words_of(one)
+    plain = [word for word in words if word != _FROM_SOURCE]
+    wanted = wanted_of(one.name) if plain in ([], ["pull", one.name]) else None
     if wanted is None:
-        entry = ModelEntry(name=one.name, title=one.name, size=one.total, place="available")
+        entry = ModelEntry(
+            name=one.name, title=one.name, size=one.total, place="available", fetchable=bool(words)
+        )
     else:
         entry = of_wanted(wanted)
     return msgspec.structs.replace(
         entry,
         arrived=one.arrived,
         download=one.total or entry.download,
-        from_source=bool(entry.publisher_bytes) and one.total > entry.size * _MORE_THAN_READY > 0,
+        from_source=_FROM_SOURCE in words,
+        words=words,
         elsewhere=one.running,
     )
+
+
+def _words_of(one: Unfinished) -> tuple[str, ...]:
+    """What goes on with it; none where that was not written down, or cannot be a fetch."""
+    try:
+        words = shlex.split(one.command)
+    except ValueError:
+        return ()
+    return tuple(words) if words[:1] == ["pull"] else ()
 
 
 def wanted_of(name: str) -> catalog.Wanted | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from typing import Final
 
 from localai.chat.clean import clean
@@ -16,6 +18,8 @@ CLOSE: Final[Hint] = ("Esc", "closes", "screen.dismiss(None)")
 STOP: Final[Hint] = ("Del", "stops it", "screen.remove")
 ENTER, TYPES = "screen.enter", "screen.types"
 
+_HUB: Final = re.compile(r"(?:https?://)?(?:www\.)?(?:hf\.co|huggingface\.co)/([^/\s]+/[^/\s]+?)/?")
+_REPOSITORY: Final = re.compile(r"[^/\\:@\s.~][^/\\:@\s]*/[^/\\:@\s]+(:[^/:@\s]+)?(@\S+)?")
 SHARING: Final = {
     "reflink": "It shares its bytes with {owner}'s file, and stays if that is deleted.",
     "hard link": "It is the same file as {owner}'s, and stays if that one is deleted.",
@@ -33,6 +37,22 @@ def told(job: Job) -> str:
         parts += [f"{size(job.rate)}/s"] + ([f"about {left(job.left_s)} left"] if job.left_s >= 1 else [])
     kept = " Stopped, it keeps what has come." if job.doing == KEPT else ""
     return f"{', '.join(parts)}. You can close this: it goes on.{kept}"
+
+
+def unmatched(typed: str) -> str:
+    """What to do where no model matches what was typed. Not clean."""
+    typed = typed.strip()
+    if match := _HUB.fullmatch(typed):
+        typed = match[1]
+    if typed.startswith(("https://", "http://")):
+        command = f"localai models pull {shlex.quote(typed)} --sha256 DIGEST"
+        return f"No model here matches. To fetch a file from an address, run this in a terminal: {command}"
+    if match := _REPOSITORY.fullmatch(typed):
+        quoted, is_whole = shlex.quote(typed), match[1] or match[2]
+        how = "" if is_whole else ", with a type such as Q4_K_M for TYPE"
+        command = f"localai models pull {quoted}{'' if is_whole else ':TYPE'}"
+        return f"No model here matches. To fetch one from the hub, run this in a terminal{how}: {command}"
+    return "Nothing matches."
 
 
 def paragraphs(entry: ModelEntry, fit: Fit | None, gpu: bool, now: float) -> list[str]:
@@ -82,7 +102,8 @@ def _to_fetch(entry: ModelEntry) -> list[Hint]:
     if not entry.fetchable:
         return [("F8", "throws it away", "screen.free")]
     does = "goes on" if entry.arrived else "fetches it"
-    return [("Enter", does, ENTER), *([("F6", "other types", TYPES)] if entry.base else [])]
+    more = ("F6", "other types", TYPES) if entry.base else ("F8", "throws it away", "screen.free")
+    return [("Enter", does, ENTER), *([more] if entry.base or entry.arrived else [])]
 
 
 def _about(entry: ModelEntry) -> str:
@@ -110,11 +131,8 @@ def _kept(entry: ModelEntry, now: float) -> str:
 
 def source(entry: ModelEntry) -> str:
     """What comes, and from where."""
-    if not entry.fetchable:
-        came = f"{size(entry.arrived)} of a fetch are here."
-        if entry.elsewhere:
-            return f"{came} Another process is at it."
-        return f"{came} It goes on with the command that began it: localai models pull."
+    if not entry.fetchable or (entry.words and not entry.base):
+        return _begun(entry)
     if not entry.download:
         return "It is made here, offline."
     where = f" from {entry.origin}" if entry.origin else ""
@@ -122,6 +140,16 @@ def source(entry: ModelEntry) -> str:
     made = "" if entry.ready and not entry.from_source else "It is then made here of these."
     text = f"{size(entry.download)} to download{where}. {came} {made}"
     return " ".join(text.split()) + (" Another process is at it." if entry.elsewhere else "")
+
+
+def _begun(entry: ModelEntry) -> str:
+    """Of a fetch that is not of the catalogue: how far it has come, and what goes on with it."""
+    came = f"{size(entry.arrived)} of {size(entry.download) if entry.download else 'a fetch'} are here."
+    if entry.elsewhere:
+        return f"{came} Another process is at it."
+    if not entry.words:
+        return f"{came} It goes on with the command that began it: localai models pull."
+    return f"{came} It was begun by: localai models {shlex.join(entry.words)}"
 
 
 def _of_found(entry: ModelEntry, fit: Fit | None, gpu: bool) -> list[str]:

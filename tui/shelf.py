@@ -15,7 +15,7 @@ from models import blobs, catalog, templates, usage
 from models.catalog import Wanted
 from models.header import Header
 from models.machine import NO_GPUS, Gpus, this_machine
-from models.manifest import Damaged, is_in_catalogue
+from models.manifest import Damaged, repair_hint
 from models.names import name_of
 from models.origins import Builtin, Checkpoint
 from models.store import Manifest, Resolved, Store
@@ -213,9 +213,11 @@ class StoreShelf:
 
     def _entry(self, manifest: Manifest, alone: bool) -> ModelEntry:
         own, fault = self._store.is_own(manifest.name), self._store.fault(manifest)
+        entry = of_manifest(manifest, usage.last_used(manifest.sha256))
+        repair = _repair(True) if entry.fetchable or not fault else repair_hint(manifest)
         return msgspec.structs.replace(
-            of_manifest(manifest, usage.last_used(manifest.sha256)),
-            fault=f"Its file {fault}. {_repair(is_in_catalogue(manifest))}" if fault else "",
+            entry,
+            fault=f"Its file {fault}. {repair}" if fault else "",
             shared=not own,
             frees=self._held(manifest) if alone and own else 0,
         )

@@ -106,6 +106,10 @@ class FakeJobs(Jobs):
         self.asked.append(("make" if from_source else "pull", name))
         self.start(FakeJob(name, "fetching"))
 
+    def go_on(self, name: str, words: Sequence[str]) -> None:
+        self.asked.append(("go on", *words))
+        self.start(FakeJob(name, "fetching"))
+
     def add(self, name: str) -> None:
         self.asked.append(("add", name))
         self.start(FakeJob(name, "adding"))

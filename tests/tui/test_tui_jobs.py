@@ -22,7 +22,7 @@ from models.catalog import builtin_checkpoint
 from models.store import Store
 from tests.hub_server import Fault, HubServer
 from tui.asking import discover, forecast
-from tui.jobs import Job, Jobs, add, pull, quantize
+from tui.jobs import Job, Jobs, add, go_on, pull, quantize
 from tui.shelf import StoreShelf
 
 NANO = "r1-nano"
@@ -327,6 +327,24 @@ async def test_a_fetch_that_is_stopped_goes_on(hub: HubServer, nano: Path) -> No
     await again.run()
     assert (again.state, again.error) == ("done", "")
     assert [entry.name for entry in StoreShelf(Store()).entries()] == ["mine:1m"]
+    assert Store().unfinished() == []
+
+
+async def test_a_fetch_that_is_not_of_the_catalogue_goes_on(hub: HubServer, nano: Path) -> None:
+    half = nano.stat().st_size // 2
+    hub.plan(Fault(role="cdn", stall_after=half, times=100))
+    job = go_on("a", ["pull", "owner/mine", "--name", "a"])
+    running = asyncio.create_task(job.run())
+    await until(job, lambda: job.done > half // 2)
+    await job.stop()
+    await running
+    [entry] = [entry for entry in StoreShelf(Store()).all() if entry.arrived]
+    assert (entry.name, entry.fetchable) == ("a", True)
+    hub.plan()
+    again = go_on(entry.name, entry.words)
+    await again.run()
+    assert (again.state, again.error) == ("done", "")
+    assert "a" in [entry.name for entry in StoreShelf(Store()).entries()]
     assert Store().unfinished() == []
 
 

@@ -13,6 +13,7 @@ from models_fakes import (
     IN_LM_STUDIO,
     IN_OLLAMA,
     LARGE_R1,
+    MEDIUM,
     SMALL,
     FakeJobs,
     MakeApp,
@@ -29,8 +30,9 @@ from textual.pilot import Pilot
 from textual.widgets import Input, OptionList
 
 from localai.errors import ModelError, StoreError
+from models.incoming import Unfinished
 from tui.fitting import Fit
-from tui.model_entry import ModelEntry
+from tui.model_entry import ModelEntry, of_unfinished
 from tui.screens.models import ModelsScreen
 from tui.screens.quantize import QuantizeScreen
 from tui.screens.question import QuestionScreen
@@ -365,13 +367,42 @@ async def test_an_interrupted_fetch_goes_on(make: MakeApp, shelf: FakeShelf, job
 async def test_a_fetch_of_the_publishers_weights_goes_on_as_one(
     make: MakeApp, shelf: FakeShelf, jobs: FakeJobs
 ):
-    shelf.all_of_them[3] = msgspec.structs.replace(LARGE_R1, arrived=1, from_source=True)
+    shelf.all_of_them[3] = msgspec.structs.replace(
+        LARGE_R1, arrived=1, from_source=True, words=("pull", "--from-source", LARGE_R1.name)
+    )
     async with make().run_test() as pilot:
         await opened(pilot)
         await choose(pilot, LARGE_R1.name)
         assert "It is then made here of these." in note(pilot.app)
         await pilot.press("enter")
-        assert jobs.asked == [("make", LARGE_R1.name)]
+        assert jobs.asked == [("go on", "pull", "--from-source", LARGE_R1.name)]
+
+
+async def test_a_fetch_of_what_is_not_in_the_catalogue_goes_on(
+    make: MakeApp, shelf: FakeShelf, jobs: FakeJobs
+):
+    command = "pull acme/x --name mine"
+    shelf.all_of_them[3] = of_unfinished(Unfinished("mine", 10_000_000, 5_000_000, command=command))
+    async with make().run_test(size=MEDIUM) as pilot:
+        await opened(pilot)
+        await choose(pilot, "mine")
+        assert f"5 MB of 10 MB are here. It was begun by: localai models {command}" in note(pilot.app)
+        assert keys(pilot.app) == "Enter goes on · F8 throws it away · Esc closes"
+        await pilot.press("enter")
+        assert jobs.asked == [("go on", *command.split())]
+
+
+async def test_a_type_whose_fetch_failed_can_be_tried_again(make: MakeApp, shelf: FakeShelf, jobs: FakeJobs):
+    async with make().run_test(size=MEDIUM) as pilot:
+        await choosing(pilot, shelf)
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: jobs.asked)
+        await settled(pilot)
+        jobs.last.fail("There is no network")
+        await wait_until(pilot, lambda: "The last attempt failed: There is no network" in note(pilot.app))
+        assert notices(pilot.app) == ""
+        await pilot.press("enter")
+        assert jobs.asked == [jobs.asked[0]] * 2
 
 
 async def test_a_fetch_that_nobody_here_began_says_how_it_goes_on(

@@ -30,7 +30,7 @@ from models_fakes import (
 )
 from textual.app import App
 from textual.pilot import Pilot
-from textual.widgets import Input, OptionList
+from textual.widgets import Input, OptionList, Static
 
 import tui.app
 from localai.errors import LoadError, QuantizeError
@@ -38,6 +38,7 @@ from tui.app import ChatApp
 from tui.fitting import Fit
 from tui.model_entry import ModelEntry
 from tui.screens.chat import ChatScreen
+from tui.screens.help import KeysScreen
 from tui.screens.models import ModelsScreen
 from tui.screens.quantize import QuantizeScreen
 from tui.theme import DARK
@@ -194,6 +195,44 @@ async def test_where_a_gpu_computes_it_says_what_is_not_counted(
     assert set(shelf.given_back) == {0}  # the context of the loaded model is not in main memory
 
 
+@pytest.mark.parametrize(
+    ("typed", "command"),
+    [
+        ("acme/X-GGUF", "localai models pull acme/X-GGUF:TYPE"),
+        ("acme/X-GGUF:Q4_K_M", "localai models pull acme/X-GGUF:Q4_K_M"),
+        ("https://huggingface.co/acme/X-GGUF", "localai models pull acme/X-GGUF:TYPE"),
+        (
+            "https://models.example/x.gguf",
+            "localai models pull https://models.example/x.gguf --sha256 DIGEST",
+        ),
+    ],
+)
+async def test_what_is_elsewhere_is_fetched_in_a_terminal(make: MakeApp, typed: str, command: str):
+    async with make().run_test(size=MEDIUM) as pilot:
+        await opened(pilot)
+        pilot.app.screen.query_one(Input).value = typed
+        await wait_until(pilot, lambda: note(pilot.app).endswith(f": {command}"))
+
+
+@pytest.mark.parametrize("typed", ["nothing like it", "~/nothing", "./nothing", "/nothing/there"])
+async def test_what_can_be_nowhere_else_just_does_not_match(make: MakeApp, typed: str):
+    async with make().run_test() as pilot:
+        await opened(pilot)
+        pilot.app.screen.query_one(Input).value = typed
+        await wait_until(pilot, lambda: note(pilot.app) == "Nothing matches.")
+
+
+async def test_its_keys(make: MakeApp):
+    async with make().run_test() as pilot:
+        screen = await opened(pilot)
+        await pilot.press("f1")
+        await wait_until(pilot, lambda: isinstance(pilot.app.screen, KeysScreen))
+        await wait_until(pilot, lambda: pilot.app.screen.query(".text"))
+        assert "free what removed models take" in str(pilot.app.screen.query_one(".text", Static).visual)
+        await pilot.press("f1")
+        await wait_until(pilot, lambda: pilot.app.screen is screen)
+
+
 async def test_the_filter_finds_what_is_available(make: MakeApp):
     async with make().run_test() as pilot:
         await opened(pilot)
@@ -284,10 +323,31 @@ async def test_why_it_failed(make: MakeApp, jobs: FakeJobs):
         await pilot.press("enter")
         jobs.last.fail("The package index cannot be reached")
         await wait_until(pilot, lambda: "The last attempt failed: The package index" in note(pilot.app))
-        assert "r1-nano: The package index cannot be reached" in notices(pilot.app)
+        assert lines(pilot.app)[-1].endswith("failed")
+        assert notices(pilot.app) == ""  # one place is enough
         await pilot.press("enter")
         assert jobs.asked == [("pull", NANO.name)] * 2
         assert "It begins" in note(pilot.app)
+
+
+async def test_a_failure_that_the_list_does_not_show_is_told(make: MakeApp, jobs: FakeJobs):
+    async with make().run_test() as pilot:
+        await opened(pilot)
+        await choose(pilot, NANO.name)
+        await pilot.press("enter")
+        await choose(pilot, R1.name)
+        jobs.last.fail("The package index cannot be reached")
+        await wait_until(pilot, lambda: "r1-nano: The package index cannot" in notices(pilot.app))
+
+
+async def test_a_failure_is_told_after_the_screen_was_closed(make: MakeApp, jobs: FakeJobs):
+    async with make().run_test() as pilot:
+        await opened(pilot)
+        await choose(pilot, NANO.name)
+        await pilot.press("enter", "escape")
+        await wait_until(pilot, lambda: isinstance(pilot.app.screen, ChatScreen))
+        jobs.last.fail("The package index cannot be reached")
+        await wait_until(pilot, lambda: "r1-nano: The package index cannot" in notices(pilot.app))
 
 
 async def test_delete_stops_it(make: MakeApp, jobs: FakeJobs):

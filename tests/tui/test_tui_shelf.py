@@ -14,7 +14,7 @@ from localai.errors import IntegrityError, ModelNotFound, StoreError
 from models import usage
 from models.catalog import builtin_checkpoint
 from models.incoming import Unfinished
-from models.origins import About, Builtin, Checkpoint, LocalFile
+from models.origins import About, Builtin, Checkpoint, HubFile, LocalFile, RemoteFile
 from models.origins import Sampling as Recommended
 from models.store import Store
 from tui.asking import Found, entry_of
@@ -115,14 +115,35 @@ def test_an_interrupted_fetch_is_told(store: Store) -> None:
     assert StoreShelf(store).prunable() == Freed(0, entry.arrived)
 
 
-def test_a_fetch_of_the_publishers_weights_is_known_by_its_size() -> None:
-    assert of_unfinished(Unfinished("r1:7b", 15_200_000_000, 1)).from_source
-    assert not of_unfinished(Unfinished("r1:7b", 4_700_000_000, 1)).from_source
+def unfinished(name: str, command: str) -> ModelEntry:
+    return of_unfinished(Unfinished(name, 15_200_000_000, 1, command=command))
 
 
-def test_a_fetch_of_what_is_not_in_the_catalogue_cannot_go_on_by_its_name() -> None:
-    entry = of_unfinished(Unfinished("somebodys:model", 0, 7))
+def test_a_fetch_of_the_publishers_weights_is_known_by_its_command() -> None:
+    made, ready = unfinished("r1:7b", "pull --from-source r1:7b"), unfinished("r1:7b", "pull r1:7b")
+    assert (made.from_source, made.words) == (True, ("pull", "--from-source", "r1:7b"))
+    assert not ready.from_source
+    assert made.base == ready.base == "r1:7b"
+    assert not unfinished("r1:7b", "").from_source
+
+
+def test_a_fetch_of_what_is_not_in_the_catalogue_goes_on_with_its_command() -> None:
+    entry = unfinished("mine", "pull acme/x --name mine --file 'a b.gguf'")
+    assert entry.words == ("pull", "acme/x", "--name", "mine", "--file", "a b.gguf")
+    assert (entry.fetchable, entry.base, entry.from_source) == (True, "", False)
+    assert unfinished("mine", "pull --from-source r1:7b --name mine").from_source
+
+
+def test_a_fetch_by_a_name_of_the_catalogue_may_be_of_something_else() -> None:
+    entry = unfinished("r1:7b", "pull acme/x --name r1:7b")
+    assert (entry.base, entry.origin, entry.license) == ("", "", "")
+
+
+@pytest.mark.parametrize("command", ["", "pull 'acme", "remove r1:7b"])
+def test_a_fetch_whose_command_is_not_known_cannot_go_on_by_its_name(command: str) -> None:
+    entry = of_unfinished(Unfinished("somebodys:model", 0, 7, command=command))
     assert (entry.name, entry.fetchable, entry.arrived, entry.download) == ("somebodys:model", False, 7, 0)
+    assert entry.words == ()
 
 
 def test_names_are_sorted_by_their_numbers() -> None:
@@ -227,6 +248,17 @@ def test_a_file_that_is_gone_is_told_and_can_be_had_again(store: Store) -> None:
     [entry] = StoreShelf(store).entries()
     assert entry.fault == "Its file is missing. Fetch it again, or remove it."
     assert entry.fetchable
+
+
+def test_a_file_that_is_gone_and_is_not_of_the_catalogue_says_how_to_get_it_again(
+    store: Store, nano: Path
+) -> None:
+    file = RemoteFile(path="x.gguf", size=nano.stat().st_size)
+    source = HubFile(repository="acme/x", revision="0" * 40, files=(file,))
+    store.path(store.add(nano, "my:own", source=source)).unlink()
+    [entry] = [entry for entry in StoreShelf(store).entries() if entry.name == "my:own"]
+    assert not entry.fetchable
+    assert "localai models pull acme/x@" in entry.fault
 
 
 def test_a_damaged_manifest_is_told_and_can_be_removed(store: Store, nano: Path) -> None:

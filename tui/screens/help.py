@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 from textual.app import ComposeResult
@@ -76,26 +77,45 @@ KEYS: Final = (
         ),
     ),
 )
+MODEL_KEYS: Final = (
+    (
+        "Models",
+        (
+            ("Type", "filter; or the path of a file or folder"),
+            ("Up, Down", "the one above, below"),
+            ("Page Up, Page Down", "a page up, down"),
+            ("Enter", "use it; else get it, or bring it back"),
+            ("F6", "get or make it in another type"),
+            ("Del", "remove it; stop what is done for it"),
+            ("Ctrl+C", "stop what is done for it"),
+            ("Ctrl+Z", "bring back what was removed last"),
+            ("F8", "free what removed models take"),
+            ("F1", "these keys"),
+            ("Esc, Ctrl+O", "close"),
+        ),
+    ),
+)
+Groups = Sequence[tuple[str, Keys]]
+"""Keys below headings."""
 _COLUMN: Final = 26
 
 
-class HelpScreen(Modal[None]):
+class KeysScreen(Modal[None]):
     """A table of keys; any of Esc, Enter, F1 closes it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,enter,f1,q,question_mark", "close", "Close", show=False)
     ]
 
-    def __init__(self, send_key: SendKey) -> None:
-        """`send_key`: what sends a message, which the user has set."""
+    def __init__(self, groups: Groups) -> None:
         super().__init__(classes="modal")
-        self._send_key = send_key
+        self._groups = groups
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="box") as box:
             box.border_title = "Keys"
             box.border_subtitle = "Esc closes"
-            yield Static(_table(self._send_key), markup=False, classes="text")
+            yield Static(_table(self._groups), markup=False, classes="text")
 
     def on_click(self) -> None:
         self.dismiss()
@@ -104,10 +124,18 @@ class HelpScreen(Modal[None]):
         self.dismiss()
 
 
-def _table(send_key: SendKey) -> Content:
+class HelpScreen(KeysScreen):
+    """The keys of the chat."""
+
+    def __init__(self, send_key: SendKey) -> None:
+        """`send_key`: what sends a message, which the user has set."""
+        (heading, others), *more = KEYS
+        super().__init__([(heading, SENDING[send_key] + others), *more])
+
+
+def _table(groups: Groups) -> Content:
     lines: list[Content] = []
-    for number, (heading, others) in enumerate(KEYS):
-        keys = others if number else SENDING[send_key] + others
+    for heading, keys in groups:
         lines += [Content("")] if lines else []
         lines.append(Content.styled(heading, "bold $foreground"))
         lines += [Content.styled(f"  {key:<{_COLUMN}}", "$primary") + Content(does) for key, does in keys]

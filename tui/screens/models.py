@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+import msgspec
 from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.widgets import Input, OptionList
@@ -36,6 +37,7 @@ class ModelsScreen(ModelsPage):
         Binding("delete", "remove", "Remove, or stop", show=False, priority=True),
         Binding("ctrl+c", "stop", "Stop", show=False, priority=True),
         Binding("ctrl+z", "restore", "Bring back", show=False, priority=True),
+        Binding("f1", "help", "Keys", show=False),
         Binding("f6", "types", "Other types", show=False),
         Binding("f8", "free", "Free the disk space", show=False),
     ]
@@ -44,6 +46,12 @@ class ModelsScreen(ModelsPage):
         """Move in the list while the filter has the focus."""
         self._aim = ""
         getattr(self._list, f"action_{action}")()
+
+    def action_help(self) -> None:
+        """Show the keys of this screen."""
+        from tui.screens.help import MODEL_KEYS, KeysScreen
+
+        self.app.push_screen(KeysScreen(MODEL_KEYS))
 
     @on(Input.Submitted)
     @on(OptionList.OptionSelected)
@@ -60,6 +68,8 @@ class ModelsScreen(ModelsPage):
             self._take(entry)
         elif entry.installed and not entry.fault:
             self.dismiss(entry.name)
+        elif entry.words:
+            self._jobs.go_on(entry.name, entry.words)
         elif entry.fetchable:
             self._jobs.pull(entry.name, from_source=entry.from_source)
 
@@ -170,7 +180,7 @@ class ModelsScreen(ModelsPage):
         screen = TypesScreen(types, usual, taken, lambda one: self._models.fit(one, self._given_back))
         if (chosen := await self.app.push_screen_wait(screen)) is not None:
             wanted, from_source = chosen
-            self._asked[wanted.name] = wanted
+            self._asked[wanted.name] = msgspec.structs.replace(wanted, from_source=from_source)
             self._jobs.pull(wanted.name, from_source=from_source)
             self._clear_filter()
             await self._look(wanted.name)

@@ -21,9 +21,9 @@ from localai.chat.clean import clean
 from localai.errors import LocalAIError
 from models.local_path import is_path
 from tui.fitting import Fit
-from tui.jobs import Jobs
+from tui.jobs import Job, Jobs
 from tui.model_entry import ModelEntry
-from tui.model_words import CLOSE, ENTER, STOP, Hint, hints, paragraphs, told
+from tui.model_words import CLOSE, ENTER, STOP, Hint, hints, paragraphs, told, unmatched
 from tui.screens.modal import Modal
 from tui.shelf import ModelShelf
 from tui.widgets.model_list import ModelList, group_of, heading, headings, line, searched
@@ -93,12 +93,14 @@ class ModelsPage(Modal[str | None]):
         self._filter.cursor_blink = False
         self._filter.focus()
         self._jobs.on_change = self._job_changed
+        self._jobs.is_told = self._tells
         self._say("Looking what there is…")
         self._load(self._in_use())
         self._discover()
 
     def on_unmount(self) -> None:
         self._jobs.on_change = lambda: None
+        self._jobs.is_told = lambda job: False
 
     def on_resize(self) -> None:
         note = NOTE[self.app.size.height >= HIGH]
@@ -158,7 +160,8 @@ class ModelsPage(Modal[str | None]):
         names = {entry.name for entry in others if not entry.fault}
         known = [e for e in found if e.place != "available" or e.name not in names] + others
         self._coming = {job.name for job in self._jobs.running}
-        for name in sorted(self._coming - {entry.name for entry in known}):
+        asked = {name for name in self._asked if self._jobs.failed(name)}
+        for name in sorted((self._coming | asked) - {entry.name for entry in known}):
             coming = ModelEntry(name=name, title=name, place="coming")
             known.append(self._asked.get(name, coming))
         self._entries = {entry.key: entry for entry in sorted(known, key=group_of)}
@@ -181,7 +184,8 @@ class ModelsPage(Modal[str | None]):
         if wanted:
             self._list.highlighted = wanted[0]
         else:
-            self._say("Nothing matches." if self._entries else "There is no model.")
+            typed = self._filter.value
+            self._say(unmatched(typed) if self._entries or typed else "There is no model.")
             self._hint(CLOSE)
 
     def _options(self, entries: Sequence[ModelEntry]) -> list[Option]:
@@ -198,7 +202,8 @@ class ModelsPage(Modal[str | None]):
     def _line(self, entry: ModelEntry) -> Content:
         cells = min(WIDTH, self.app.size.width * 96 // 100) - FRAME
         in_use = entry.installed and entry.name == self._in_use()
-        return line(entry, self._fits.get(entry.key), self._jobs.of(entry.name), in_use, cells)
+        job = self._jobs.of(entry.name) or self._jobs.failed(entry.name)
+        return line(entry, self._fits.get(entry.key), job, in_use, cells)
 
     def _redraw(self, key: str) -> None:
         if key in self._entries and any(option.id == key for option in self._list.options):
@@ -239,9 +244,15 @@ class ModelsPage(Modal[str | None]):
             self._hint(*([STOP] if job else hints(entry)), CLOSE)
 
     def _said(self, entry: ModelEntry) -> list[str]:
-        failed = [job.error for job in self._jobs.all if job.name == entry.name and job.state == "failed"]
         said = paragraphs(entry, self._fits.get(entry.key), self._gpu, self._now())
-        return said + [f"The last attempt failed: {error}" for error in failed]
+        failed = self._jobs.failed(entry.name)
+        return [*said, f"The last attempt failed: {failed.error}"] if failed else said
+
+    def _tells(self, job: Job) -> bool:
+        """Whether a line in the list tells what became of `job`: what was to be made may have none."""
+        shown = {option.id for option in self._list.options}
+        lines = [entry for entry in self._entries.values() if entry.key in shown and entry.place != "coming"]
+        return self.is_active and any(entry.name == job.name for entry in lines)
 
     def _explain_path(self) -> None:
         path = self._path

@@ -85,17 +85,18 @@ def headings(entries: Iterable[ModelEntry]) -> dict[int, str]:
 
 
 def line(entry: ModelEntry, fit: Fit | None, job: Job | None, in_use: bool, cells: int) -> Content:
-    """A model in `cells` cells; `job` makes it just now; `fit` None: nobody has looked yet."""
+    """A model in `cells` cells; `job` makes it just now, or has failed; `fit` None: nobody has looked yet."""
     is_wide = cells >= LEAST_NAME + _BESIDE
     has_speed = cells >= EASY_NAME + _BESIDE + _SPEED
     room = max(LEAST_NAME, cells - _BESIDE + (0 if is_wide else _KIND) - (_SPEED if has_speed else 0))
     sign = Content.styled("● " if in_use else "  ", "$success")
     name = Content(clean(entry.name)).truncate(room, ellipsis=True, pad=True)
-    if job is not None:
+    if job is not None and job.state == "running":
         return sign + name + Content.styled(f"  {progress(job)}", "$text-accent")
     kind = _kind(entry) if is_wide else Content("")
+    state = _state(entry, fit) if job is None else Content.styled(f"{'failed':<{_VERDICT}}", "$text-error")
     speed = _speed(fit) if has_speed else Content("")
-    return sign + name + facts(entry.file_type, entry.size) + kind + _state(entry, fit) + speed
+    return sign + name + facts(entry.file_type, entry.size) + kind + state + speed
 
 
 def facts(file_type: str, bytes_: int) -> Content:
