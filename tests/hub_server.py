@@ -88,6 +88,9 @@ class Fault:
     drip_after: int | None = None
     """After so many bytes one byte comes at a time, each after `drip_pause` seconds."""
     drip_pause: float = 0.02
+    endless: str = ""
+    """What never ends, a byte at a time: "continue" (answers 100 before the answer), "head" (a line of it),
+    "extension" (of the first chunk), or "trailer" (after no chunk)."""
 
     def takes(self, request: Request) -> bool:
         """Whether this request is one of them; counts it."""
@@ -458,6 +461,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.hub.record(request) or Fault()
         if fault.close:
             self.reset()
+        if fault.endless:
+            self.drip_without_end(fault)
         if fault.redirect:
             return self.say(302, {"Location": fault.redirect})
         if fault.status:
@@ -657,6 +662,20 @@ class _Handler(BaseHTTPRequestHandler):
             rest = rest[taken:]
             if self.hub.pause and self.hub.closing.wait(self.hub.pause):
                 raise _Gone
+
+    def drip_without_end(self, fault: Fault) -> None:
+        """Until the client has closed the connection, or the server ends."""
+        chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        first, then = {
+            "continue": ("", "HTTP/1.1 100 Continue\r\n\r\n"),
+            "head": ("HTTP/1.1 200 OK\r\nX-Name: ", "x"),
+            "extension": (f"{chunks}5;", "x"),
+            "trailer": (f"{chunks}0\r\n", "X-Name: x\r\n"),
+        }[fault.endless]
+        self.wfile.write(first.encode())
+        while not self.hub.closing.wait(fault.drip_pause):
+            self.wfile.write(then.encode())
+        raise _Gone
 
     def wait_for_the_end(self) -> None:
         """Until the client has closed the connection, or the server ends."""

@@ -10,7 +10,6 @@ import http.client
 import socket
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from types import TracebackType
 from typing import Final
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
@@ -29,6 +28,8 @@ from urllib3.exceptions import TimeoutError as Urllib3Timeout
 from localai import __version__
 from localai.errors import FetchError
 from models.fetch import trust
+from models.fetch.bounded import PATIENCE, Bounded, bound
+from models.fetch.deadline import Deadline
 from models.fetch.environment import proxy_for, tls_context
 from models.fetch.retry import Broken
 from models.fetch.where import host, is_address, is_plain, origin, require_address, server, shown
@@ -50,9 +51,18 @@ class Answer:
     """The answer to a request, its body not yet read. Close it, or read it to its end."""
 
     def __init__(
-        self, response: urllib3.BaseHTTPResponse, url: str, first: Mapping[str, str], *, direct: bool
+        self,
+        response: urllib3.BaseHTTPResponse,
+        url: str,
+        first: Mapping[str, str],
+        *,
+        direct: bool,
+        patience: float,
     ) -> None:
-        self._response = response
+        """`patience`: seconds that it may take until some of the body is there."""
+        self._response, self._patience = response, patience
+        connection = getattr(response, "connection", None)
+        self._connection = connection if isinstance(connection, Bounded) else None
         self.url = url
         """Where it came from, after all redirects."""
         self.status = response.status
@@ -68,7 +78,7 @@ class Answer:
         if self._broken is not None:  # urllib3 would take what is missing for the end.
             raise self._broken
         try:
-            with _Mapped(self.url):
+            with _Mapped(self.url), Deadline(self._patience, self.stop):
                 return self._response.read1(count, decode_content=False) or b""
         except Broken as broken:
             self._broken = broken
@@ -76,8 +86,8 @@ class Answer:
 
     def stop(self) -> None:
         """Make `read` end, also in another thread."""
-        with suppress(ValueError, RuntimeError, OSError):
-            self._response.shutdown()
+        if self._connection is not None:
+            self._connection.cut()
 
     def close(self) -> None:
         """Give the connection back if all was read, else end it."""
@@ -108,6 +118,7 @@ class Web:
         """Timeouts are seconds; `receive_buffer` is bytes that the system holds for us, 0: as it likes."""
         self._connections, self._redirects = connections, redirects
         self._timeout = urllib3.Timeout(connect=connect_timeout, read=read_timeout)
+        self._patience = PATIENCE * read_timeout
         self._options = [*urllib3.connection.HTTPConnection.default_socket_options]
         if receive_buffer:
             self._options.append((socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer))
@@ -149,8 +160,8 @@ class Web:
             direct = first is None
             first = response.headers if first is None else first
             if response.status not in _REDIRECTS:
-                return Answer(response, url, first, direct=direct)
-            with Answer(response, url, first, direct=direct):
+                return Answer(response, url, first, direct=direct, patience=self._patience)
+            with Answer(response, url, first, direct=direct, patience=self._patience):
                 url = _target(url, response.headers.get("Location", ""))
         raise FetchError(f"{shown(url)} is redirected too often", "Tell whoever runs that server.")
 
@@ -167,8 +178,10 @@ class Web:
         if is_trusted:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # The user knows
         if not proxy:
-            return urllib3.PoolManager(
-                maxsize=self._connections, ssl_context=context, socket_options=self._options
+            return bound(
+                urllib3.PoolManager(
+                    maxsize=self._connections, ssl_context=context, socket_options=self._options
+                )
             )
         parts = urlsplit(proxy)
         if parts.scheme not in ("http", "https"):
@@ -178,13 +191,14 @@ class Web:
             )
         user = f"{parts.username or ''}:{parts.password or ''}"
         given = urllib3.make_headers(proxy_basic_auth=unquote(user)) if parts.username else None
-        return urllib3.ProxyManager(
+        manager = urllib3.ProxyManager(
             f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
             maxsize=self._connections,
             ssl_context=context,
             proxy_headers=given,
             socket_options=self._options,
         )
+        return bound(manager)
 
 
 def _target(url: str, location: str) -> str:
@@ -236,7 +250,7 @@ def _reason(error: BaseException) -> str:
         return "no such server is known: there may be no network"
     if isinstance(error, NewConnectionError):
         return "it cannot be reached"
-    if isinstance(error, Urllib3Timeout):
+    if isinstance(error, (Urllib3Timeout, TimeoutError)):
         return "it does not answer"
     if isinstance(error, SSLError):
         return f"there is no secure connection: {printable(str(error), 100)}"

@@ -88,3 +88,12 @@ def test_redirects_in_circles(hub: HubServer, web: Web) -> None:
     hub.plan(Fault(redirect=address, times=99))
     with pytest.raises(FetchError, match="too often"):
         pages.ask(web, address)
+
+
+@pytest.mark.parametrize("endless", ["continue", "head", "extension", "trailer"])
+def test_an_answer_that_never_comes_though_bytes_do(hub: HubServer, endless: str) -> None:
+    """Each byte begins the timeout of the socket anew."""
+    hub.plan(Fault(endless=endless, times=2))
+    with Web(connections=1, read_timeout=0.15) as web:
+        assert pages.ask(web, hub.add_file("list", BODY)).body == BODY
+    assert len(hub.requests) == 3

@@ -418,3 +418,14 @@ def test_a_disk_that_becomes_full(hub: HubServer, url: str, tmp_path: Path) -> N
     assert "disk" in said[0]
     assert said[1] == want.sha256
     assert hub.data_requests[1].start >= 500_000, "what came before is kept"
+
+
+@pytest.mark.parametrize("endless", ["continue", "head", "extension", "trailer"])
+@pytest.mark.parametrize("known", [True, False])
+def test_an_answer_that_never_comes_though_bytes_do(
+    hub: HubServer, url: str, tmp_path: Path, endless: str, known: bool
+) -> None:
+    hub.plan(Fault(endless=endless, times=2))
+    want = wanted(url, BYTES) if known else wanted(url, BYTES, size=0)
+    target = tmp_path / "model"
+    require_done(fetch(want, target, options=IMPATIENT), target, BYTES)
