@@ -42,6 +42,10 @@ _CODES: Final = ("X-Error-Code", "X-Error-Message")
 _AGAIN: Final = "Try again later, or set HF_ENDPOINT to a mirror"
 
 
+_MOST: Final = 50_000
+"""Files in a repository."""
+
+
 class _Lfs(msgspec.Struct):
     size: int
     sha256: str
@@ -77,6 +81,8 @@ class Hub:
         try:
             info = api.model_info(repository, revision=revision, files_metadata=True)
             answer = msgspec.convert(info, _Answer, from_attributes=True)
+            if len(answer.siblings) > _MOST:
+                raise ValueError(f"it has more than {_MOST:,} files")
             return Listing(repository, answer.sha, {one.rfilename: _listed(one) for one in answer.siblings})
         except LocalAIError:
             raise

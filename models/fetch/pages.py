@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from models.fetch.retry import Broken, back_off, retry_after
 from models.fetch.web import Answer, Web, origin
 from models.header import printable
 
-MAX_BYTES: Final = 64 * 1024 * 1024
-"""Longest answer; the list of 10,000 files of a repository takes 3 MB."""
+MAX_BYTES: Final = 16 * 1024 * 1024
+"""Longest answer; the index of the largest checkpoint's tensors takes 9 MB, a list of 10,000 files 3 MB."""
 CHECK_NETWORK: Final = "Check the network, and HTTPS_PROXY if it needs a proxy"
 _MAX_SECONDS: Final = 120.0
 """Longest time that one answer may take to come."""
@@ -99,6 +100,6 @@ def _read(answer: Answer) -> bytes:
         if time.monotonic() > deadline:
             raise FetchError(f"{host} takes minutes for one short answer", "Try again later")
     length = answer.headers.get("Content-Length", "")
-    if length.isdigit() and int(length) != size:
+    if re.fullmatch(r"[0-9]{1,18}", length) and int(length) != size:
         raise Broken("the answer was cut")
     return b"".join(pieces)

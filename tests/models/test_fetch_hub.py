@@ -379,8 +379,8 @@ def test_answers_that_are_none(hub: HubServer, body: bytes) -> None:
 
 
 def test_an_answer_without_end(hub: HubServer) -> None:
-    hub.add_page(f"/api/models/{NAME}/revision/main", b" " * (65 * 1024 * 1024), "application/json")
-    refused(source(ONE), FetchError, "more than 64 MiB")
+    hub.add_page(f"/api/models/{NAME}/revision/main", b" " * (17 * 1024 * 1024), "application/json")
+    refused(source(ONE), FetchError, "more than 16 MiB")
 
 
 def test_an_error_that_is_hostile(hub: HubServer) -> None:

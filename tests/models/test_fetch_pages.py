@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from localai.errors import FetchError
-from models.fetch import pages
+from models.fetch import pages, simple_page
 from models.fetch.web import Web
 from tests.hub_server import Fault, HubServer
 from tests.models.fetching import isolate
@@ -97,3 +98,50 @@ def test_an_answer_that_never_comes_though_bytes_do(hub: HubServer, endless: str
     with Web(connections=1, read_timeout=0.15) as web:
         assert pages.ask(web, hub.add_file("list", BODY)).body == BODY
     assert len(hub.requests) == 3
+
+
+PIECES = [
+    '<a b="',
+    "<!--",
+    "<a ",
+    '<a "x" \'',
+    "<a href",
+    '<a href="',
+    "<a href = ",
+    "<a b   ",
+    "<base href=b>",
+]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_a_page_is_read_in_time_that_grows_with_it_alone(piece: str) -> None:
+    """A parser that looks at the rest of the page for each tag takes hours for these."""
+    body = (piece * (4 * 1024 * 1024 // len(piece))).encode()
+    started = time.process_time()
+    assert simple_page.parse(body, "text/html", "https://index.example/simple/x/") == []
+    assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<a href=b>" * 50_001,
+        f"<base href={'b' * 1000}/>" + f"<a href={'c' * 100}>" * 40_000,
+        f'{{"files": [{", ".join(["{}"] * 50_001)}]}}'.replace("{}", '{"filename": "", "url": ""}'),
+    ],
+)
+def test_a_page_with_too_many_links(body: str) -> None:
+    kind = "application/json" if body.startswith("{") else "text/html"
+    with pytest.raises(FetchError, match="more than 50,000 files"):
+        simple_page.parse(body.encode(), kind, "https://index.example/simple/x/")
+
+
+def test_links_as_people_write_them() -> None:
+    digest = "a" * 64
+    page = f"""<!-- <a href="no.whl"> --><base href="/files/"><A data-requires-python=">=3.8"
+        HREF = "b%2Bc.whl#sha256={digest}">b</A><a\nhref=d.whl?x=1&amp;y=2 >d</a><abbr href=e.whl>"""
+    found = simple_page.parse(page.encode(), "text/html", "https://index.example/simple/x/")
+    assert found == [
+        simple_page.Link("b+c.whl", "https://index.example/files/b%2Bc.whl", digest),
+        simple_page.Link("d.whl", "https://index.example/files/d.whl?x=1&y=2"),
+    ]
