@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from localai.errors import IntegrityError
+from localai.errors import FetchError, IntegrityError
 from models import files
 from models.fetch import journal
 from models.fetch.connection import Connection
@@ -48,6 +48,10 @@ class Attempt:
         self._on_progress, self._on_header = on_progress, on_header
         self._names_differ = names_differ
         self._connections: list[Connection] = []
+        self._looked_at = 0
+        """How much had come when the space on the disk was looked at."""
+        self._places_are_void = False
+        """Whether nothing that came is of use."""
 
     def run(self) -> Received:
         """Fetch it, verify it, and give it its name. Raises as `download` does, and Changed, OSError."""
@@ -58,7 +62,7 @@ class Attempt:
                 self._work()
             except BaseException:
                 self._stop()
-                if not self._ledger.written:
+                if not self._ledger.written or self._places_are_void:
                     self._places.forget()
                 raise
             self._stop()
@@ -128,13 +132,32 @@ class Attempt:
             raise error
         if size and not self._size:
             self._size = size
+            self._require_space(size - done)
             self._journal.size(size)
             self._partial.resize(size)
+        if not size and done >= self._looked_at + self._options.space:
+            self._looked_at = done
+            self._require_an_end(done)
         if self._on_header is not None and (is_all or begin >= self._options.header):
             self._on_header(self._places.partial)
             self._on_header = None
         self._on_progress(done, size or 0)
         return is_all
+
+    def _require_an_end(self, done: int) -> None:
+        """A file whose size nobody knows must not fill the disk."""
+        if done > self._options.unsized:
+            self._places_are_void = True
+            raise FetchError(
+                f"{self._wanted.label} does not end: {files.megabytes(done)} have come, and were thrown away",
+                "Tell whoever runs that server.",
+            )
+        self._require_space(0)
+
+    def _require_space(self, needed: int) -> None:
+        """NoSpace unless so many bytes more fit, and some are left for all else."""
+        if needed or not self._size:
+            files.require_space(self._places.target.parent, needed, files.free_bytes)
 
     def _connect(self, count: int) -> None:
         """Have up to so many connections; one that had to go does not come back."""

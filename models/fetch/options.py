@@ -27,6 +27,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     durable_seconds: float = 30.0
     """... and after so long."""
 
+    space: int = 64 * _MB
+    """After so much of a file of unknown size the space on the disk is looked at ..."""
+    unsized: int = 200 * 10**9
+    """... and after so much the transfer is ended: no such file has as much."""
+
     attempts: int = 10
     """So many failures in a row end the transfer."""
     first_attempts: int = 4

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from localai.errors import FetchError, IntegrityError, LocalAIError
+from localai.errors import FetchError, IntegrityError, LocalAIError, NoSpace
+from models import files
 from models.fetch.retry import back_off, retry_after
 from tests.hub_server import Fault, HubServer
 from tests.models.transferring import (
@@ -429,3 +430,30 @@ def test_an_answer_that_never_comes_though_bytes_do(
     want = wanted(url, BYTES) if known else wanted(url, BYTES, size=0)
     target = tmp_path / "model"
     require_done(fetch(want, target, options=IMPATIENT), target, BYTES)
+
+
+# ------------------------------------------------------------------------------------- the space on the disk
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_file_of_unknown_size_does_not_fill_the_disk(
+    hub: HubServer, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_told: bool
+) -> None:
+    target, want = tmp_path / "model", wanted(url, BYTES, size=0)
+    hub.plan(*([] if is_told else [Fault(chunked=True, ignore_range=True, times=99)]))
+    hub.hold_after(1_000_000)
+    monkeypatch.setattr(files, "RESERVE", 2**60)
+    refused(NoSpace, "Not enough space", want, target, options=structs.replace(SMALL, space=64 * K))
+    assert not target.exists()
+    monkeypatch.undo()
+    isolate(monkeypatch)
+    hub.plan()
+    hub.hold_after(None)
+    require_done(fetch(want, target), target, BYTES)
+
+
+def test_a_file_that_does_not_end(hub: HubServer, url: str, tmp_path: Path) -> None:
+    hub.plan(Fault(chunked=True, ignore_range=True, stall_after=1_000_000, times=99))
+    options = structs.replace(SMALL, space=64 * K, unsized=500_000)
+    refused(FetchError, "does not end", wanted(url, BYTES, size=0), tmp_path / "model", options=options)
+    assert beside(tmp_path / "model") == []
