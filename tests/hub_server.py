@@ -588,6 +588,7 @@ class _Handler(BaseHTTPRequestHandler):
         etag = etag if fault.etag is None else fault.etag
         content, size = one.content, len(one.content)
         headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **(more or {})}
+        headers |= fault.headers
         headers |= {"ETag": etag} if etag else {}
         start, end, status = 0, size, 200
         wanted = None if fault.ignore_range else self.wanted_range(size, etag)

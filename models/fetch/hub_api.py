@@ -19,9 +19,9 @@ import msgspec
 
 from localai.errors import FetchError, IntegrityError, LocalAIError, ModelNotFound
 from models.fetch import pages
-from models.fetch.access import Access
+from models.fetch.access import PUBLIC, Access
 from models.fetch.listing import Listing
-from models.fetch.pages import Page
+from models.fetch.pages import CHECK_NETWORK, Page
 from models.fetch.protocol import Listed
 from models.fetch.web import Web
 from models.header import printable
@@ -140,11 +140,13 @@ class _Pages(httpx2.BaseTransport):
 
     def __init__(self, web: Web, access: Access) -> None:
         self._web, self._access = web, access
+        is_named = access.endpoint != PUBLIC
+        self._hint = f"Check HF_ENDPOINT, which names it. {CHECK_NETWORK}" if is_named else CHECK_NETWORK
         self.last: Page | None = None
 
     def get(self, url: str, method: str = "GET") -> Page:
         """The answer of the hub."""
-        self.last = pages.ask(self._web, url, own=self._access.headers, method=method)
+        self.last = pages.ask(self._web, url, own=self._access.headers, method=method, hint=self._hint)
         return self.last
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:

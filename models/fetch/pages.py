@@ -48,14 +48,15 @@ def ask(
     *,
     method: str = "GET",
     body: bool = True,
+    hint: str = CHECK_NETWORK,
 ) -> Page:
     """The answer to a request for `url`, whatever its status; `own` goes to the url's own origin alone.
 
     A busy server, or one that cannot be reached, is asked again after a while. Without `body`, that is not
-    read. FetchError if there is no answer, or one that is too long.
+    read. `hint`: what to do if there is no answer. FetchError if there is no answer, or one that is too long.
     """
     host = printable(urlsplit(url).netloc.rpartition("@")[2])
-    return _patiently(lambda: _once(web, url, headers or {}, own or {}, method, body), host)
+    return _patiently(lambda: _once(web, url, headers or {}, own or {}, method, body), host, hint)
 
 
 def _once(
@@ -66,7 +67,7 @@ def _once(
         return Page(answer.status, answer.url, answer.headers, answer.first, data)
 
 
-def _patiently(ask: Callable[[], Page], host: str) -> Page:
+def _patiently(ask: Callable[[], Page], host: str, hint: str) -> Page:
     attempt = 0
     while True:
         attempt += 1
@@ -74,7 +75,7 @@ def _patiently(ask: Callable[[], Page], host: str) -> Page:
             page = ask()
         except Broken as error:
             if attempt >= _UNREACHABLE_ATTEMPTS:
-                raise FetchError(f"{host} gives no answer: {error.reason}", CHECK_NETWORK) from error
+                raise FetchError(f"{host} gives no answer: {error.reason}", hint) from error
             time.sleep(back_off(attempt, 0.5, 4.0))
             continue
         if page.status not in _BUSY or attempt >= _ATTEMPTS:

@@ -212,7 +212,8 @@ class Source:
 
     def _require_an_end(self, answer: Answer, size: int | None) -> None:
         """A file that just ends, nobody knows where, can be told from a part of it by its digest only."""
-        if size is None and not self._wanted.has_digest and "Transfer-Encoding" not in answer.headers:
+        ends = answer.headers.get("Transfer-Encoding", "").strip().lower() == "chunked"
+        if size is None and not self._wanted.has_digest and not ends:
             raise FetchError(
                 f"{shown(answer.url)} does not tell how long {self._wanted.label} is",
                 "Give the file's sha256: without either nobody can tell whether all of it has come.",

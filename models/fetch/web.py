@@ -7,6 +7,7 @@ https is never left for http.
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import threading
 from collections.abc import Mapping
@@ -245,7 +246,9 @@ class _Mapped:
 def _reason(error: BaseException) -> str:
     """What happened, in a few words."""
     if isinstance(error, ProxyError):
-        return f"the proxy failed: {printable(str(error.original_error or error), 100)}"
+        inner = error.original_error
+        known = isinstance(inner, (HTTPError, TimeoutError))
+        return f"the proxy failed: {_reason(inner) if known else printable(str(inner or error), 100)}"
     if isinstance(error, NameResolutionError):
         return "no such server is known: there may be no network"
     if isinstance(error, NewConnectionError):
@@ -253,5 +256,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, (Urllib3Timeout, TimeoutError)):
         return "it does not answer"
     if isinstance(error, SSLError):
-        return f"there is no secure connection: {printable(str(error), 100)}"
+        named = re.search(r"\] ([\w ]+)", str(error))
+        return f"there is no secure connection: {named[1]}" if named else "there is no secure connection"
     return "the connection broke"

@@ -317,6 +317,7 @@ def test_a_connection_that_breaks(hub: HubServer, repository: Repository) -> Non
 def test_no_hub_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     isolate(monkeypatch, tmp_path)
     error = refused(source(ONE), FetchError, "127.0.0.1:1")
+    assert "HF_ENDPOINT" in error.hint
     assert "network" in error.hint
 
 

@@ -193,6 +193,10 @@ def test_retry_after() -> None:
     assert retry_after({"Retry-After": " 12 "}) == 12
     assert retry_after({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
     assert retry_after({"Retry-After": email.utils.formatdate(time.time() + 60)}) == pytest.approx(60, abs=2)
+    assert retry_after({"Retry-After": "Wed, 21 Oct 9999 07:28:00 GMT"}) == 999_999_999
+    far = [f"Wed, 21 Oct 2015 07:28:00 +{zone}" for zone in ("9999", "99999999", "9" * 30)]
+    for text in far:
+        assert retry_after({"Retry-After": text}) in (None, 0)
     for text in ("", "soon", "-1", "1e9", "99999999999", "²"):
         assert retry_after({"Retry-After": text}) is None
     assert retry_after({}) is None
@@ -457,3 +461,10 @@ def test_a_file_that_does_not_end(hub: HubServer, url: str, tmp_path: Path) -> N
     options = structs.replace(SMALL, space=64 * K, unsized=500_000)
     refused(FetchError, "does not end", wanted(url, BYTES, size=0), tmp_path / "model", options=options)
     assert beside(tmp_path / "model") == []
+
+
+def test_an_encoding_that_has_no_end_of_its_own(hub: HubServer, url: str, tmp_path: Path) -> None:
+    """Only of chunks it is known which one is the last."""
+    hub.plan(Fault(until_close=True, ignore_range=True, headers={"Transfer-Encoding": "identity"}, times=9))
+    want = wanted(url, BYTES, size=0, sha256="")
+    refused(FetchError, "does not tell how long", want, tmp_path / "model")

@@ -206,7 +206,7 @@ def test_a_proxy_for_https(
 
 def test_a_proxy_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
-    with pytest.raises(FetchError, match="the proxy failed") as caught:
+    with pytest.raises(FetchError, match="the proxy failed: it cannot be reached") as caught:
         fetch(wanted("http://example.invalid/x", BYTES), tmp_path / "model")
     assert "secret" not in str(caught.value)
     monkeypatch.setenv("http_proxy", "socks5://user:secret@127.0.0.1:9")
