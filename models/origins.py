@@ -5,7 +5,7 @@ Tagged structs: a new kind of source is one more struct and one more member of a
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -152,7 +152,6 @@ ReadySource: TypeAlias = HubFile | PackageIndex | UrlFile
 CheckpointSource: TypeAlias = HubCheckpoint | Builtin
 """What a GGUF file can be made from here."""
 Origin: TypeAlias = HubFile | PackageIndex | UrlFile | Builtin | LocalFile | Checkpoint
-OriginKind: TypeAlias = Literal["hub", "package-index", "url", "builtin", "file", "checkpoint"]
 
 
 def without_userinfo(url: str) -> str:
