@@ -15,7 +15,10 @@
     ├── FetchError               a model could not be fetched from its source
     ├── HistoryError             the conversations cannot be read or written
     │   └── HistoryLocked        the passphrase is missing or wrong
+    ├── PolicyError              the organization's policy forbids it, or the policy itself cannot be read
+    ├── OfflineError             something tried to use the network that must not
     └── EngineError
+        ├── SandboxError         the worker could not be confined as it must be
         ├── LoadError            llama.cpp refused the model, or memory did not suffice
         ├── ContextOverflow      the prompt is longer than the context
         ├── WorkerDied           the worker process ended by itself
@@ -105,8 +108,20 @@ class HistoryLocked(HistoryError):
     """The passphrase that protects the conversations is missing or wrong."""
 
 
+class PolicyError(LocalAIError):
+    """The organization's policy forbids what was asked, or it cannot be read, which forbids everything."""
+
+
+class OfflineError(LocalAIError):
+    """A part of the program that must stay off the network tried to use it."""
+
+
 class EngineError(LocalAIError):
     """Something about the engine worker."""
+
+
+class SandboxError(EngineError):
+    """A worker could not be confined as far as was asked for."""
 
 
 class LoadError(EngineError):

@@ -1,0 +1,71 @@
+"""What confines a process, as data: each layer, what stays open, and the level that this amounts to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+Level = Literal["full", "partial", "none"]
+"""full: nothing of what the sandbox promises to close is open; partial: some is, and `open` says what; none:
+nothing is closed, and `why` says the reason."""
+
+LayerName = Literal["no_new_privs", "network_namespace", "landlock", "rlimits", "seccomp", "seatbelt"]
+Profile = Literal["cpu", "gpu", "quantize"]
+"""cpu: reads models and the runtime, nothing else. gpu: also opens the nodes of GPUs, which is weaker.
+quantize: also writes to the files that it inherits open."""
+
+
+class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One mechanism."""
+
+    name: LayerName
+    on: bool
+    detail: str = ""
+    """Why it is off, or how far it goes, such as "ABI 7"."""
+
+
+class Sandbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was achieved for one process."""
+
+    level: Level
+    layers: tuple[Layer, ...] = ()
+    open: tuple[str, ...] = ()
+    """What it can still do that it should not, a few words each; empty at `full`."""
+    why: str = ""
+    """Why it is not `full`; one sentence without its full stop."""
+    profile: Profile = "cpu"
+
+    def layer(self, name: LayerName) -> Layer | None:
+        """The layer of that name, if it was tried."""
+        return next((layer for layer in self.layers if layer.name == name), None)
+
+
+NOT_STARTED = Sandbox("none", why="no worker has been started")
+
+
+def words(sandbox: Sandbox) -> str:
+    """One line for people, such as "full (Landlock ABI 7, seccomp, network namespace, limits)"."""
+    shown = {
+        "no_new_privs": "no new privileges",
+        "network_namespace": "network namespace",
+        "landlock": "Landlock",
+        "rlimits": "limits",
+        "seccomp": "seccomp",
+        "seatbelt": "Seatbelt",
+    }
+    on = [
+        shown[layer.name] + (f" {layer.detail}" if layer.name == "landlock" and layer.detail else "")
+        for layer in sandbox.layers
+        if layer.on
+    ]
+    text = sandbox.level + (f" ({', '.join(on)})" if on else "")
+    if sandbox.open:
+        text += f"; open: {', '.join(sandbox.open)}"
+    return f"{text}: {sandbox.why}" if sandbox.why else text
+
+
+def closed(layers: Sequence[Layer], name: LayerName) -> bool:
+    """Whether the layer `name` is among `layers` and on."""
+    return any(layer.on for layer in layers if layer.name == name)
