@@ -1,5 +1,42 @@
 """The sandbox of the workers: what confines them on this system, and an honest report of what was achieved.
 
-`choice` is what the user and the organization want, `report` the words for what was achieved. On Linux a
-worker confines itself (`enter`); on macOS the app starts it confined (`macos`).
+`choice` is what the user wants, `report` the words for what was achieved. On Linux a worker confines itself
+(`linux`), on macOS the app starts it confined (`macos`), elsewhere nothing does, and that is what is said.
 """
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Sequence
+
+from localai.confine.choice import Mode
+from localai.confine.report import NOT_LINUX, OFF, LayerName, Profile, Sandbox
+
+
+def enter(
+    mode: Mode,
+    profile: Profile,
+    reads: Sequence[str],
+    prepare: Callable[[], object] = lambda: None,
+    *,
+    layers: Collection[LayerName] | None = None,
+) -> Sandbox:
+    """Confine this process for good, as far as `mode` says and the system can; what was achieved.
+
+    It can then read `reads` (files, or folders with all in them) and the runtime, compute, and answer.
+    `prepare` brings in what must be there before the last door closes. `layers` leaves others out, as on a
+    system that has not got them. Raises nothing: whoever requires a level looks at the result.
+    """
+    if mode == "off":
+        prepare()
+        return OFF
+    if sys.platform == "linux":
+        from localai.confine import linux
+
+        return linux.enter(profile, reads, prepare, layers=linux.LAYERS if layers is None else layers)
+    prepare()
+    if sys.platform == "darwin":
+        from localai.confine import macos
+
+        return macos.found(profile)
+    return NOT_LINUX

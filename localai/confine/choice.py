@@ -12,7 +12,7 @@ from typing import Final, Literal, cast, get_args
 from localai.errors import UsageError
 
 Mode = Literal["require", "prefer", "off"]
-"""require: no model is loaded below the level `full`; prefer: as far as the system allows; off: not at all."""
+"""require: no model is loaded below the level `full`; prefer: as far as the system allows; off: not."""
 
 VARIABLE: Final = "LOCALAI_SANDBOX"
 DEFAULT: Final[Mode] = "prefer"

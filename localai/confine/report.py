@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -43,6 +42,8 @@ class Sandbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 NOT_STARTED = Sandbox("none", why="no worker has been started")
+OFF = Sandbox("none", why="it was switched off")
+NOT_LINUX = Sandbox("none", why="not sandboxed: there is no sandbox for this system yet")
 
 
 def words(sandbox: Sandbox) -> str:
@@ -64,8 +65,3 @@ def words(sandbox: Sandbox) -> str:
     if sandbox.open:
         text += f"; open: {', '.join(sandbox.open)}"
     return f"{text}: {sandbox.why}" if sandbox.why else text
-
-
-def closed(layers: Sequence[Layer], name: LayerName) -> bool:
-    """Whether the layer `name` is among `layers` and on."""
-    return any(layer.on for layer in layers if layer.name == name)

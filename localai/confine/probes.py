@@ -1,0 +1,122 @@
+"""What this process can still do, found out by trying: nothing here changes anything.
+
+Each attempt is one that fails in any case (a file that is not there, a program without a name), and the way
+in which it fails tells whether the system would have let it happen.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import resource
+import signal
+import socket
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, Self
+
+from localai.confine import calls
+from localai.confine.syscalls import machine, number
+
+Concern = Literal["network", "write", "read", "execute", "processes", "memory"]
+WORDS: Final[dict[Concern, str]] = {
+    "network": "sockets",
+    "write": "writing files",
+    "read": "reading other files",
+    "execute": "starting programs",
+    "processes": "signals to other processes",
+    "memory": "memory without a limit",
+}
+"""What is open, if it is."""
+
+_NOWHERE: Final = "/nonexistent/localai"
+_READABLE: Final = ("/etc/passwd", "/etc/hostname", "/etc/hosts", "/etc/os-release", "/bin/sh")
+"""Files that nearly every system has, and no worker needs."""
+_WRITABLE: Final = ("/tmp", "/var/tmp", "/dev/shm")
+_REFUSED: Final = (errno.EPERM, errno.EACCES, errno.ENOSYS)
+
+
+class Outside(NamedTuple):
+    """What this process can do now, and should not once it is confined. None: not even now."""
+
+    readable: str | None
+    """A file."""
+    writable: str | None
+    """A folder that takes a file without a name, of which nothing stays."""
+
+    @classmethod
+    def look(cls) -> Self:
+        """To be called before the process is confined."""
+        readable = next((path for path in _READABLE if os.access(path, os.R_OK)), None)
+        return cls(readable, next(filter(_takes_file, _WRITABLE), None))
+
+
+def still_open(outside: Outside, *, limited_files: bool) -> list[Concern]:
+    """What is open now. `limited_files`: no file may grow."""
+    readable, writable = outside
+    attempts: dict[Concern, Iterable[Callable[[], object]]] = {
+        "network": (
+            lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM).close(),
+            lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close(),
+            lambda: socket.socket(socket.AF_UNIX).close(),
+            _io_uring,
+        ),
+        "write": (
+            *(() if writable is None else (lambda: _make_file(writable),)),
+            lambda: Path(_NOWHERE).chmod(0o600),
+            lambda: Path(_NOWHERE).unlink(),
+        ),
+        "read": () if readable is None else (lambda: os.close(os.open(readable, os.O_RDONLY)),),
+        "execute": (lambda: os.execve(_NOWHERE, [_NOWHERE], {}), _fork),
+        "processes": (lambda: os.kill(os.getppid(), 0),),
+    }
+    found: list[Concern] = [
+        concern for concern, tries in attempts.items() if not all(map(_is_refused, tries))
+    ]
+    if not _limited(limited_files):
+        found.append("memory")
+    return found
+
+
+def _takes_file(folder: str) -> bool:
+    try:
+        _make_file(folder)
+    except OSError:
+        return False
+    return True
+
+
+def _make_file(folder: str) -> None:
+    """Make a file that has no name and is gone at once. Linux alone."""
+    os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o600))
+
+
+def _is_refused(attempt: Callable[[], object]) -> bool:
+    try:
+        attempt()
+    except OSError as error:
+        return error.errno in _REFUSED
+    return False
+
+
+def _io_uring() -> None:
+    """A ring without entries, which no kernel makes."""
+    if machine() is not None:
+        calls.system_call(425, 0, None)
+
+
+def _fork() -> None:
+    """A process that shares signal handlers but no memory, which no kernel makes."""
+    on = machine()
+    call = number("clone", on) if on else None
+    if call is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    shared_handlers = 0x800
+    calls.system_call(call, shared_handlers | signal.SIGCHLD, *[ctypes.c_void_p(None)] * 4)
+
+
+def _limited(files: bool) -> bool:
+    core = resource.getrlimit(resource.RLIMIT_CORE)[0] == 0
+    size = not files or resource.getrlimit(resource.RLIMIT_FSIZE)[0] == 0
+    return core and size and resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
