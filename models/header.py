@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from localai.characters import LINE, thinned
 from models.ggml_types import FILE_TYPES, GUESSED
 
 _SHOWN = 200
@@ -181,8 +182,13 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
         return self.own(key)
 
 
+def is_seen(char: str) -> bool:
+    """Whether a character can be shown, and is then seen. Some letters are not, such as Hangul's fillers."""
+    return char.isprintable() and ord(char) not in LINE
+
+
 def printable(text: str, limit: int = _SHOWN) -> str:
-    """`text` from an untrusted file as one line without control characters, at most `limit` long."""
-    line = "".join(char if char.isprintable() else " " for char in text[: 4 * limit])
-    line = " ".join(line.split())
+    """`text` from an untrusted file as one line of what can be seen, at most `limit` characters long."""
+    line = "".join(char if is_seen(char) else " " for char in text[: 4 * limit])
+    line = thinned(" ".join(line.split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"

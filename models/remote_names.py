@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from localai.errors import FetchError
-from models.header import printable
+from models.header import is_seen, printable
 
 MAX_PART: Final = 240
 """Bytes of one part of a path; 255 are the most anywhere, and ends such as ".partial" must fit, too."""
@@ -110,6 +110,6 @@ def _fault_of_part(part: str) -> str:
 def _shown(name: str) -> str:
     """`name` between quotes, as one line; what is not seen is written as an escape."""
     escaped = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in name[:200]
+        char if is_seen(char) else char.encode("unicode_escape").decode() for char in name[:200]
     )
     return f'"{printable(escaped, 100)}"'

@@ -17,7 +17,7 @@ from typing import Final
 
 from localai import paths
 from localai.errors import StoreError, UnsupportedModel
-from models.header import Header
+from models.header import Header, is_seen
 
 R1: Final = {
     "b6835114b7303ddd78919a82e4d9f7d8c26ed0d7dfc36beeb12d524f6144eab1": "DeepSeek-R1, January 2025",
@@ -101,7 +101,7 @@ def refused(path: Path) -> UnsupportedModel:
 
 def shown(template: str) -> str:
     """`template` for a screen: with its line breaks, and everything that is invisible as its number."""
-    return "".join(char if char.isprintable() or char == "\n" else _visible(char) for char in template)
+    return "".join(char if is_seen(char) or char == "\n" else _visible(char) for char in template)
 
 
 def _visible(char: str) -> str:

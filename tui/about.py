@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from localai import __version__, hardware
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
+from localai.confine.report import Sandbox, words
 from localai.engine.protocol import Device, EngineInfo, Loaded, StatusReport
 from localai.errors import LocalAIError
 from localai.history import History, Kept, key
-from localai.processes import CONFINEMENT
 from models.manifest import Manifest
 from models.origins import describe
 from models.store import Store
@@ -51,11 +51,11 @@ def parts(session: Session, engine: Engine) -> list[Part]:
     loader = session.loader
     found = [
         Part("Program", _program()),
-        Part("Engine", _engine(engine, loader.loaded)),
+        Part("Engine", _engine(engine, loader.loaded, session.engine.sandbox)),
         Part("Model", _model(loader.entry, loader.loaded)),
         Part("Conversations", _conversations(session.history, session.kept)),
     ]
-    return [Part(part.heading, [(a, clean(b)) for a, b in part.rows if b]) for part in found]
+    return [Part(part.heading, [(a, clean_line(b)) for a, b in part.rows if b]) for part in found]
 
 
 def as_text(told: Sequence[Part]) -> str:
@@ -75,16 +75,15 @@ def _program() -> list[tuple[str, str]]:
     ]
 
 
-def _engine(engine: Engine, loaded: Loaded | None) -> list[tuple[str, str]]:
+def _engine(engine: Engine, loaded: Loaded | None, sandbox: Sandbox) -> list[tuple[str, str]]:
     info, report = engine.info, engine.report
     version = metadata.version("llama-cpp-python")
     commit = f"commit {info.llama_cpp_commit}, " if info else ""
-    confined = f"confined: {CONFINEMENT}" if CONFINEMENT else "that is not confined yet"
     threads = report.threads if report else loaded.threads if loaded else 0
     layers = loaded.gpu_layers if loaded else 0
     return [
         ("llama.cpp", f"{commit}with llama-cpp-python {version}"),
-        ("sandbox", f"The engine runs in a process of its own {confined}."),
+        ("sandbox", words(sandbox)),
         ("processor", f"{hardware.processor()}, {_counted(hardware.physical_cores(), 'core')}"),
         ("features", " ".join(info.features) if info else engine.problem or "The engine is asked…"),
         ("devices", "; ".join(_device(device) for device in info.devices) if info else ""),

@@ -13,7 +13,7 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from localai.engine.client import Engine
 from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.errors import LocalAIError
@@ -104,7 +104,7 @@ class ChatApp(App[None]):
             self.call_after_refresh(self.run_action, "screen.choose_model")
 
     def _job_ended(self, job: Job) -> None:
-        name = clean(job.name)
+        name = clean_line(job.name)
         if job.state == "failed" and not self.jobs.is_told(job):
             self._tell_error(f"{name}: {job.error}")
         elif job.state == "done" and self.session.loader.state == "none":
@@ -117,7 +117,7 @@ class ChatApp(App[None]):
             self.notify(f"{name} is here. Ctrl+O uses it.", timeout=6, markup=False)
 
     def _tell_error(self, text: str) -> None:
-        self.notify(clean(text), severity="error", timeout=12, markup=False)
+        self.notify(clean_line(text), severity="error", timeout=12, markup=False)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The command palette. (Textual's own also writes screenshots: conversations stay off the disk.)"""

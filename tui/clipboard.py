@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean, clean_line
 from localai.chat.conversation import Conversation, Message
 from localai.processes import environment
 from tui.markdown import parser
@@ -75,13 +75,13 @@ def code_blocks(text: str) -> list[str]:
 
 def as_markdown(conversation: Conversation) -> str:
     """The shown branch as Markdown, without the thinking."""
-    parts = [f"# {clean(conversation.title)}"] if conversation.title else []
+    parts = [f"# {clean_line(conversation.title)}"] if conversation.title else []
     for message in conversation.branch():
         parts += _markdown(message)
     return "\n\n".join(parts) + "\n"
 
 
 def _markdown(message: Message) -> list[str]:
-    who = "You" if message.role == "user" else clean(message.model) or "Reply"
-    files = [f"*{clean(file.name)} is attached.*" for file in message.attachments]
+    who = "You" if message.role == "user" else clean_line(message.model) or "Reply"
+    files = [f"*{clean_line(file.name)} is attached.*" for file in message.attachments]
     return [f"## {who}", *files, clean(message.content).strip()]

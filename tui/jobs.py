@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from tui import asking, command
 from tui.asking import Forecast
 from tui.model_entry import ModelEntry
@@ -135,7 +135,7 @@ class Job:
             return
         with suppress(msgspec.MsgspecError):
             told = _progress.decode(line)
-            self.stage, self.done, self.total = clean(told.step), told.done, told.total
+            self.stage, self.done, self.total = clean_line(told.step), told.done, told.total
             self.rate = told.bytes_per_s
             self.on_change()
 

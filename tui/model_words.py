@@ -6,7 +6,7 @@ import re
 import shlex
 from typing import Final
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from tui.fitting import Fit
 from tui.format import left, rate_words, size, when
 from tui.jobs import KEPT, Job
@@ -70,7 +70,7 @@ def paragraphs(entry: ModelEntry, fit: Fit | None, gpu: bool, now: float) -> lis
         said = [_about(entry), _verdict(fit, gpu), _kept(entry, now)]
     else:
         said = [_about(entry), _verdict(fit, gpu), source(entry), licence(entry, short=True)]
-    return [clean(text) for text in said if text]
+    return [clean_line(text) for text in said if text]
 
 
 def hints(entry: ModelEntry) -> list[Hint]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean, clean_line
 from localai.chat.conversation import Attachment
 from localai.chat.pdf import pdf_text
 from localai.errors import LocalAIError, UsageError
@@ -105,7 +105,7 @@ def read(path: Path, given_up: Callable[[], bool] = lambda: False) -> Attachment
 
 def name_of(path: Path) -> str:
     """What a file is called: its name without folders, on one line, fit to be shown."""
-    return clean(" ".join(path.name.split())) or "file"
+    return clean_line(path.name) or "file"
 
 
 def _bytes_of(path: Path, name: str) -> bytes:

@@ -11,7 +11,7 @@ from itertools import accumulate
 
 import msgspec
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from localai.chat.messages import FILE_END, ChatMessage
 
 _LEAST_ROOM, _MOST_ROOM = 256, 4_096
@@ -212,5 +212,5 @@ def _named(offer: DropOldest, messages: Sequence[ChatMessage]) -> str:
 def _quoted(message: ChatMessage) -> str:
     # What the user wrote stands behind the files.
     said = message.content.rpartition(FILE_END)[2] or message.content
-    line = " ".join(clean(said[: 4 * _QUOTED]).split())
+    line = clean_line(said[: 4 * _QUOTED])
     return f"“{line}”" if len(line) <= _QUOTED else f"“{line[: _QUOTED - 1].rstrip()}…”"

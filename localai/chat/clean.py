@@ -1,25 +1,35 @@
-"""Text that is safe to show: without the characters that command a terminal or reorder a line.
+"""Text that is safe to show: without what commands a terminal, reorders a line, or is there unseen.
 
-Everything that comes from a model or a user passes through `clean` before it reaches a screen or an export.
+Everything that comes from a model, a user, a file or a name passes through `clean` or `clean_line` before it
+reaches a screen or an export. Which characters those are: `localai.characters`.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
-_C0: Final = [c for c in range(0x20) if chr(c) not in "\n\t"]
-_DEL_AND_C1: Final = range(0x7F, 0xA0)
-_BIDI: Final = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
-# A lone surrogate is no character: no terminal shows it, no file and no database can hold it.
-_SURROGATES: Final = range(0xD800, 0xE000)
-
-_REMOVED: Final = dict.fromkeys([*_C0, *_DEL_AND_C1, *_BIDI, *_SURROGATES])
+from localai.characters import LINE, PROSE, thinned
 
 
 def clean(text: str) -> str:
-    """`text` without C0 (newline and tab stay), DEL, C1, bidi overrides and isolates, and lone surrogates.
+    """`text` without C0 (newline and tab stay), DEL, C1, marks of direction, and what cannot be seen.
 
-    Stateless, so pieces of a stream may be cleaned one by one: clean(a + b) == clean(a) + clean(b).
-    What follows an escape character stays as the plain text that it then is.
+    Line and paragraph separators become newlines. Stateless, so pieces of a stream may be cleaned one by
+    one: clean(a + b) == clean(a) + clean(b). What follows an escape character stays as the plain text that
+    it then is.
     """
-    return text.translate(_REMOVED)
+    return text.translate(PROSE)
+
+
+def clean_line(text: str) -> str:
+    """A name, a title or another text of one line: as `clean`, and also without joiners and variants.
+
+    Line ends and all kinds of blanks become single spaces, none at the ends; piles of combining marks become
+    low. Two texts that look the same are then the same, but for letters that look alike.
+    """
+    return thinned(" ".join(text.translate(LINE).split()))
+
+
+def unseen(text: str) -> int:
+    """How many characters of `text` `clean` takes away that stand there unseen, or turn the direction."""
+    if text.isascii():
+        return 0
+    return sum(1 for char in text if char > "\x9f" and PROSE.get(ord(char), "") is None)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from localai.chat.clean import clean
+from localai.characters import escaped
+from localai.chat.clean import clean, clean_line
 from localai.errors import LocalAIError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _line(text: str) -> None:
 
 def one_line(text: str) -> str:
     """`text` without control characters and line breaks, and cut if somebody else's words made it endless."""
-    line = " ".join(clean(text).split())
+    line = clean_line(text)
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
 
 
@@ -97,7 +98,7 @@ def print_json(value: Any) -> None:
     import msgspec
 
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(escaped(text) + "\n")
 
 
 def print_table(headers: list[str], rows: list[list[str]]) -> None:
@@ -181,7 +182,7 @@ class Progress:
             from localai.cli.progress_bar import Bar
 
             self._bar = Bar().__enter__()
-        self._bar.show(clean(self._step), done, total, clean(detail))
+        self._bar.show(clean_line(self._step), done, total, clean_line(detail))
 
     def end(self) -> None:
         """Take it off the screen."""

@@ -14,13 +14,13 @@ import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from localai.chat.clean import clean
+from localai.characters import escaped
+from localai.chat.clean import clean, clean_line
 from localai.chat.conversation import Conversation, Message
 from localai.errors import HistoryError, LocalAIError, NoSpace
 
@@ -71,21 +71,13 @@ def as_json(conversations: Iterable[Conversation]) -> str:
         "version": VERSION,
         "conversations": [as_data(conversation) for conversation in conversations],
     }
-    text = msgspec.json.format(msgspec.json.encode(document), indent=1).decode()
-    # Most texts have none, and to see that is quick.
-    return (text if clean(text) == text else text.translate(_escapes())) + "\n"
+    return escaped(msgspec.json.format(msgspec.json.encode(document), indent=1).decode()) + "\n"
 
 
 def as_data(conversation: Conversation) -> dict[str, Any]:
     """One conversation as in the JSON document: its messages are a list, in the order they were made."""
     data = msgspec.structs.asdict(conversation)
     return data | {"messages": [*conversation.messages.values()]}
-
-
-@cache
-def _escapes() -> dict[int, str]:
-    """What `clean` removes, as escapes; always right, for outside of strings JSON has none of these."""
-    return {code: f"\\u{code:04x}" for code in range(0xD800) if not clean(chr(code))}
 
 
 # ------------------------------------------------------------------------------------------------- Markdown
@@ -199,7 +191,7 @@ def when(seconds: float) -> str:
 
 def one_line(text: str) -> str:
     """Clean text on one line."""
-    return " ".join(clean(text).split())
+    return clean_line(text)
 
 
 def inline(text: str) -> str:

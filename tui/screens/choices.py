@@ -12,7 +12,7 @@ import msgspec
 from textual import on, work
 
 from localai.chat.budget import DropOldest, Enlarge, Offer, Shorten, StartAnew
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from localai.chat.conversation import Attachment, prompt_of
 from localai.errors import LocalAIError, UnsupportedModel
 from tui.preferences import THINKING_MODES
@@ -193,7 +193,7 @@ class ChoiceActions(MessageActions):
         if loader.loaded is None:
             return
         for note in loader.loaded.notes:
-            self._notice(f"note {note}", clean(note))
+            self._notice(f"note {note}", clean_line(note))
         self._notice_system_role()
         if loader.state == "ready":
             self._composer.tell_draft()  # it may have been written while the model was loaded

@@ -12,7 +12,7 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.widgets import Button, Input, Label, Select, Static, TextArea
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean, clean_line
 from localai.errors import LocalAIError
 from localai.history import History, Preset
 from tui.sampling import FIELDS, parse
@@ -106,7 +106,7 @@ class ConversationSettings(Modal[Setup | None]):
             found = presets
         self._presets = {preset.name: preset for preset in found}
         with self.prevent(Select.Changed):
-            self._select.set_options([(clean(name), name) for name in self._presets])
+            self._select.set_options([(clean_line(name), name) for name in self._presets])
             if chosen in self._presets:
                 self._select.value = chosen
 
@@ -131,7 +131,7 @@ class ConversationSettings(Modal[Setup | None]):
         try:
             return work()
         except LocalAIError as error:
-            self._problem.update(Content(clean(str(error))))
+            self._problem.update(Content(clean_line(str(error))))
             return None
 
     def action_take(self) -> None:
@@ -159,7 +159,7 @@ class ConversationSettings(Modal[Setup | None]):
             self.action_take()
 
     def _save(self) -> None:
-        name = " ".join(clean(self._preset_name.value).split())
+        name = clean_line(self._preset_name.value)
         if not name:
             self._problem.update("A preset needs a name.")
         elif (typed := self._typed()) is not None:

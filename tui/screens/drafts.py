@@ -8,7 +8,7 @@ from textual import on
 from textual.timer import Timer
 from textual.widgets import TextArea
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean, clean_line
 from localai.chat.conversation import Attachment
 from localai.errors import LocalAIError
 from localai.history import Draft, History
@@ -88,7 +88,7 @@ class DraftActions(ChatParts):
             history.put_draft(key, text, attachments)
         except LocalAIError as error:
             self._unstored[history, key] = Draft(text, attachments)
-            self._notice("draft", clean(str(error)))
+            self._notice("draft", clean_line(str(error)))
 
     def _set_draft_aside(self, destination: str | None) -> None:
         """Store what is being written: what is typed from now on belongs to where the user goes.

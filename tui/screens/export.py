@@ -16,7 +16,7 @@ from textual.content import Content
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean, clean_line
 from localai.chat.conversation import Conversation
 from localai.errors import LocalAIError
 from localai.history import exchange, export
@@ -115,7 +115,7 @@ class ExportScreen(Modal[Path | None]):
             path /= f"{self._name}{SUFFIXES[self._form]}"
         if os.path.lexists(path) and path != self._agreed:
             self._agreed = path
-            self._tell(f"{clean(path.name)} is there already. Enter again replaces it.", wrong=True)
+            self._tell(f"{clean_line(path.name)} is there already. Enter again replaces it.", wrong=True)
             return None
         return path
 
@@ -128,7 +128,7 @@ class ExportScreen(Modal[Path | None]):
             self._writing = True
             await asyncio.to_thread(exchange.write, path, text, force=path == self._agreed)
         except LocalAIError as error:
-            self._tell(clean(str(error)), wrong=True)
+            self._tell(clean_line(str(error)), wrong=True)
         else:
             self.dismiss(path)
         finally:
@@ -177,4 +177,4 @@ def _dim(text: str) -> Content:
 
 def exported(path: Path) -> str:
     """One line that says where an export is."""
-    return f"Exported to {clean(_short(path.absolute()))}. It is not encrypted."
+    return f"Exported to {clean_line(_short(path.absolute()))}. It is not encrypted."

@@ -19,7 +19,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Static
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from localai.errors import LocalAIError
 from models.recommend import Recommendation
 from tui.fitting import Fit
@@ -228,7 +228,7 @@ class FirstRunScreen(Screen[Begun]):
 
     def _tell_state(self) -> None:
         job = self._job
-        text = "" if job is None else clean(self._state_of(job))
+        text = "" if job is None else clean_line(self._state_of(job))
         failed = job is not None and job.state == "failed"
         self._state.set_class(failed, "-wrong")
         self._state.display = bool(text)

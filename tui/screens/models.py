@@ -11,7 +11,7 @@ from textual import on, work
 from textual.binding import Binding, BindingType
 from textual.widgets import Input, OptionList
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from localai.errors import LocalAIError
 from tui.format import size
 from tui.model_entry import ModelEntry
@@ -162,7 +162,7 @@ class ModelsScreen(ModelsPage):
         return True
 
     def _tell(self, text: str) -> None:
-        self.notify(clean(text), timeout=6, markup=False)
+        self.notify(clean_line(text), timeout=6, markup=False)
 
     @work(group="types", exclusive=True)
     async def action_types(self) -> None:
@@ -215,14 +215,15 @@ class ModelsScreen(ModelsPage):
 
 
 def _last_question(entry: ModelEntry) -> QuestionScreen:
-    text = f"What is known of {clean(entry.name)} is damaged: if it is removed, it cannot be brought back."
+    name = clean_line(entry.name)
+    text = f"What is known of {name} is damaged: if it is removed, it cannot be brought back."
     return QuestionScreen("Remove a model", text, yes="Remove", no="Keep")
 
 
 def _question_to_free(removed: Sequence[str], freed: Freed) -> QuestionScreen:
     said = []
     if removed:
-        names = clean(", ".join(removed))
+        names = clean_line(", ".join(removed))
         said.append(f"{names} cannot be brought back afterwards: {size(freed.removed)} become free.")
     if freed.unfinished:
         said.append(f"What has come of interrupted fetches is thrown away: {size(freed.unfinished)}.")

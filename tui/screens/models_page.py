@@ -17,7 +17,7 @@ from textual.style import Style
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from localai.errors import LocalAIError
 from models.local_path import is_path
 from tui.fitting import Fit
@@ -176,7 +176,7 @@ class ModelsPage(Modal[str | None]):
         found = [e for e in self._entries.values() if all(word in searched(e) for word in words)]
         options = self._options(found)
         if path := self._path:
-            options.append(Option(Content(clean(str(path))), id=PATH))
+            options.append(Option(Content(clean_line(str(path))), id=PATH))
         self._list.set_options(options)
         names = [option.id for option in options]
         like = [names.index(name) for name in _like(chosen) if name in names]
@@ -220,7 +220,7 @@ class ModelsPage(Modal[str | None]):
                 try:
                     fit = await asyncio.to_thread(self._models.fit, entry, self._given_back)
                 except LocalAIError as error:
-                    fit = Fit("", clean(str(error)))
+                    fit = Fit("", clean_line(str(error)))
                 self._fits[entry.key] = fit
                 self._redraw(entry.key)
 
@@ -272,7 +272,7 @@ class ModelsPage(Modal[str | None]):
         self._box.border_subtitle = Content(" · ").join(parts)
 
     def _say(self, text: str) -> None:
-        self._note.update(Content(clean(text)))
+        self._note.update(Content(clean_line(text)))
 
     def _job_changed(self) -> None:
         running = {job.name for job in self._jobs.running}

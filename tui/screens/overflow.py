@@ -14,7 +14,7 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from localai.chat.budget import Offer, describe
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from localai.chat.messages import ChatMessage
 from localai.engine.protocol import Overflow
 from tui.format import count
@@ -47,7 +47,7 @@ class OverflowScreen(Modal[Offer | None]):
             yield Static("", markup=False)
 
     def on_mount(self) -> None:
-        words = [clean(describe(offer, self._prompt)) for offer in self._overflow.offers]
+        words = [clean_line(describe(offer, self._prompt)) for offer in self._overflow.offers]
         options = [Option(f"{text[:1].upper()}{text[1:]}", id=f"{n}") for n, text in enumerate(words)]
         self._list.set_options([*options, Option("Leave it as it is", id="none")])
         self._list.highlighted = 0

@@ -7,7 +7,7 @@ from typing import Final
 
 from textual.screen import Screen
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean, clean_line
 from localai.errors import LocalAIError
 from tui.outcome import loop_keys
 from tui.preferences import Preferences
@@ -145,7 +145,7 @@ class ChatParts(Screen[None]):
 
     def _tell(self, error: LocalAIError) -> None:
         """Show an error, but not twice at a time: a full disk says the same of each draft."""
-        text, now = clean(str(error)), self.session.clock()
+        text, now = clean_line(str(error)), self.session.clock()
         if now - self._told.get(text, -TOLD_S) >= TOLD_S:
             self._told = {text: now}
             self.notify(text, severity="error", timeout=TOLD_S, markup=False)

@@ -13,7 +13,7 @@ from textual.content import Content
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from localai.errors import LocalAIError
 from models.names import suggested
 from tui.asking import Forecast, TypeForecast
@@ -47,7 +47,7 @@ class QuantizeScreen(Modal[Choice | None]):
         self._box = Vertical(self._list, self._note, classes="box")
 
     def compose(self) -> ComposeResult:
-        self._box.border_title = Content(f"Quantize {clean(self._model)}")
+        self._box.border_title = Content(f"Quantize {clean_line(self._model)}")
         self._box.border_subtitle = "Esc closes"
         yield self._box
 
@@ -61,7 +61,7 @@ class QuantizeScreen(Modal[Choice | None]):
         try:
             known = await self._jobs.forecast(self._source)
         except LocalAIError as error:
-            self._note.update(Content(clean(str(error))))
+            self._note.update(Content(clean_line(str(error))))
             return
         self._show(known)
 
@@ -87,7 +87,7 @@ class QuantizeScreen(Modal[Choice | None]):
             sentences = [f"{self._name_of(one.type)} is installed already."]
         sentences.append(_room(one))
         if one.type == self._recommended[0]:
-            sentences.append(f"Recommended: {clean(self._recommended[1])}.")
+            sentences.append(f"Recommended: {clean_line(self._recommended[1])}.")
         self._note.update(Content(" ".join(sentences)))
 
     @on(OptionList.OptionSelected)

@@ -13,7 +13,7 @@ from textual.content import Content
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from localai.errors import LocalAIError
 from tui.format import count
 from tui.preferences import KEEP_DAYS, SEND_KEYS, THINKING_MODES, Preferences
@@ -75,7 +75,7 @@ class SettingsScreen(Modal[None]):
         theme = self.app.theme
         lines = {
             "thinking": ("Thinking", THINKING_WORDS[self._preferences.thinking]),
-            "theme": ("Theme", THEME_WORDS.get(theme, clean(theme))),
+            "theme": ("Theme", THEME_WORDS.get(theme, clean_line(theme))),
             "send_key": ("Send with", SEND_WORDS[self._preferences.send_key]),
             "keep_days": ("Keep chats", KEEP_WORDS[self._keep_days]),
         }
@@ -100,7 +100,7 @@ class SettingsScreen(Modal[None]):
                 case "theme":
                     self.app.theme = _turned(tuple(THEME_WORDS), self.app.theme, step)
         except LocalAIError as error:
-            self.notify(clean(str(error)), severity="error", markup=False)
+            self.notify(clean_line(str(error)), severity="error", markup=False)
         self._on_change()
         self._show(self._list.highlighted)
 
@@ -131,7 +131,7 @@ class SettingsScreen(Modal[None]):
             try:
                 self._preferences.set_keep_days(self._keep_days)
             except LocalAIError as error:
-                self.notify(clean(str(error)), severity="error", markup=False)
+                self.notify(clean_line(str(error)), severity="error", markup=False)
             self._on_change()
         self.dismiss()
 

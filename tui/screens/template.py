@@ -11,7 +11,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Button, Static
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from models.templates import shown
 from tui.format import count
 from tui.screens.modal import Modal
@@ -46,7 +46,7 @@ class TemplateScreen(Modal[bool]):
         with Vertical(classes="box") as box:
             box.border_title = "A chat template"
             box.border_subtitle = "Y accepts · N or Esc leaves it · Up, Down read"
-            text = ABOUT.format(name=clean(self._model), lines=told).replace("these line", "this line")
+            text = ABOUT.format(name=clean_line(self._model), lines=told).replace("these line", "this line")
             yield Static(Content(text), markup=False, classes="hint")
             yield self._text
             with Horizontal(classes="buttons"):

@@ -15,7 +15,7 @@ from textual.content import Content
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from localai.errors import LocalAIError
 from tui.fitting import Fit
 from tui.format import rate_sign, size
@@ -61,8 +61,8 @@ class TypesScreen(Modal[Choice | None]):
 
     def compose(self) -> ComposeResult:
         first = next(iter(self._types.values()))
-        self._box.border_title = Content(f"Types of {clean(first.base)}, {clean(first.title)}")
-        self._licence.update(Content(clean(licence(first))))
+        self._box.border_title = Content(f"Types of {clean_line(first.base)}, {clean_line(first.title)}")
+        self._licence.update(Content(clean_line(licence(first))))
         yield self._box
 
     def on_mount(self) -> None:
@@ -88,7 +88,7 @@ class TypesScreen(Modal[Choice | None]):
             try:
                 self._fits[name] = await asyncio.to_thread(self._fit, self._types[name])
             except LocalAIError as error:
-                self._fits[name] = Fit("", clean(str(error)))
+                self._fits[name] = Fit("", clean_line(str(error)))
         for name, entry in self._types.items():
             self._list.replace_option_prompt(name, self._line(entry))
         self._explain()
@@ -97,7 +97,7 @@ class TypesScreen(Modal[Choice | None]):
     def _explain(self) -> None:
         if (entry := self._chosen) is None:
             return
-        self._note.update(Content(clean(" ".join(self._sentences(entry)))))
+        self._note.update(Content(clean_line(" ".join(self._sentences(entry)))))
         free = entry.name not in self._taken
         does = f"Enter {'fetches it' if entry.ready else 'makes it here'} · " if free else ""
         make = "F6 makes it here · " if entry.ready and entry.publisher_bytes and self._named(entry) else ""

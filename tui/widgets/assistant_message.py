@@ -13,7 +13,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from localai import hardware
-from localai.chat.clean import clean
+from localai.chat.clean import clean, clean_line
 from localai.chat.conversation import Message
 from tui.format import count
 from tui.outcome import Outcome, loop_words, outcome_of, remedy_words
@@ -171,7 +171,7 @@ class AssistantMessage(MessageWidget):
         self.thinking.say_closed(CLOSED[outcome_of(self.message).closed])
         overflow = self._turn.overflow if self._turn else None
         text, kind = note_of(self.message, remedy_words(overflow) if overflow else "")
-        self._show_note(clean(text), kind)
+        self._show_note(clean_line(text), kind)
 
     def _show_note(self, text: str, kind: str) -> None:
         # An update of a Static lays the whole screen out anew, so only if there is something new.
@@ -184,7 +184,7 @@ class AssistantMessage(MessageWidget):
 def _meanwhile(turn: Turn) -> tuple[str, str]:
     """What stands below the reply, or where it will be, while it is in the making."""
     if turn.looping is not None:
-        return f"▲ {clean(loop_words(turn.looping))}", "-warning"
+        return f"▲ {clean_line(loop_words(turn.looping))}", "-warning"
     match turn.phase:
         case "waiting":
             return "Waiting for the model…", "-quiet"

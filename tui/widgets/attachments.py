@@ -16,7 +16,7 @@ from textual.style import Style
 from textual.widget import Widget
 
 from localai.chat.attachments import name_of, pasted, read
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from localai.chat.conversation import Attachment
 from localai.errors import LocalAIError
 from tui.format import count
@@ -143,7 +143,7 @@ class AttachmentRow(Widget):
             try:
                 attachment = await asyncio.to_thread(make, lambda: chip not in self._chips)
             except LocalAIError as error:
-                attachment, problem = None, clean(str(error))
+                attachment, problem = None, clean_line(str(error))
         if chip not in self._chips:
             return
         if attachment is None or attachment in self.attachments:
@@ -208,7 +208,7 @@ def _chip_content(chip: Chip, index: int, width: int) -> Content:
         facts.append(f"{count(len(chip.attachment.text))} characters")
     if chip.tokens is not None:
         facts.append(f"≈ {count(chip.tokens)} tokens")
-    name = Content.styled(f" {clean(chip.name)} ", "$foreground")
+    name = Content.styled(f" {clean_line(chip.name)} ", "$foreground")
     cross = Content(" × ").stylize(Style.from_meta({"@click": f"remove({index})"})).stylize("$text-accent")
     while facts and name.cell_length + sum(len(fact) + 3 for fact in facts) + 2 > width:
         facts.pop(0)  # the cost says more than the size

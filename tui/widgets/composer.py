@@ -19,7 +19,7 @@ from textual.widget import Widget
 from textual.widgets import TextArea
 
 from localai.chat.attachments import paste_is_big, paths_in
-from localai.chat.clean import clean
+from localai.chat.clean import clean, clean_line
 from localai.chat.conversation import Attachment
 from localai.errors import LocalAIError
 from tui.widgets.attachments import AttachmentRow, cost_content
@@ -335,7 +335,7 @@ class Composer(RecallingTextArea):
         text = f"@{path}"
         if not path.endswith("/"):
             file = self.completion.path_of(path)
-            text = f"@{clean(file.name)} "
+            text = f"@{clean_line(file.name)} "
             self.row.attach([file])
         result = self.replace(text, (row, mention.column), (row, column), maintain_selection_offset=False)
         self.move_cursor(result.end_location)
@@ -362,7 +362,7 @@ class Composer(RecallingTextArea):
         try:
             self.put(await edit_outside(self.app, self.text, memory_only=self.memory_only))
         except LocalAIError as error:
-            self.post_message(self.Problem(clean(str(error))))
+            self.post_message(self.Problem(clean_line(str(error))))
 
     # ------------------------------------------------------------------------------------------- the draft
 

@@ -17,7 +17,7 @@ from textual.widget import Widget
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean, clean_line
 from localai.history import Hit, Summary
 from tui.format import day
 
@@ -326,7 +326,7 @@ class ConversationList(Vertical):
         """Let the user type another title for the highlighted conversation."""
         if (summary := self._highlighted()) is not None:
             self._renaming = summary.id
-            self._rename.value = clean(summary.title)
+            self._rename.value = clean_line(summary.title)
             self._hint.update(RENAME_HINT)
             self.add_class("-renaming")
             self._rename.focus()
@@ -334,7 +334,7 @@ class ConversationList(Vertical):
     @on(Input.Submitted, ".rename")
     def _rename_done(self, event: Input.Submitted) -> None:
         event.stop()
-        if title := " ".join(clean(event.value).split()):
+        if title := clean_line(event.value):
             self.post_message(self.Renamed(self._renaming, title))
         self._end_renaming()
         self._list.focus()
@@ -346,7 +346,7 @@ class ConversationList(Vertical):
 
 
 def _title(title: str) -> str:
-    return clean(title) or "Untitled"
+    return clean_line(title) or "Untitled"
 
 
 def _marked(text: str, words: Sequence[str]) -> Content:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.content import Content
 from textual.widgets import Static
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from localai.errors import LocalAIError
 
 
@@ -30,4 +30,4 @@ class LoadFailure(Static):
         """Say what happened; for None, be gone."""
         self.display = error is not None
         if error is not None:
-            self.update(Content(f"✗ {clean(str(error))} · Ctrl+O chooses another model"))
+            self.update(Content(f"✗ {clean_line(str(error))} · Ctrl+O chooses another model"))

@@ -10,7 +10,7 @@ from textual.events import Click
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from tui.fitting import Fit
 from tui.format import gauge, rate_sign, size
 from tui.jobs import Job
@@ -90,7 +90,7 @@ def line(entry: ModelEntry, fit: Fit | None, job: Job | None, in_use: bool, cell
     has_speed = cells >= EASY_NAME + _BESIDE + _SPEED
     room = max(LEAST_NAME, cells - _BESIDE + (0 if is_wide else _KIND) - (_SPEED if has_speed else 0))
     sign = Content.styled("● " if in_use else "  ", "$success")
-    name = Content(clean(entry.name)).truncate(room, ellipsis=True, pad=True)
+    name = Content(clean_line(entry.name)).truncate(room, ellipsis=True, pad=True)
     if job is not None and job.state == "running":
         return sign + name + Content.styled(f"  {progress(job)}", "$text-accent")
     kind = _kind(entry) if is_wide else Content("")
@@ -101,7 +101,7 @@ def line(entry: ModelEntry, fit: Fit | None, job: Job | None, in_use: bool, cell
 
 def facts(file_type: str, bytes_: int) -> Content:
     """Type and size, in columns."""
-    return Content.styled(f"  {clean(file_type):<8} {size(bytes_) if bytes_ else '':>8}  ", "dim")
+    return Content.styled(f"  {clean_line(file_type):<8} {size(bytes_) if bytes_ else '':>8}  ", "dim")
 
 
 def verdict(fit: Fit | None) -> Content:
@@ -125,7 +125,7 @@ def searched(entry: ModelEntry) -> str:
 
 def _kind(entry: ModelEntry) -> Content:
     if entry.place == "found":
-        return Content(clean(entry.program)).truncate(_KIND - 2, ellipsis=True, pad=True) + Content("  ")
+        return Content(clean_line(entry.program)).truncate(_KIND - 2, ellipsis=True, pad=True) + Content("  ")
     kind = "reasoning" if entry.reasoning else "plain"
     return Content.styled(f"{kind:<9}  ", "$text-primary" if entry.reasoning else "dim")
 

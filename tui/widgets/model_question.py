@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean, clean_line
 from models.recommend import Recommendation
 from tui.fitting import Fit
 from tui.format import rate_sign
@@ -88,7 +88,7 @@ class ModelQuestion(Vertical):
             text = f"Recommended for this machine: {best.why[:1].lower()}{best.why[1:]}"
         self._why.set_class(not self._is_best(entry), "-wrong")
         self._why.display = bool(text)
-        self._why.update(Content(clean(text)))
+        self._why.update(Content(clean_line(text)))
 
     @on(OptionList.OptionSelected)
     def _selected(self, event: OptionList.OptionSelected) -> None:
@@ -100,7 +100,7 @@ class ModelQuestion(Vertical):
 
     def _line(self, entry: ModelEntry) -> Content:
         fit = self._fits.get(entry.name)
-        name = Content(f" {clean(entry.name)}").truncate(NAME_CELLS, ellipsis=True, pad=True)
+        name = Content(f" {clean_line(entry.name)}").truncate(NAME_CELLS, ellipsis=True, pad=True)
         rate = rate_sign(fit.tokens_per_s) if fit and fit.tokens_per_s else ""
         more = Content.styled(f" {rate if entry.download else 'offline':>10}", "dim")
         line = name + facts(entry.file_type, entry.size) + verdict(fit) + more

@@ -17,7 +17,7 @@ from textual.geometry import Size
 from textual.style import Style
 from textual.widget import Widget
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 
 MOST_FILES: Final = 5000
 """Files of the working folder that are looked at, those nearest to it first."""
@@ -230,7 +230,7 @@ class PathCompletion(Widget):
 
     def _row(self, index: int) -> Content:
         width = max(1, self.content_size.width)
-        path = clean(self._paths[index])
+        path = clean_line(self._paths[index])
         if len(path) > width - 2:
             path = "…" + path[-(width - 3) :]  # its end says more than its beginning
         chosen = index == self._index

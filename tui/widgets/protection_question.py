@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from tui.passphrase import strength
 
 Choice = Literal["keyring", "passphrase", "memory", "plain"]
@@ -62,7 +62,7 @@ class ProtectionQuestion(Vertical):
     def __init__(self, keyring_problem: str, least_letters: int) -> None:
         """`keyring_problem`: why there is no keyring to choose; empty if there is one."""
         super().__init__()
-        self._keyring_problem = clean(keyring_problem)
+        self._keyring_problem = clean_line(keyring_problem)
         self._least = least_letters
         self._choices = [kept for kept in WORDS if kept != "keyring" or not keyring_problem]
         self._list = OptionList(markup=False)
@@ -153,7 +153,7 @@ class ProtectionQuestion(Vertical):
     def _say(self, text: str, *, wrong: bool = False) -> None:
         self._told.display = bool(text)
         self._told.set_class(wrong, "-wrong")
-        self._told.update(Content(clean(text)))
+        self._told.update(Content(clean_line(text)))
 
 
 def _field(placeholder: str) -> Input:

@@ -11,7 +11,7 @@ from textual.reactive import reactive
 from textual.style import Style
 from textual.widget import Widget
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from tui.format import count, gauge
 
 NEARLY_FULL: Final = 0.9
@@ -83,11 +83,11 @@ def status_content(status: Status, width: int) -> Content:
 def _parts(status: Status, *, with_gauge: bool) -> list[tuple[int, Content]]:
     """The parts from left to right, each with its rank (0 stays longest)."""
     tones = {"quiet": "", "busy": "$text-accent", "good": "$text-success", "bad": "$text-error"}
-    parts = [(1, _action(clean(status.model) or "no model", "screen.choose_model", "$foreground"))]
+    parts = [(1, _action(clean_line(status.model) or "no model", "screen.choose_model", "$foreground"))]
     if status.notice:
         parts.insert(0, (1, Content.styled(status.notice, "$text-warning")))
     if status.file_type:
-        parts.append((4, Content(clean(status.file_type))))
+        parts.append((4, Content(clean_line(status.file_type))))
     used = status.context_used
     if status.context and used is None:
         parts.append((3, Content(f"context {count(status.context)}")))
@@ -99,7 +99,7 @@ def _parts(status: Status, *, with_gauge: bool) -> list[tuple[int, Content]]:
         parts.append((3, _action(bar + numbers, "screen.context", colour)))
     if status.tokens_per_s:
         parts.append((2, Content(f"{status.tokens_per_s:.1f} tok/s")))
-    parts.append((0, Content.styled(clean(status.state), tones[status.tone])))
+    parts.append((0, Content.styled(clean_line(status.state), tones[status.tone])))
     return parts
 
 

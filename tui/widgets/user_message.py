@@ -6,7 +6,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 from textual.widgets import Static
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean, clean_line
 from localai.chat.conversation import Attachment, Message
 from tui.format import count
 from tui.widgets.message import ONLY, MessageWidget, Place
@@ -51,4 +51,4 @@ def _said(message: Message) -> Content:
 
 def _named(file: Attachment) -> str:
     lines = len(file.text.removesuffix("\n").split("\n"))
-    return f"{clean(file.name)} · {count(lines)} line{'s' if lines != 1 else ''}"
+    return f"{clean_line(file.name)} · {count(lines)} line{'s' if lines != 1 else ''}"

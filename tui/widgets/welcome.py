@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean_line
 from tui.format import size
 from tui.shelf import ModelEntry
 
@@ -110,14 +110,14 @@ class Welcome(Vertical):
         """Name the model, what one should know about it, and what to ask it."""
         texts = (entry.examples if entry else ()) or EXAMPLES
         for index, example in enumerate(self._examples):
-            example.say(clean(texts[index]) if index < len(texts) else "")
+            example.say(clean_line(texts[index]) if index < len(texts) else "")
         if entry is None:
             self._model.update("No model")
             self._about.update(NO_MODEL)
             return
-        facts = [clean(entry.title), clean(entry.file_type), size(entry.size) if entry.size else ""]
+        facts = [clean_line(entry.title), clean_line(entry.file_type), size(entry.size) if entry.size else ""]
         self._model.update(Content(" · ".join(f for f in facts if f)))
-        note = clean(entry.note) or ("" if entry.reasoning else NOT_REASONING)
+        note = clean_line(entry.note) or ("" if entry.reasoning else NOT_REASONING)
         self._about.update(Content(note or "It thinks before it answers; Ctrl+T opens its thoughts."))
         self._about.set_class(bool(note), "-note")
 
