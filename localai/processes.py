@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from typing import BinaryIO, Final
 
 SECRETS: Final = ("LOCALAI_PASSPHRASE", "LOCALAI_PASSPHRASE_FILE")
 """Environment variables that open the conversations: for `localai.cli.unlock`, and for no other process."""
-CONFINEMENT: Final[str] = ""
-"""What keeps a worker from the rest of the machine, in a few words; empty: nothing does yet."""
+CONFINED: Final = frozenset(
+    {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"}
+)
+CONFINED_PREFIXES: Final = (
+    *("LC_", "PYTHON", "GGML_", "OMP_", "OPENBLAS_"),
+    *("CUDA_", "NVIDIA_", "HIP_", "HSA_", "ROCR_", "VK_"),
+)
+"""What a confined worker gets of the environment: for Python, libraries and GPUs. No keys, no proxies."""
 
 
 def worker_command(module: str) -> list[str]:
@@ -30,9 +37,27 @@ def worker_environment() -> dict[str, str]:
     return {**environment(), **ours}
 
 
+def confined_environment() -> dict[str, str]:
+    """The environment of a worker that is confined: little of ours, and no cache on the disk for CUDA."""
+    kept = {
+        name: value
+        for name, value in worker_environment().items()
+        if name in CONFINED or name.startswith(CONFINED_PREFIXES)
+    }
+    return {**kept, "CUDA_CACHE_DISABLE": "1"}
+
+
 def environment() -> dict[str, str]:
     """The environment for any other program: ours without `SECRETS`."""
     return {name: value for name, value in os.environ.items() if name not in SECRETS}
+
+
+def close_inherited(kept: Collection[int] = ()) -> None:
+    """Close all descriptors but the three standard ones and `kept`: a worker has no business with others."""
+    start = 3
+    for descriptor in [*sorted(kept), os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else 1024]:
+        os.closerange(start, descriptor)
+        start = descriptor + 1
 
 
 def claim_stdio() -> tuple[BinaryIO, BinaryIO]:

@@ -30,13 +30,26 @@ def enter(
     if mode == "off":
         prepare()
         return OFF
-    if sys.platform == "linux":
+    system = str(sys.platform)  # else the checker of types would leave all systems but its own out
+    if system == "linux":
         from localai.confine import linux
 
         return linux.enter(profile, reads, prepare, layers=linux.LAYERS if layers is None else layers)
     prepare()
-    if sys.platform == "darwin":
+    if system == "darwin":
         from localai.confine import macos
 
         return macos.found(profile)
     return NOT_LINUX
+
+
+def command(words: Sequence[str], mode: Mode, reads: Sequence[str], *, writes: bool = False) -> list[str]:
+    """The command that starts a worker: on macOS one that is confined from its beginning.
+
+    `writes`: it writes to files that it inherits open.
+    """
+    if str(sys.platform) != "darwin" or mode == "off":
+        return list(words)
+    from localai.confine import macos
+
+    return macos.command(words, reads, writes=writes)

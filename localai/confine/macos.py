@@ -17,7 +17,7 @@ from typing import Final
 
 from localai.confine import probes, readable
 from localai.confine.limits import Limits
-from localai.confine.report import Layer, Profile, Sandbox
+from localai.confine.report import Layer, Level, Profile, Sandbox
 
 PROGRAM: Final = "/usr/bin/sandbox-exec"
 UNPROVEN: Final = "Seatbelt was never tried on a Mac by those who wrote this"
@@ -63,7 +63,7 @@ def found(profile: Profile) -> Sandbox:
     seatbelt = Layer("seatbelt", applied, "unproven" if applied else "not started through sandbox-exec")
     opened = probes.still_open(outside, limited_files=profile != "quantize")
     words = tuple(probes.WORDS[concern] for concern in opened)
-    level = "partial" if applied else "none"
+    level: Level = "partial" if applied else "none"
     return Sandbox(level, (limits, seatbelt), words, UNPROVEN if applied else seatbelt.detail, profile)
 
 

@@ -6,6 +6,9 @@ from typing import Literal
 
 import msgspec
 
+from localai.confine.choice import Mode
+from localai.errors import SandboxError
+
 Level = Literal["full", "partial", "none"]
 """full: nothing of what the sandbox promises to close is open; partial: some is, and `open` says what; none:
 nothing is closed, and `why` says the reason."""
@@ -65,3 +68,14 @@ def words(sandbox: Sandbox) -> str:
     if sandbox.open:
         text += f"; open: {', '.join(sandbox.open)}"
     return f"{text}: {sandbox.why}" if sandbox.why else text
+
+
+def require(mode: Mode, sandbox: Sandbox) -> None:
+    """SandboxError if `mode` requires more than was achieved."""
+    if mode == "require" and sandbox.level != "full":
+        without_gpu = "Only the processor, without a GPU, can have it: --gpu-layers 0"
+        as_it_is = "`localai audit` shows each layer; --sandbox prefer takes what this system has"
+        raise SandboxError(
+            f"nothing is loaded: the sandbox must be full (--sandbox require), and is {words(sandbox)}",
+            without_gpu if sandbox.profile == "gpu" else as_it_is,
+        )

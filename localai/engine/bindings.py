@@ -9,16 +9,19 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import re
 import sys
 import types
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from localai.errors import EngineError
 
+_BACKEND = re.compile(r"(?:lib)?ggml-([a-z]+)\b")
 _LOG_WARNING, _LOG_ERROR, _LOG_CONTINUED = 3, 4, 5
 
 log_tail: deque[str] = deque(maxlen=40)
@@ -43,6 +46,19 @@ def bindings() -> Any:
     module.llama_log_set(_log_callback(module), None)
     module.llama_backend_init()
     return module
+
+
+def gpu_backends() -> tuple[str, ...]:
+    """The GPU backends that are compiled in, such as "cuda"; found without loading anything."""
+    spec = importlib.util.find_spec("llama_cpp")
+    folders = (spec.submodule_search_locations or ()) if spec is not None else ()
+    names = {
+        match[1]
+        for folder in folders
+        for path in Path(folder, "lib").glob("*ggml-*")
+        if (match := _BACKEND.match(path.name))
+    }
+    return tuple(sorted(names - {"base", "cpu", "blas", "rpc"}))
 
 
 _captured: list[bytes] | None = None

@@ -16,8 +16,10 @@ from typing import TypeVar
 
 import msgspec
 
-from localai import processes
+from localai import confine, processes
 from localai.chat.messages import ChatMessage
+from localai.confine import choice
+from localai.confine.report import NOT_STARTED, Sandbox, require
 from localai.engine import protocol
 from localai.engine.pipe import Inbox, Patience, WorkerPipe
 from localai.engine.settings import Limits, Sampling
@@ -25,6 +27,7 @@ from localai.engine.settings import LoadOptions as LoadOptions
 from localai.engine.states import State
 from localai.errors import EngineError, LoadError, LocalAIError, WorkerDied
 from models import templates
+from models.parts import files_of
 
 WORKER = "localai.engine.worker"
 SILENCE_S = 30.0
@@ -55,6 +58,9 @@ class Engine:
         self._silence_s, self._stall_beats = silence_s, stall_beats
         self._worker: WorkerPipe | None = None
         self._model: protocol.Loaded | None = None
+        self._sandbox = NOT_STARTED
+        self._confined: protocol.Confine | None = None
+        """What the worker was told to confine itself to."""
         self._slots = asyncio.Semaphore(1)
         """One for each reply that the worker makes at the same time; new with each model."""
         self._last_load: protocol.Load | None = None
@@ -77,6 +83,11 @@ class Engine:
     def model(self) -> protocol.Loaded | None:
         """The model that is loaded; None also when its worker is found to be gone."""
         return self._model if self._worker is not None and self._worker.alive else None
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """What confines the worker that runs, or ran last."""
+        return self._sandbox
 
     async def load(
         self,
@@ -292,23 +303,39 @@ class Engine:
             worker, _ = await self._load(self._last_load, None)
         return worker
 
-    async def _ensure_worker(self) -> WorkerPipe:
-        if self._worker is None or not self._worker.alive:
+    async def _ensure_worker(self, wanted: protocol.Confine | None = None) -> WorkerPipe:
+        """The worker, confined as `wanted`; whatever its confinement is, if that is None."""
+        if self._worker is None or not self._worker.alive or wanted not in (None, self._confined):
             await self._stop()
             closes = self._closes
-            worker = await WorkerPipe.start(self._command, Patience(self._silence_s, self._stall_beats))
+            wanted = wanted or protocol.Confine(choice.mode())
+            command = confine.command(self._command, wanted.mode, wanted.reads)
+            worker = await WorkerPipe.start(command, Patience(self._silence_s, self._stall_beats))
             if closes != self._closes:
                 await worker.end(0)
             self._require_open(closes)
             self._worker = worker
+            await self._confine(worker, wanted)
         return self._worker
+
+    async def _confine(self, worker: WorkerPipe, wanted: protocol.Confine) -> None:
+        """Have the worker confine itself. SandboxError if that is not as far as is required."""
+        self._confined = wanted
+        try:
+            with worker.open(0) as inbox:
+                await worker.send(wanted)
+                self._sandbox = (await _first(inbox, protocol.Confined)).sandbox
+            require(wanted.mode, self._sandbox)
+        except BaseException:
+            await self._stop()
+            raise
 
     async def _load(
         self, request: protocol.Load, on_progress: Callable[[float], None] | None
     ) -> tuple[WorkerPipe, protocol.Loaded]:
-        worker = await self._ensure_worker()
         self._last_load, self._model = request, None
         try:
+            worker = await self._ensure_worker(_confinement(request))
             with worker.open(0) as inbox:
                 await worker.send(request)
                 self._model = await _loaded(inbox, on_progress)
@@ -334,6 +361,14 @@ class Engine:
             self._worker = self._model = None
             worker.post(protocol.Shutdown())
             await worker.end(SHUTDOWN_S)
+
+
+def _confinement(request: protocol.Load) -> protocol.Confine:
+    """What the worker for `request` may do: read the files that it names."""
+    options = request.options
+    models = [request.path, *([options.draft] if options.draft is not None else [])]
+    reads = tuple(str(file) for model in models for file in files_of(Path(model)))
+    return protocol.Confine(choice.mode(), reads, gpu=options.gpu_layers != 0)
 
 
 def _load_request(path: Path, options: LoadOptions, sha256: str) -> protocol.Load:

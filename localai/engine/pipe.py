@@ -139,7 +139,7 @@ class WorkerPipe(asyncio.SubprocessProtocol):
             _, worker = await asyncio.get_running_loop().subprocess_exec(
                 lambda: cls(patience),
                 *command,
-                env=processes.worker_environment(),
+                env=processes.confined_environment(),
                 start_new_session=True,
             )
         except OSError as error:

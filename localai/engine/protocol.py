@@ -14,6 +14,8 @@ import msgspec
 from localai import frames
 from localai.chat.budget import Offer
 from localai.chat.messages import ChatMessage
+from localai.confine.choice import Mode
+from localai.confine.report import Sandbox
 from localai.engine.settings import KvType, Limits, LoadOptions, Sampling
 
 FinishReason = Literal["stop", "length", "context", "cancelled"]
@@ -24,6 +26,19 @@ class _Frame(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
 
 
 # ---------------------------------------------------------------------------------------------- requests
+
+
+class Confine(_Frame, frozen=True):
+    """The first request to each worker: what it may still do from now on; answered by `Confined`.
+
+    Until then it has read nothing that others wrote, and has one thread.
+    """
+
+    mode: Mode
+    reads: tuple[str, ...] = ()
+    """The files of the models that it will be asked to load."""
+    gpu: bool = True
+    """Whether it may use GPUs, if any is compiled in."""
 
 
 class Load(_Frame, frozen=True):
@@ -149,6 +164,12 @@ class EngineInfo(_Frame, frozen=True):
     features: list[str]
     """The features of `system_info` that are on, such as AVX2 or NEON."""
     devices: list[Device]
+
+
+class Confined(_Frame, frozen=True):
+    """What the worker was confined to."""
+
+    sandbox: Sandbox
 
 
 class LoadProgress(_Frame, frozen=True):
@@ -355,7 +376,8 @@ class Failed(_Frame, frozen=True):
 
 
 Request = (
-    Load
+    Confine
+    | Load
     | Generate
     | Continue
     | Prefill
@@ -370,7 +392,8 @@ Request = (
 )
 GenerationEvent = PrefillProgress | Thinking | Answer | Looping | Overflow | Done
 Event = (
-    EngineInfo
+    Confined
+    | EngineInfo
     | LoadProgress
     | Loaded
     | GenerationEvent

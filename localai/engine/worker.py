@@ -2,7 +2,8 @@
 
 Run as `python -m localai.engine.worker` with pipes for standard input and output. One thread reads requests,
 so that a cancellation is seen in the middle of a computation; the main thread computes; a third watches the
-computation and tells the app once a second that the worker is alive while a request is served.
+computation and tells the app once a second that the worker is alive while a request is served. Before any of
+them begins, the worker confines itself as the first request says.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 import msgspec
 
 from localai import frames, processes
 from localai.engine import protocol
+from localai.engine.confinement import confine_as
 from localai.engine.context import AbortFlag
 from localai.engine.llama import engine_info
 from localai.engine.serving import Served
@@ -38,8 +41,16 @@ class Worker:
     `leave` ends the process with an exit code at once; one thread of several calls it.
     """
 
-    def __init__(self, reader: BinaryIO, writer: BinaryIO, leave: Callable[[int], object] = os._exit) -> None:
+    def __init__(
+        self,
+        reader: BinaryIO,
+        writer: BinaryIO,
+        leave: Callable[[int], object] = os._exit,
+        names: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`names`: how files must be called here, by the names that requests have for them."""
         self._leave = leave
+        self._names = names
         self._reader = reader
         self._writer = writer
         self._write_lock = threading.Lock()
@@ -53,6 +64,20 @@ class Worker:
         self._load_shown = 0.0
         self._served: Served | None = None
         self._resources = ExitStack()
+
+    def begin(self) -> None:
+        """Confine this process as the first request says, and tell how far that went."""
+        request = self._next_request()
+        if not isinstance(request, protocol.Confine):
+            self._leave(0 if request is None else 1)
+            return
+        try:
+            sandbox, self._names = confine_as(request)
+        except LocalAIError as error:
+            self._fail(error, 0)
+            self._leave(1)
+        else:
+            self._send(protocol.Confined(sandbox))
 
     def run(self) -> None:
         """Serve until `Shutdown`."""
@@ -88,6 +113,8 @@ class Worker:
                     self._send(engine_info())
                 case protocol.Load():
                     self._load(request)
+                case protocol.Confine():
+                    raise EngineError("the worker is confined already")
                 case _:
                     for event in self._loaded().serve(request):
                         self._send(event)
@@ -123,9 +150,11 @@ class Worker:
     def _load(self, request: protocol.Load) -> None:
         if self._served is not None:
             raise LoadError("a model is loaded already", "Start another worker")
+        draft = request.options.draft
+        renamed = None if draft is None else self._names.get(draft, draft)
         served = Served(
-            Path(request.path),
-            request.options,
+            Path(self._names.get(request.path, request.path)),
+            msgspec.structs.replace(request.options, draft=renamed),
             self._abort,
             self._resources,
             self._on_load_progress,
@@ -202,8 +231,11 @@ def main() -> None:
     if sys.platform == "linux":
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))
+    processes.close_inherited()
     reader, writer = processes.claim_stdio()
-    Worker(reader, writer).run()
+    worker = Worker(reader, writer)
+    worker.begin()
+    worker.run()
 
 
 if __name__ == "__main__":

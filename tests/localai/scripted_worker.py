@@ -27,6 +27,9 @@ def receive(*kinds):
     if body is None:
         os._exit(0)
     request = p.decode_request(body)
+    if isinstance(request, p.Confine):
+        send(p.Confined(p.Sandbox("full")))
+        return receive(*kinds)
     if kinds and not isinstance(request, kinds):
         sys.exit(f"not expected: {request}")
     return request
