@@ -50,7 +50,7 @@ def chat(
     speculation: options.Speculation,
 ) -> None:
     """Open the terminal chat. The first time, it asks for a model, and how to protect what you write."""
-    _check(incognito, plain_history)
+    incognito = _check(incognito, plain_history)
     from localai.engine.client import Engine
     from localai.history import StateStore
     from models.store import Store
@@ -80,11 +80,20 @@ def chat(
         raise typer.Exit(code)
 
 
-def _check(incognito: bool, plain_history: bool) -> None:
+def _check(incognito: bool, plain_history: bool) -> bool:
+    """Whether nothing is kept, as the user or the organization wants it. UsageError, PolicyError."""
+    from localai import policy
+
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the chat needs a terminal", 'Ask without one: localai ask "What is 2 + 2?"')
     if incognito and plain_history:
         raise UsageError("--incognito stores nothing, so --plain-history cannot be given with it")
+    if plain_history:
+        from localai.history import managed
+
+        managed.check_keeping()
+        managed.check_may_be_plain()
+    return incognito or policy.current().has("require.incognito")
 
 
 def _begin(

@@ -38,11 +38,22 @@ def _open() -> History:
     return open_history()
 
 
+def _check_shown(json: bool) -> None:
+    """What a program reads of conversations, it can also write: PolicyError where no file of them may be."""
+    from localai import policy
+
+    if json or not sys.stdout.isatty():
+        policy.current().check(
+            "forbid.export", "conversations cannot be handed to programs or files", "A terminal shows them"
+        )
+
+
 @app.command("list")
 def list_conversations(json: options.Json = False) -> None:
     """Show the stored conversations, the latest first."""
     from localai.history.exchange import one_line, when
 
+    _check_shown(json)
     with _open() as history:
         found = history.summaries()
     if json:
@@ -79,6 +90,7 @@ def search(
     """Find messages by their words; the last word may be the beginning of one, quoted words are a phrase."""
     from localai.history.exchange import one_line, when
 
+    _check_shown(json)
     # The shell took the quotes of a phrase away.
     query = " ".join(f'"{word}"' if " " in word and '"' not in word else word for word in words)
     with _open() as history:
@@ -104,6 +116,7 @@ def show(
     """Print a conversation: of its branches, the one that is shown in the chat."""
     from localai.history.exchange import as_data
 
+    _check_shown(json)
     conversation = _load(which)
     if json:
         output.print_json(as_data(conversation))
@@ -157,8 +170,9 @@ def export(
 ) -> None:
     """Write conversations with all branches, thinking and attachments where others can read them."""
     from localai.history import exchange
-    from localai.history.export import render
+    from localai.history.export import check_allowed, render
 
+    check_allowed()
     if everything == (which is not None):
         raise UsageError("give the ID of a conversation, or --all", "`localai history list` shows them")
     with _open() as history:
@@ -200,6 +214,8 @@ def import_conversations(
         print(
             f"{_conversations(done.present)} were here already" if done.present > 1 else "1 was here already"
         )
+    if done.outlived:
+        print(f"{_conversations(done.outlived)} left out: older than your organization lets them be kept")
     if done.empty:
         print(f"{_conversations(done.empty)} without a message left out")
 
@@ -228,6 +244,8 @@ def delete(
         raise UsageError(
             "give IDs of conversations, or --older-than DAYS", "`localai history list` shows them"
         )
+    from localai.history import states
+
     now = time.time()
     with _open() as history:
         if older_than is not None:
@@ -238,22 +256,12 @@ def delete(
             _confirm(f"Delete {_conversations(len(names))} for good?")
         for name in names:
             history.delete(name)
-        _forget_states(history, names)
+        if not history.in_memory:
+            states.forget(history.key, names)
     if json:
         output.print_json({"deleted": names})
     else:
         print(f"Deleted {_conversations(len(names))}")
-
-
-def _forget_states(history: History, names: list[str]) -> None:
-    """What the engine kept of conversations goes with them."""
-    from localai.history.states import StateStore, states_path
-
-    if names and not history.in_memory and states_path().exists():
-        states = StateStore(history.key)
-        for name in names:
-            states.discard(name)
-        states.close()
 
 
 def _confirm(question: str) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated
+from functools import wraps
+from typing import Annotated, Any
 
 import typer
 
@@ -30,6 +32,30 @@ app.add_typer(models.app, name="models")
 app.add_typer(history.app, name="history")
 app.command("bench")(bench.bench)
 app.command("selftest")(selftest.selftest)
+
+
+def _under_policy(group: typer.Typer) -> None:
+    """Have each command begin with the organization's policy: if that is broken, none runs.
+
+    Not in a callback of the group, which also runs for `localai COMMAND --help`.
+    """
+    for command in group.registered_commands:
+        if command.callback is not None:
+            command.callback = _checked_first(command.callback)
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _under_policy(inner.typer_instance)
+
+
+def _checked_first(command: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(command)
+    def checked(*args: Any, **given: Any) -> Any:
+        from localai import policy
+
+        policy.current()
+        return command(*args, **given)
+
+    return checked
 
 
 def _print_version(wanted: bool) -> None:
@@ -141,6 +167,8 @@ def _unexpected(error: Exception) -> int:
     )
     return 1
 
+
+_under_policy(app)
 
 if __name__ == "__main__":
     main()

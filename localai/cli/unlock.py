@@ -40,7 +40,7 @@ def open_history(*, ask: bool = True, plain: bool = False) -> History:
     `ask`: the user may be asked on the terminal; else what only a user can tell raises HistoryLocked.
     `plain`: the user wants them unencrypted; UsageError if they are encrypted already. Raises HistoryError.
     """
-    from localai.history import History, key
+    from localai.history import key
 
     chosen = key.protection()
     if chosen is None:
@@ -51,13 +51,22 @@ def open_history(*, ask: bool = True, plain: bool = False) -> History:
             "Leave it out; `localai history export --all` writes readable copies",
         )
     if "passphrase" in chosen.ways and "keyring" not in chosen.ways:
-        return History(key=_by_passphrase(ask=ask))
+        return _opened(_by_passphrase(ask=ask))
     try:
-        return History(key=key.unlock())
+        return _opened(key.unlock())
     except HistoryLocked:
         if "passphrase" not in chosen.ways:
             raise
-        return History(key=_by_passphrase(ask=ask))
+        return _opened(_by_passphrase(ask=ask))
+
+
+def _opened(key: bytes | None) -> History:
+    """The conversations with that key. What the engine kept goes with those that are too old to be kept."""
+    from localai.history import History, states
+
+    history = History(key=key)
+    states.forget(key, history.outlived)
+    return history
 
 
 def _first_run(*, ask: bool, plain: bool) -> History:

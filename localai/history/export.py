@@ -10,6 +10,7 @@ from typing import Final, Literal, get_args
 
 import platformdirs
 
+from localai import policy
 from localai.chat.conversation import Conversation
 from localai.history import exchange
 
@@ -20,8 +21,14 @@ LONGEST_NAME: Final = 80
 """Bytes of a name that is made of a title; file systems take 255, some less."""
 
 
+def check_allowed() -> None:
+    """PolicyError where the organization lets no conversation be written to a file."""
+    policy.current().check("forbid.export", "conversations cannot be exported")
+
+
 def render(form: Form, conversations: Sequence[Conversation]) -> str:
-    """The conversations as one text."""
+    """The conversations as one text. PolicyError as of `check_allowed`."""
+    check_allowed()
     from localai.history import page  # only who exports waits for it
 
     write = {"markdown": exchange.as_markdown, "json": exchange.as_json, "html": page.as_page}[form]

@@ -22,7 +22,7 @@ import msgspec
 
 from localai.chat.conversation import Conversation, Message
 from localai.errors import HistoryError, LocalAIError
-from localai.history import foreign
+from localai.history import foreign, managed
 from localai.history.exchange import FORMAT, VERSION, one_line
 from localai.history.foreign import derived
 from localai.history.store import History
@@ -77,25 +77,33 @@ class Outcome(msgspec.Struct, frozen=True):
     """How many were there already."""
     empty: int
     """How many had no message."""
+    outlived: int = 0
+    """How many are older than the organization lets them be kept."""
 
 
 def import_file(history: History, path: Path, now: float | None = None) -> Outcome:
     """Store the conversations of a file. Raises HistoryError and NoSpace, and has then changed nothing.
 
-    However old they are: as long as conversations are kept, these are, counted from `now` (seconds since the
-    epoch).
+    However old they are: as long as the user keeps conversations, these are, counted from `now` (seconds
+    since the epoch). As long as the organization lets them be kept counts from their last message, and
+    PolicyError is raised where it lets nothing be kept.
     """
+    if not history.in_memory:
+        managed.check_keeping()
     source, conversations = read(path)
-    filled = [conversation for conversation in conversations if conversation.messages]
+    now = time.time() if now is None else now
+    with_messages = [conversation for conversation in conversations if conversation.messages]
+    filled = [one for one in with_messages if managed.take_over(one, now)]
     known = {summary.id for summary in history.summaries()}
     new: list[Conversation] = []
     for conversation in filled:
         if (fitted := _fitted(history, conversation, known)) is not None:
             new.append(fitted)
             known.add(fitted.id)
-    _save(history, new, time.time() if now is None else now)
-    present, empty = len(filled) - len(new), len(conversations) - len(filled)
-    return Outcome(source, [conversation.id for conversation in new], present, empty)
+    _save(history, new, now)
+    present, empty = len(filled) - len(new), len(conversations) - len(with_messages)
+    outlived = len(with_messages) - len(filled)
+    return Outcome(source, [conversation.id for conversation in new], present, empty, outlived)
 
 
 def _save(history: History, conversations: Sequence[Conversation], now: float) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from localai import paths
 from localai.errors import HistoryError, HistoryLocked
-from localai.history import database, keyring, wrap
+from localai.history import database, keyring, managed, wrap
 
 Way = Literal["keyring", "passphrase"]
 
@@ -73,8 +73,10 @@ def create(ways: Sequence[Way], passphrase: str | None = None) -> bytes | None:
     """Make a key and keep it; None without `ways`: the conversations are then plain.
 
     Raises HistoryError when there is a key already, or there are conversations that a lost one encrypted, and
-    HistoryLocked without the passphrase that `ways` asks for.
+    HistoryLocked without the passphrase that `ways` asks for; PolicyError where they must not be plain.
     """
+    if not ways:
+        managed.check_may_be_plain()
     file = _read()
     if file is not None and file.key.ways:
         raise HistoryError("The conversations have a key already", "`localai history rekey` makes another")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -19,7 +19,7 @@ from sqlcipher3 import dbapi2 as sqlite
 
 from localai.engine.states import MAX_CACHE_BYTES, State
 from localai.errors import HistoryError
-from localai.history import database
+from localai.history import database, managed
 from localai.paths import data_dir
 
 _T = TypeVar("_T")
@@ -65,6 +65,15 @@ def states_path() -> Path:
     return data_dir() / "states.sqlite"
 
 
+def forget(key: bytes | None, names: Sequence[str]) -> None:
+    """Forget the states of these conversations, if any states are kept. `key` as in `StateStore`."""
+    if names and states_path().exists():
+        states = StateStore(key)
+        for name in names:
+            states.discard(name)
+        states.close()
+
+
 class StateStore:
     """States in a file, by conversation and fingerprint; what was not used for longest goes first."""
 
@@ -92,7 +101,7 @@ class StateStore:
 
     def put(self, key: str, state: State) -> None:
         """Keep `state` for the conversation `key`; one that is larger than the limit is not kept."""
-        if state.size <= self.limit:
+        if state.size <= self.limit and managed.is_state_kept(self._key):
             self._try(lambda: self._put(key, state), None)
 
     def get(self, key: str, fingerprint: str | None = None) -> State | None:

@@ -1,9 +1,13 @@
 """The store of conversations: one file, and what is read from it and written to it.
 
+An organization's policy binds here, whoever opens the file: it may want no plain one, nothing kept, or
+nothing that is older than so many days.
+
 Contract: what a method has written when it returns survives a kill of the process at any later moment, and
 each method is one short transaction, so two programs may use the same file. Deleted text is overwritten. With
 a key the file is encrypted; a plain file that is opened with a key is encrypted first. Every error is a
-`HistoryError` (or `NoSpace`) that names the file and says what to do: see `localai.history.database`.
+`HistoryError` (or `NoSpace`) that names the file and says what to do: see `localai.history.database`; or a
+PolicyError.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import msgspec
 
 from localai.chat.conversation import Attachment, Conversation, Message
 from localai.errors import HistoryError
-from localai.history import convert, search
+from localai.history import convert, managed, search
 from localai.history.database import DAMAGED, MEMORY, Database
 from localai.history.search import Hit
 from localai.history.values import as_json
@@ -93,13 +97,17 @@ class History:
         """Open or create the file, by default the user's; bring an older schema up to date.
 
         `key`: 32 bytes; None: the file is plain. `memory`: all is in memory only, nothing touches the disk.
+        What the organization lets nobody keep any longer is deleted; `outlived` has its identifiers.
         """
         self.path = MEMORY if memory else path or history_path()
         self.in_memory = memory
         self.encrypted = key is not None and not memory
+        if key is None and not memory:
+            managed.check_plain(self.path)
         if key is not None and not memory:
             convert.encrypt(self.path, key)
         self._db = Database(self.path, key)
+        self.outlived = [] if memory else managed.delete_outlived(self._db)
         self._draft_files: tuple[tuple[Attachment, ...], str] = ((), "")
         """What was stored last with a draft, and its digest: it may be large, and seldom changes."""
 
@@ -151,6 +159,7 @@ class History:
         """
         if not conversation.messages:
             return
+        self._check_keeping()
         row = {f: getattr(conversation, f) for f in _CONVERSATION_FIELDS}
         row["settings"] = as_json(conversation.settings)
         with self._db.transaction():
@@ -162,6 +171,7 @@ class History:
 
     def put(self, conversation_id: str, message: Message) -> None:
         """Store one message, new or changed, as the head of a stored conversation."""
+        self._check_keeping()
         with self._db.transaction():
             self._db.execute(_PUT_MESSAGE, self._row(conversation_id, message))
             self._db.execute(
@@ -188,6 +198,7 @@ class History:
 
     def save_settings(self, conversation_id: str, system: str, settings: dict[str, Any]) -> None:
         """Give a conversation another system prompt and other settings."""
+        self._check_keeping()
         self._write(
             "UPDATE conversations SET system = ?, settings = ? WHERE id = ?",
             (system, as_json(settings), conversation_id),
@@ -246,6 +257,8 @@ class History:
     def put_draft(self, conversation_id: str, text: str, attachments: tuple[Attachment, ...] = ()) -> None:
         """Store what is written; without text and attachments, delete it."""
         key = {"conversation": conversation_id}
+        if text or attachments:
+            self._check_keeping()
         with self._db.transaction():
             if not text and not attachments:
                 self._db.execute("DELETE FROM drafts WHERE conversation = :conversation", key)
@@ -276,6 +289,7 @@ class History:
 
     def save_preset(self, preset: Preset) -> None:
         """Store a preset, over the one of the same name."""
+        self._check_keeping()
         self._write(_PUT_PRESET, msgspec.structs.asdict(preset) | {"settings": as_json(preset.settings)})
 
     def delete_preset(self, name: str) -> None:
@@ -328,6 +342,10 @@ class History:
         self.close()
 
     # ----------------------------------------------------------------------------------------------- rows
+
+    def _check_keeping(self) -> None:
+        if not self.in_memory:
+            managed.check_keeping()
 
     def _write(self, statement: str, values: Sequence[Any] | dict[str, Any]) -> int:
         """One statement; how many rows it changed."""

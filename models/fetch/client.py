@@ -24,7 +24,7 @@ from typing import IO, BinaryIO, Final, Self, cast
 
 import msgspec
 
-from localai import frames, processes
+from localai import frames, policy, processes
 from localai.errors import FetchError, UsageError, by_name
 from models.fetch import answers
 from models.fetch.protocol import (
@@ -53,6 +53,8 @@ __all__ = ["Fetch", "FetchedFile", "Listed", "Resolved", "Search", "Source"]
 _GRACE_SECONDS: Final = 5.0
 """How long the process may take to note down what it has when nobody wants the rest."""
 _STDERR_TAIL: Final = 8 * 1024
+BESIDES: Final = "`localai models import` adds a model that is on this machine"
+"""What a user can do whose organization lets nothing be fetched."""
 _AGAIN: Final = "Run it again: it goes on where it stopped"
 
 OnHeader = Callable[[Path], None]
@@ -74,6 +76,7 @@ class Fetch:
         return self._running.pid
 
     def __enter__(self) -> Self:
+        policy.current().check("forbid.pull", "models cannot be fetched", BESIDES)
         self._errors = tempfile.TemporaryFile()  # Closed at the end of the block
         self._process = subprocess.Popen(
             processes.worker_command("models.fetch.worker"),

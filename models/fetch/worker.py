@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from localai import frames, processes
+from localai import frames, policy, processes
 from localai.errors import LocalAIError
 from models.fetch.protocol import (
     Failed,
@@ -72,6 +72,7 @@ def _work(requests: _Requests, reporter: Reporter) -> None:
     request = requests.next()
     if not isinstance(request, Resolve):
         return
+    policy.current().check("forbid.pull", "models cannot be fetched")  # whoever started this process
     from models.fetch import carry, sources  # Here, so that an import that fails is reported, too
 
     plan = sources.resolve(request.source, reporter.advance)
