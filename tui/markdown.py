@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from textual.content import Content
 from textual.style import Style
 
+from localai.chat.clean import clean_line
 from tui.code import coloured
 from tui.lines import BLANK, Line, folded, indented, wrapped
 from tui.tables import table
@@ -153,7 +154,8 @@ def items(
 
 def language_of(node: Node) -> str:
     """What a block of code says that it is; empty if it does not say it."""
-    words = node.info.split() if node.type == "fence" else []
+    # Entities are read here whatever rules are off, and may spell what `clean` has removed.
+    words = clean_line(node.info).split() if node.type == "fence" else []
     return words[0] if words else ""
 
 

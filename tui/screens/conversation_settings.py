@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar
 
+from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -106,7 +107,8 @@ class ConversationSettings(Modal[Setup | None]):
             found = presets
         self._presets = {preset.name: preset for preset in found}
         with self.prevent(Select.Changed):
-            self._select.set_options([(clean_line(name), name) for name in self._presets])
+            # Not a str: Textual would take its brackets for markup. Text, for only that is found by typing.
+            self._select.set_options([(Text(clean_line(name)), name) for name in self._presets])
             if chosen in self._presets:
                 self._select.value = chosen
 

@@ -17,6 +17,7 @@ from textual.style import Style
 from textual.visual import Visual
 from textual.widget import Widget
 
+from localai.chat.clean import clean_line
 from tui.clipboard import code_blocks
 from tui.growing import Growing
 from tui.lines import Line, selected
@@ -156,4 +157,4 @@ class Answer(Widget):
 
     def action_link(self, address: str) -> None:
         """Say where a link leads; whether to go there is the reader's business."""
-        self.app.notify(address, title="Link", markup=False)
+        self.app.notify(clean_line(address), title="Link", markup=False)
