@@ -128,7 +128,7 @@ async def _check(folder: Path, file_type: str, threads: int | None) -> ModelChec
         started = time.perf_counter()
         await asyncio.to_thread(quantize, job, [Wanted(file_type, output)], load=False)
         quantize_s = time.perf_counter() - started
-        loaded = await engine.load(output, LoadOptions(threads=threads))
+        loaded = await engine.load(output, LoadOptions(threads=threads), made_here=True)
         sums = [await _ask_sum(engine, a, b) for a, b in SUMS]
         prompt_speed, speed = await _measure(engine)
     except LocalAIError as error:

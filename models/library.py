@@ -27,6 +27,7 @@ from models.parts import read_whole
 from models.pins import Pins
 from models.progress import Progress, silent
 from models.removed import Removed
+from models.supported import check_may_allow
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -46,6 +47,7 @@ class Resolved(msgspec.Struct, frozen=True):
         """
         if self.manifest is not None and self.manifest.allowed_architecture:
             allow = (*allow, self.manifest.allowed_architecture)
+        check_may_allow(allow)
         try:
             known = self.path.stat()
         except OSError:

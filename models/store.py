@@ -36,6 +36,7 @@ from models.origins import About, Origin, describe
 from models.parts import read_whole
 from models.progress import Progress, silent
 from models.removed import Removed
+from models.supported import check_may_allow
 
 __all__ = ["Bytes", "Damaged", "Manifest", "Pruned", "Removed", "Resolved", "Store"]
 
@@ -141,6 +142,7 @@ class Store(Library):
         else's. Raises ModelError for a file that does not run here, IntegrityError if the digest is another,
         NoSpace, and StoreError if the name is taken and not to be replaced; the store is then as it was.
         """
+        check_may_allow(allow)
         name = canonical(name)
         self.require_free(name, replace=replace)
         read_whole(path, allow)
@@ -166,6 +168,7 @@ class Store(Library):
         They are hashed, then shared with their owner: by reflink or hard link where the disk can, else the
         store refers to them. Errors as of `add`.
         """
+        check_may_allow(allow)
         name = canonical(name)
         self.require_free(name, replace=replace)
         with self.incoming() as folder, files.storage_errors(self.root):

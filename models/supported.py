@@ -18,6 +18,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from localai import policy
 from localai.errors import UnsupportedModel
 from models.header import Header, Value, printable
 
@@ -102,6 +103,17 @@ def check_supported(header: Header, path: Path, allow: Collection[str] = ()) -> 
         raise _impossible(path, "it has no tensors")
     if known:
         _check_family(header, path)
+
+
+def check_may_allow(allow: Collection[str]) -> None:
+    """PolicyError if `allow` has an architecture beside `ARCHITECTURES`, and the organization forbids that.
+
+    For the app: a worker may not read the policy.
+    """
+    for name in allow:
+        if name not in ARCHITECTURES:
+            what = f"models of the architecture {printable(name)!r} cannot be run"
+            policy.current().check("forbid.unknown_architectures", what)
 
 
 def within(value: float, bounds: Range) -> bool:

@@ -43,7 +43,7 @@ async def _generate(path: Path, header: Header) -> Check:
     try:
         context = min(_CONTEXT, header.context_trained or _CONTEXT)
         options = LoadOptions(context=context, threads=1, gpu_layers=0, converse=False)
-        loaded = await engine.load(path, options)
+        loaded = await engine.load(path, options, made_here=True)
         prompt, greedy = [loaded.vocabulary // 2], Sampling(temperature=0.0)
         async for event in engine.continue_tokens(prompt, greedy, Limits(_TOKENS), ignore_end=True):
             if isinstance(event, Done):

@@ -178,9 +178,16 @@ class Loading:
     allow_architecture: AllowArchitecture = None
 
     def allowed(self, *models: Resolved | None) -> tuple[str, ...]:
-        """The architectures that the user allows beside those of R1's models, now or when it was added."""
+        """The architectures that the user allows beside those of R1's models, now or when it was added.
+
+        PolicyError where the organization forbids others.
+        """
+        from models.supported import check_may_allow
+
         stored = {model.manifest.allowed_architecture for model in models if model and model.manifest}
-        return tuple(dict.fromkeys([*(self.allow_architecture or ()), *sorted(stored - {""})]))
+        found = tuple(dict.fromkeys([*(self.allow_architecture or ()), *sorted(stored - {""})]))
+        check_may_allow(found)
+        return found
 
     def options(
         self, *models: Resolved | None, speculate: bool = False, draft: str | None = None

@@ -16,11 +16,10 @@ from typing import TypeVar
 
 import msgspec
 
-from localai import confine, processes
+from localai import confine, policy, processes
 from localai.chat.messages import ChatMessage
-from localai.confine import choice
 from localai.confine.report import NOT_STARTED, Sandbox, require
-from localai.engine import protocol
+from localai.engine import allowed, protocol
 from localai.engine.pipe import Inbox, Patience, WorkerPipe
 from localai.engine.settings import Limits, Sampling
 from localai.engine.settings import LoadOptions as LoadOptions
@@ -28,6 +27,7 @@ from localai.engine.states import State
 from localai.errors import EngineError, LoadError, LocalAIError, WorkerDied
 from models import templates
 from models.parts import files_of
+from models.supported import check_may_allow
 
 WORKER = "localai.engine.worker"
 SILENCE_S = 30.0
@@ -66,6 +66,8 @@ class Engine:
         self._last_load: protocol.Load | None = None
         self._names: dict[str, str] = {}
         """What the user calls the files of `_last_load`, by their paths."""
+        self._made_here = False
+        """Whether `_last_load` is of a file that this program itself has just made, to try it."""
         self._next_id = 1
         self._running: dict[int, WorkerPipe] = {}
         """The replies that are under way."""
@@ -98,12 +100,16 @@ class Engine:
         sha256: str = "",
         name: str = "",
         draft_name: str = "",
+        made_here: bool = False,
     ) -> protocol.Loaded:
         """Load the GGUF at `path`, in a fresh worker if one was loaded before; raises from the error tree.
 
         Requests that are under way end first. `sha256` is the file's, where it is known. Errors call the
         file, and that of the draft model, by their names where those are given, else by their paths.
+        `made_here`: it is a file that this program has just made, only to try it, which no organization's
+        list of models can have.
         """
+        check_may_allow(options.allow_architectures)
         request = _load_request(path, options, sha256)
         closes = self._closes
         async with self._lock:
@@ -113,6 +119,7 @@ class Engine:
                 await self._stop()
             files = {request.path: name, request.options.draft: draft_name}
             self._names = {file: known for file, known in files.items() if file and known}
+            self._made_here = made_here
             _, model = await self._load(request, on_progress)
             return model
 
@@ -308,7 +315,7 @@ class Engine:
         if self._worker is None or not self._worker.alive or wanted not in (None, self._confined):
             await self._stop()
             closes = self._closes
-            wanted = wanted or protocol.Confine(choice.mode())
+            wanted = wanted or protocol.Confine(policy.sandbox_mode())
             command = confine.command(self._command, wanted.mode, wanted.reads)
             worker = await WorkerPipe.start(command, Patience(self._silence_s, self._stall_beats))
             if closes != self._closes:
@@ -335,10 +342,14 @@ class Engine:
     ) -> tuple[WorkerPipe, protocol.Loaded]:
         self._last_load, self._model = request, None
         try:
+            seen = await self._seen(request)
             worker = await self._ensure_worker(_confinement(request))
             with worker.open(0) as inbox:
+                seen.require_unchanged()
                 await worker.send(request)
-                self._model = await _loaded(inbox, on_progress)
+                model = await _loaded(inbox, on_progress)
+                seen.require_unchanged()
+                self._model = model
         except WorkerDied as error:
             message = f"the engine could not load {request.path}: {error.message}"
             raise LoadError(self._named(message)) from error
@@ -349,6 +360,13 @@ class Engine:
                 await self._stop()  # half a model may be in memory
         self._slots = asyncio.Semaphore(max(1, self._model.parallel))
         return worker, self._model
+
+    async def _seen(self, request: protocol.Load) -> allowed.Seen:
+        """The files of `request`, if the organization lets them be run."""
+        closes = self._closes
+        seen = await allowed.seen([] if self._made_here else [request.path, request.options.draft])
+        self._require_open(closes)
+        return seen
 
     def _named(self, text: str) -> str:
         """`text` with the names of files that lie in the store under their digests."""
@@ -368,7 +386,7 @@ def _confinement(request: protocol.Load) -> protocol.Confine:
     options = request.options
     models = [request.path, *([options.draft] if options.draft is not None else [])]
     reads = tuple(str(file) for model in models for file in files_of(Path(model)))
-    return protocol.Confine(choice.mode(), reads, gpu=options.gpu_layers != 0)
+    return protocol.Confine(policy.sandbox_mode(), reads, gpu=options.gpu_layers != 0)
 
 
 def _load_request(path: Path, options: LoadOptions, sha256: str) -> protocol.Load:

@@ -44,6 +44,7 @@ from models.parts import number_of
 from models.progress import Progress, silent
 from models.sources import pinned
 from models.store import Bytes, Store
+from models.supported import check_may_allow
 
 __all__ = ["Fetched", "Plan", "Request", "checkpoint", "obtain", "replaceable"]
 
@@ -122,6 +123,7 @@ def obtain(
     ModelNotFound, FetchError or IntegrityError if no source has it as it should be; ModelError as soon as
     its header tells that it does not run here; NoSpace; StoreError. What has come stays for the next attempt.
     """
+    check_may_allow(request.allow)
     store.require_free(request.name, replace=replaceable(store, request))
     for source in request.sources:
         found = None if isinstance(source, Search) else _present(request, store, source, on_progress)
