@@ -11,12 +11,12 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from localai.chat.clean import clean, clean_line
+from localai.chat.clean import clean, clean_line, left_out, unseen
 from localai.chat.conversation import Attachment
 from localai.chat.pdf import pdf_text
 from localai.errors import LocalAIError, UsageError
@@ -79,10 +79,15 @@ _TEXT_ONLY: Final = "Text, source code and PDF can be attached"
 # ------------------------------------------------------------------------------------------------- files
 
 
-def read(path: Path, given_up: Callable[[], bool] = lambda: False) -> Attachment:
+def read(
+    path: Path,
+    given_up: Callable[[], bool] = lambda: False,
+    told: Callable[[str], object] = lambda _: None,
+) -> Attachment:
     """The text of a file: UTF-8, UTF-16 or UTF-32 with a byte order mark, Windows-1252, or a PDF's text.
 
-    Line ends become newlines, control characters go. Raises `UsageError` for what is no such file, is not
+    Line ends become newlines, controls and what cannot be seen go; `told` gets a line that says how much was
+    there unseen, if any. Raises `UsageError` for what is no such file, is not
     there, may not be read, is empty, or has more than `MOST_BYTES` or `MOST_CHARACTERS`; and when `given_up`
     says that nobody waits any more.
     """
@@ -97,10 +102,9 @@ def read(path: Path, given_up: Callable[[], bool] = lambda: False) -> Attachment
             f"{name} has {len(text):,} characters; at most {MOST_CHARACTERS:,} can be attached",
             "Attach a part of it",
         )
-    text = tidy(text)
-    if not text.strip():
+    if not (made := _made(name, text, told)).text.strip():
         raise UsageError(f"{name} is empty")
-    return Attachment(name=name, text=text)
+    return made
 
 
 def name_of(path: Path) -> str:
@@ -183,9 +187,22 @@ def _kind_of(data: bytes, path: Path) -> str | None:
 
 
 def tidy(text: str) -> str:
-    """`text` with newlines as line ends, and cleaned. Piece by piece: it may be long, and threads wait."""
+    """`text` with newlines as line ends, and cleaned."""
+    return "".join(clean(piece) for piece in _pieces(text))
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Piece by piece: a text may be long, and threads wait."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(clean(text[start : start + _PIECE]) for start in range(0, len(text), _PIECE))
+    return (text[start : start + _PIECE] for start in range(0, len(text), _PIECE))
+
+
+def _made(name: str, text: str, told: Callable[[str], object]) -> Attachment:
+    tidied = tidy(text)
+    hidden = sum(map(unseen, _pieces(text))) if len(tidied) < len(text) else 0
+    if hidden:
+        told(f"{name}: {left_out(hidden)}")
+    return Attachment(name=name, text=tidied)
 
 
 def paste_is_big(text: str) -> bool:
@@ -193,9 +210,9 @@ def paste_is_big(text: str) -> bool:
     return len(text) > BIG_PASTE or len(text.splitlines()) > BIG_PASTE_LINES
 
 
-def pasted(text: str, number: int) -> Attachment:
-    """A paste as an attachment, the `number`th of its message."""
-    return Attachment(name=f"pasted text {number}", text=tidy(text))
+def pasted(text: str, number: int, told: Callable[[str], object] = lambda _: None) -> Attachment:
+    """A paste as an attachment, the `number`th of its message; `told` as in `read`."""
+    return _made(f"pasted text {number}", text, told)
 
 
 def paths_in(text: str) -> list[Path]:

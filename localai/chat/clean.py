@@ -33,3 +33,8 @@ def unseen(text: str) -> int:
     if text.isascii():
         return 0
     return sum(1 for char in text if char > "\x9f" and PROSE.get(ord(char), "") is None)
+
+
+def left_out(hidden: int) -> str:
+    """Words for characters that stood in a text unseen, and that the model does not get."""
+    return f"{hidden:,} invisible character{' was' if hidden == 1 else 's were'} left out"

@@ -6,6 +6,7 @@ What is sent to the model is the branch that ends in `Conversation.head`, withou
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -13,11 +14,18 @@ from typing import Any, Literal
 
 import msgspec
 
+from localai.chat.clean import clean, clean_line
 from localai.chat.messages import FILE_END, ChatMessage
 
 MessageState = Literal["streaming", "complete", "stopped", "failed"]
 
 TITLE_LENGTH = 60
+
+_NAME = 255
+"""Characters of a file's name that the model gets; more has no file system."""
+_GAP = r"[\s\u180b-\u180f\u200c\u200d\ufe0e\ufe0f]"
+"""What `clean` leaves between two words, seen or not."""
+_MARK = re.compile(rf"\[{_GAP}*(?=file{_GAP}+(?:name|content)\b)", re.IGNORECASE)
 
 
 def new_id() -> str:
@@ -115,10 +123,12 @@ class Conversation(msgspec.Struct, kw_only=True):
     def chat_messages(self, *, before: str | None = None) -> list[ChatMessage]:
         """The shown branch as the model gets it: no thinking, no replies that never said anything.
 
-        With `before`, only what stands before that message. Questions that then follow each other are one
-        message: models know only turns that alternate.
+        And nothing that a reader does not see, such as instructions in what was imported. With `before`, only
+        what stands before that message. Questions that then follow each other are one message: models know
+        only turns that alternate.
         """
-        found = [ChatMessage("system", self.system)] if self.system.strip() else []
+        system = clean(self.system)
+        found = [ChatMessage("system", system)] if system.strip() else []
         for message in self.branch():
             if message.id == before:
                 break
@@ -131,14 +141,24 @@ class Conversation(msgspec.Struct, kw_only=True):
 
 
 def prompt_of(question: str, attachments: Sequence[Attachment]) -> str:
-    """A question and its attachments as the model gets them.
+    """A question and its attachments as the model gets them: nothing in a file can end its frame.
+
+    The frame says what is data; no sentence says it again. This is the form that R1 was trained on, and a
+    sentence that it was not would promise what no model keeps: what a file asks for, a model may still do.
 
     Source: "Official Prompts" in the README of DeepSeek-R1 (github.com/deepseek-ai/DeepSeek-R1).
     """
-    files = "".join(
-        f"[file name]: {file.name}\n[file content begin]\n{file.text}{FILE_END}" for file in attachments
-    )
-    return files + question
+    return "".join(_framed(file) for file in attachments) + clean(question)
+
+
+def _framed(file: Attachment) -> str:
+    name = _quoted(clean_line(file.name[: 4 * _NAME]))[:_NAME] or "file"
+    return f"[file name]: {name}\n[file content begin]\n{_quoted(clean(file.text))}{FILE_END}"
+
+
+def _quoted(text: str) -> str:
+    """`text` in which the marks of a frame, also those that only look like them, cannot be taken for ours."""
+    return _MARK.sub("[quoted ", text) if "[" in text else text
 
 
 def title_of(text: str) -> str:

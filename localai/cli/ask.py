@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localai.chat.clean import clean
+from localai.chat.clean import clean, left_out, unseen
 from localai.cli import options, output
 from localai.cli.ask_report import JsonReport, Report, TextReport
 from localai.errors import ContextOverflow, Interrupted, UsageError, WorkerDied, WorkerHung
@@ -52,7 +52,10 @@ def ask(
 
     output.require_stdout()
     store = Store()
-    name, prompt = split_words(words or [], _piped_input(), lambda word: is_model(store, word))
+    piped = _piped_input()
+    name, prompt = split_words(words or [], piped, lambda word: is_model(store, word))
+    if hidden := unseen(piped):
+        output.note(f"standard input: {left_out(hidden)}")
     model = options.choose_model(store, name)
     drafter = speculation.drafter(store, loading.allowed())
     question = Question(

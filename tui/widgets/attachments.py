@@ -27,8 +27,8 @@ _MORE: Final = 4
 """Cells of the number of those."""
 
 
-Making = Callable[[Callable[[], bool]], Attachment]
-"""Reads an attachment, in a thread; asks now and then whether it is given up."""
+Making = Callable[[Callable[[], bool], Callable[[str], object]], Attachment]
+"""Reads an attachment, in a thread; asks now and then whether it is given up, and tells what it left out."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -92,7 +92,7 @@ class AttachmentRow(Widget):
         """Add a long paste."""
         names = {chip.name for chip in self._chips}
         number = next(n for n in range(1, len(names) + 2) if f"pasted text {n}" not in names)
-        self._add(f"pasted text {number}", lambda _: pasted(text, number))
+        self._add(f"pasted text {number}", lambda _, told: pasted(text, number, told))
 
     def replace(self, attachments: Sequence[Attachment]) -> None:
         """Hold these and no others; what is still being read is dropped."""
@@ -136,12 +136,12 @@ class AttachmentRow(Widget):
 
     async def _fill(self, chip: Chip, make: Making) -> None:
         """Read what the chip stands for, unless it is removed before or meanwhile."""
-        problem = ""
+        problem, notes = "", list[str]()
         async with self._reading:
             if chip not in self._chips:
                 return
             try:
-                attachment = await asyncio.to_thread(make, lambda: chip not in self._chips)
+                attachment = await asyncio.to_thread(make, lambda: chip not in self._chips, notes.append)
             except LocalAIError as error:
                 attachment, problem = None, clean_line(str(error))
         if chip not in self._chips:
@@ -151,6 +151,8 @@ class AttachmentRow(Widget):
         else:
             chip.name = self._free_name(attachment.name, chip)
             chip.attachment = Attachment(name=chip.name, text=attachment.text)
+            for note in notes:
+                self.notify(clean_line(note), timeout=10, markup=False)
         self._show()
         self._changed(problem)
 
