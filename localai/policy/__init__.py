@@ -15,8 +15,7 @@ from pathlib import Path
 
 from localai.confine import choice
 from localai.errors import PolicyError
-from localai.policy import reading
-from localai.policy.reading import VARIABLE, Key, system_path
+from localai.policy.names import HINT, VARIABLE, Key, system_path
 from localai.policy.rules import Policy, digest, in_days, merged
 
 __all__ = [
@@ -39,12 +38,27 @@ def current() -> Policy:
 
 @lru_cache(8)
 def _read(further: str) -> Policy:
+    if not further and not _is_there(system_path()):
+        return Policy()
+    from localai.policy import reading  # only those wait for it who have a policy
+
     found = []
     for path, optional in [(system_path(), True), *([(_further(further), False)] if further else [])]:
         values = reading.read(path, optional=optional)
         if values is not None:
             found.append((path, values))
     return merged(found)
+
+
+def _is_there(path: Path) -> bool:
+    """Also if it cannot be looked at: the reader then says why."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _further(text: str) -> Path:
@@ -65,9 +79,7 @@ def fingerprint() -> str:
     try:
         return digest([path.read_bytes() for path in current().files]) if current().files else ""
     except OSError as error:
-        raise PolicyError(
-            f"the policy {error.filename} cannot be read: {error.strerror}", reading.HINT
-        ) from error
+        raise PolicyError(f"the policy {error.filename} cannot be read: {error.strerror}", HINT) from error
 
 
 def sandbox_mode() -> choice.Mode:

@@ -1,4 +1,4 @@
-"""One policy file: where it is looked for, and its values, each checked.
+"""One policy file: its values, each checked.
 
     contact = "security@example.org"
     [require]
@@ -24,30 +24,14 @@ import math
 import os
 import re
 import stat
-import sys
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, TypeAlias
 
 from localai.errors import PolicyError
 from localai.policy.lines import line_of, part_with
+from localai.policy.names import HINT, KEYS, SWITCHES, VARIABLE, system_path
 
-VARIABLE: Final = "LOCALAI_POLICY"
-"""Names a further policy file, which can only make the policy stricter."""
 MOST_BYTES: Final = 1 << 20
-HINT: Final = "Nothing runs until whoever manages this machine has repaired it"
-
-Switch = Literal[
-    "require.sandbox",
-    "require.encryption",
-    "require.incognito",
-    "forbid.pull",
-    "forbid.plain_history",
-    "forbid.export",
-    "forbid.unknown_architectures",
-]
-Key: TypeAlias = Switch | Literal["require.retention_days", "models.allow"]
-SWITCHES: Final[tuple[Switch, ...]] = get_args(Switch)
-KEYS: Final[tuple[str, ...]] = (*SWITCHES, "require.retention_days", "models.allow", "contact")
 _TABLES: Final = {key.partition(".")[0] for key in KEYS if "." in key}
 _SHA256: Final = re.compile(r"[0-9a-fA-F]{64}")
 _PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
@@ -56,30 +40,6 @@ _LONGEST_SHOWN: Final = 60
 
 Values: TypeAlias = dict[str, Any]
 """What a file says, by key: True for a switch, a number of days, a frozenset of digests, a text."""
-
-
-def system_path() -> Path:
-    """Where the organization's policy is: a folder that only an administrator can write to.
-
-    Nothing in the user's environment moves it.
-    """
-    if sys.platform == "win32":
-        return Path(_program_data()) / "localai" / "policy.toml"
-    if sys.platform == "darwin":
-        return Path("/Library/Application Support/localai/policy.toml")
-    return Path("/etc/localai/policy.toml")
-
-
-def _program_data() -> str:
-    """The folder as Windows itself knows it: the variable ProgramData is the user's to change."""
-    import ctypes
-
-    buffer = ctypes.create_unicode_buffer(260)
-    windll = getattr(ctypes, "windll")  # noqa: B009 - mypy on other systems knows no such thing
-    common_appdata = 35
-    if windll.shell32.SHGetFolderPathW(None, common_appdata, None, 0, buffer) != 0:
-        raise PolicyError("the folder of the policy cannot be found out", HINT)
-    return buffer.value
 
 
 def read(path: Path, *, optional: bool) -> Values | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from localai.errors import PolicyError
-from localai.policy.reading import SWITCHES, Key, Values
+from localai.policy.names import SWITCHES, Key
 
 WORDS: Mapping[str, str] = {
     "require.sandbox": "models run only in the full sandbox",
@@ -21,14 +21,17 @@ WORDS: Mapping[str, str] = {
 }
 
 
-class Policy(NamedTuple):
+class Policy:
     """What is in force. Without a file: nothing."""
 
-    values: Mapping[str, object] = {}
-    """By key. A switch that is not in force is not there."""
-    sources: Mapping[str, Path] = {}
-    """The file that each key is from: the strictest."""
-    files: tuple[Path, ...] = ()
+    def __init__(
+        self,
+        values: Mapping[str, object] = {},
+        sources: Mapping[str, Path] = {},
+        files: Sequence[Path] = (),
+    ) -> None:
+        """`values` by key, without switches that are off; `sources`: the file that each key is from."""
+        self.values, self.sources, self.files = values, sources, tuple(files)
 
     def has(self, *keys: Key) -> bool:
         """Whether one of the keys is in force."""
@@ -91,7 +94,7 @@ class Policy(NamedTuple):
         return found or [("a policy that demands nothing", str(path)) for path in self.files]
 
 
-def merged(files: Sequence[tuple[Path, Values]]) -> Policy:
+def merged(files: Sequence[tuple[Path, Mapping[str, Any]]]) -> Policy:
     """All files in force at the same time: the stricter value of each key wins, of contacts the first."""
     values: dict[str, object] = {}
     sources: dict[str, Path] = {}
