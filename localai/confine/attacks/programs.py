@@ -1,0 +1,132 @@
+"""Attempts to start programs and processes.
+
+Where a process comes to be, it ends at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import struct
+import subprocess
+from collections.abc import Callable
+from typing import Final
+
+from localai.confine import calls
+from localai.confine.attacks.kinds import Attack
+from localai.confine.attacks.numbers import CALLS, call
+from localai.confine.attacks.targets import Targets
+from localai.confine.syscalls import machine
+
+PROGRAM: Final = "/bin/true"
+_AT_EMPTY_PATH: Final = 0x1000
+
+
+def _run(_: Targets) -> None:
+    subprocess.run([PROGRAM], stdin=subprocess.DEVNULL, env={}, check=True)
+
+
+def _spawn(_: Targets) -> None:
+    os.waitpid(os.posix_spawn(PROGRAM, [PROGRAM], {}), 0)
+
+
+def _new_process(make: Callable[[], int]) -> None:
+    """A process by `make`, which gives 0 in it, and its id here. No Python runs in it but what ends it."""
+    made = make()
+    if made == 0:
+        os._exit(0)
+    if made < 0:
+        raise calls.failed()
+    os.waitpid(made, 0)
+
+
+def _library() -> ctypes.PyDLL:
+    """The C library, called without giving up the interpreter: in the copy, nobody could give it back."""
+    return ctypes.PyDLL(None, use_errno=True)
+
+
+def _fork(_: Targets) -> None:
+    _new_process(lambda: int(_library().fork()))
+
+
+def _clone(_: Targets) -> None:
+    _new_process(lambda: _by_number("clone", signal.SIGCHLD, 0, 0, 0, 0))
+
+
+def _clone3(_: Targets) -> None:
+    arguments = struct.pack("=QQQQQQQQ", 0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0)
+    _new_process(lambda: _by_number("clone3", arguments, len(arguments)))
+
+
+def _by_number(name: str, *arguments: int | bytes) -> int:
+    on = machine()
+    if on is None:
+        raise NotImplementedError("not for this processor")
+    words = [ctypes.c_ulong(value) if isinstance(value, int) else value for value in arguments]
+    return int(_library().syscall(ctypes.c_long(getattr(CALLS[name], on)), *words))
+
+
+def _replace(targets: Targets) -> None:
+    """Execute what is no program: the kernel says so only if it would have executed one."""
+    _but_no_program(lambda: os.execve(targets.program, [targets.program], {}))
+
+
+def _from_memory(_: Targets) -> None:
+    """The same for a file that is in memory alone, where no rule about paths holds."""
+    opened = os.memfd_create("localai")
+    try:
+        os.write(opened, b"not a program\n")
+        nothing = (ctypes.c_char_p * 1)(None)
+        _but_no_program(lambda: call("execveat", opened, b"", nothing, nothing, _AT_EMPTY_PATH))
+    finally:
+        os.close(opened)
+
+
+def _but_no_program(execute: Callable[[], object]) -> None:
+    try:
+        execute()
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+
+
+def _set_user_id(targets: Targets) -> str:
+    """Become root through a program that runs as its owner."""
+    if not targets.set_user_id or os.geteuid() == 0:
+        raise NotImplementedError("no such program")
+    user = subprocess.run([targets.set_user_id, "-u"], capture_output=True, env={}, check=True).stdout
+    if int(user) != 0:
+        raise OSError(errno.EPERM, "it did not become root")
+    return "root"
+
+
+def _unshare(_: Targets) -> None:
+    """The call that makes namespaces, here for what is harmless: a working folder of one's own."""
+    from localai.confine.attacks.kinds import in_thread
+
+    def act() -> None:
+        call("unshare", 0x200)
+
+    in_thread(act)
+
+
+def _bpf(_: Targets) -> None:
+    """A table for programs in the kernel."""
+    array = struct.pack("=IIII", 2, 4, 4, 1)
+    os.close(call("bpf", 0, array, len(array)))
+
+
+ATTACKS: Final = {
+    "start a program": Attack("execute", _run),
+    "start a program by posix_spawn": Attack("execute", _spawn),
+    "become a program": Attack("execute", _replace),
+    "become a program in memory": Attack("execute", _from_memory),
+    "become root by a program": Attack("execute", _set_user_id, "a program of root"),
+    "fork": Attack("execute", _fork),
+    "process by clone": Attack("execute", _clone),
+    "process by clone3": Attack("execute", _clone3),
+    "unshare": Attack("execute", _unshare),
+    "program in the kernel": Attack("execute", _bpf, "root, or a kernel that allows it"),
+}

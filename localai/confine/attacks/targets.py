@@ -1,0 +1,170 @@
+"""What attacks aim at: listeners, files and memory prepared for them, so that nothing else is touched.
+
+The app prepares them outside of the sandbox and hands their names to the worker that is to attack them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+SECRET: Final = b"localai: nobody may read this"
+"""What stands in the secret file, and in the memory of the app."""
+VICTIMS: Final = [
+    "change",
+    "rename",
+    "rename-exchange",
+    "exchanged",
+    "link",
+    "unlink",
+    "unlinkat",
+    "truncate",
+    "append",
+]
+"""Files that attacks change. Each has its own, so that none depends on another."""
+_HIGH: Final = 200
+"""A descriptor that no process uses by itself."""
+_PR_SET_PTRACER = 0x59616D61
+
+
+class Targets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where to aim. Numbers are 0 where this system has no such thing."""
+
+    tcp_port: int
+    tcp6_port: int
+    udp_port: int
+    unix_path: str
+    abstract_name: str
+    folder: str
+    """May be written by this user; the victims are in it."""
+    model: str
+    """A file that the worker may read, but not change."""
+    secret: str
+    """A file outside of what it may read."""
+    program: str
+    """A file that may be executed, but is none: the kernel says so once it was let read it."""
+    set_user_id: str
+    """A program of root that prints its effective user; empty: none could be made."""
+    app: int
+    """The process to be attacked."""
+    address: int
+    """Where it has SECRET in memory."""
+    descriptor: int
+    """It has a file open for reading and writing there."""
+    inode: int
+    """Of that file."""
+
+    def victim(self, name: str) -> str:
+        """The file that the attack `name` may change."""
+        return str(Path(self.folder, f"victim-{name}"))
+
+    def fresh(self, name: str) -> str:
+        """A path where nothing is yet."""
+        return str(Path(self.folder, f"made-{name}"))
+
+
+@contextmanager
+def prepare(folder: Path, *, traceable: bool = False) -> Iterator[Targets]:
+    """Targets below `folder`, which must be empty, aimed at this process. They are gone afterwards.
+
+    `traceable`: where the system lets no process trace its parent, allow it, so that what it would close
+    by itself is tried as well. OSError if the folder cannot be written.
+    """
+    buffer = ctypes.create_string_buffer(SECRET)
+    with ExitStack() as stack:
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="localai-")))
+        unix_path, abstract = str(sockets / "socket"), f"\0localai-{os.getpid()}-{sockets.name}"
+        _unix(stack, unix_path)
+        if sys.platform == "linux":
+            _unix(stack, abstract)
+        opened = _open_high(stack, folder / "opened")
+        if traceable:
+            stack.enter_context(_traceable())
+        yield Targets(
+            tcp_port=_listen(stack, socket.AF_INET, "127.0.0.1", socket.SOCK_STREAM),
+            tcp6_port=_listen(stack, socket.AF_INET6, "::1", socket.SOCK_STREAM),
+            udp_port=_listen(stack, socket.AF_INET, "127.0.0.1", socket.SOCK_DGRAM),
+            unix_path=unix_path,
+            abstract_name=abstract,
+            folder=_writable(folder / "folder"),
+            model=_file(folder / "model.gguf", bytes(8192)),
+            secret=_file(folder / "elsewhere" / "secret", SECRET),
+            program=_file(folder / "program", b"not a program\n", 0o755),
+            set_user_id=_set_user_id(folder / "elsewhere" / "id"),
+            app=os.getpid(),
+            address=ctypes.addressof(buffer),
+            descriptor=opened,
+            inode=os.fstat(opened).st_ino,
+        )
+
+
+def _listen(stack: ExitStack, family: int, host: str, kind: int) -> int:
+    """The port of a listener; 0: there cannot be one. The kernel itself takes what comes."""
+    with suppress(OSError):
+        listener = stack.enter_context(socket.socket(family, kind))
+        listener.bind((host, 0))
+        if kind == socket.SOCK_STREAM:
+            listener.listen(64)
+        return int(listener.getsockname()[1])
+    return 0
+
+
+def _unix(stack: ExitStack, address: str) -> None:
+    listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+    listener.bind(address)
+    listener.listen(64)
+
+
+def _open_high(stack: ExitStack, path: Path) -> int:
+    """A file open under a high number, which a process inherits unless who starts it takes care."""
+    import fcntl
+
+    low = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    os.write(low, SECRET)
+    high = fcntl.fcntl(low, fcntl.F_DUPFD, _HIGH)
+    os.close(low)
+    stack.callback(os.close, high)
+    return high
+
+
+def _writable(folder: Path) -> str:
+    folder.mkdir()
+    for name in VICTIMS:
+        _file(folder / f"victim-{name}", b"victim")
+    (folder / "victim-rmdir").mkdir()
+    (folder / "victim-mount").mkdir()
+    return str(folder)
+
+
+def _file(path: Path, content: bytes, mode: int = 0o644) -> str:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    path.chmod(mode)
+    return str(path)
+
+
+def _set_user_id(path: Path) -> str:
+    """A copy of id(1) that runs as its owner; empty if that is the user anyway, or there is no id."""
+    source = Path("/usr/bin/id")
+    if os.geteuid() != 0 or not source.is_file():
+        return ""
+    return _file(path, source.read_bytes(), 0o4755)
+
+
+@contextmanager
+def _traceable() -> Iterator[None]:
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PTRACER, ctypes.c_ulong(2**64 - 1), 0, 0, 0)
+    try:
+        yield
+    finally:
+        libc.prctl(_PR_SET_PTRACER, 0, 0, 0, 0)
