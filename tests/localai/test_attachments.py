@@ -244,6 +244,19 @@ def test_a_paste_is_named_by_its_number_and_cleaned():
     assert (attachment.name, attachment.text) == ("pasted text 2", "a\nb\nc")
 
 
+def test_what_was_there_unseen_is_told(tmp_path: Path):
+    told: list[str] = []
+    path = tmp_path / "a\u202e.txt"
+    path.write_text("\ufeffa" + "\U000e0041" * 1200 + "\u200bb\x1b", encoding="utf-8-sig")
+    assert read(path, told=told.append).text == "ab"
+    pasted("c\u200bd", 3, told.append)
+    pasted("nothing\r\nis\x1b\x07hidden\u2028", 4, told.append)
+    assert told == [
+        "a.txt: 1,202 invisible characters were left out",
+        "pasted text 3: 1 invisible character was left out",
+    ]
+
+
 def test_a_long_paste_is_as_if_cleaned_at_once():
     text = "ab\x1bé\u202e\n" * 40_000
     assert pasted(text, 1).text == clean(text)

@@ -257,7 +257,7 @@ async def test_another_draft_drops_what_is_still_being_read(folder: Path):
 async def test_what_is_removed_while_it_is_read_is_given_up():
     given_up = threading.Event()
 
-    def slow(is_given_up: Callable[[], bool]) -> Attachment:
+    def slow(is_given_up: Callable[[], bool], _: Callable[[str], object]) -> Attachment:
         while not is_given_up():
             given_up.wait(0.001)
         given_up.set()
