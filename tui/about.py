@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from localai import __version__, hardware
+from localai import __version__, hardware, policy
 from localai.chat.clean import clean_line
 from localai.confine.report import Sandbox, words
 from localai.engine.protocol import Device, EngineInfo, Loaded, StatusReport
@@ -72,7 +72,17 @@ def _program() -> list[tuple[str, str]]:
         ("runs on", f"Python {platform.python_version()}, {platform.platform()}"),
         ("screen", f"Textual {metadata.version('textual')}, {os.environ.get('TERM', '')}"),
         ("network", NETWORK),
+        ("policy", policy_words()),
     ]
+
+
+def policy_words() -> str:
+    """What the organization demands, by which file; "" without a policy."""
+    told: dict[str, list[str]] = {}
+    for text, file in policy.describe():
+        told.setdefault(file, []).append(text)
+    whole = "; ".join(f"{', '.join(texts)} ({file})" for file, texts in told.items())
+    return f"{whole}; SHA-256 {policy.fingerprint()}" if whole else ""
 
 
 def _engine(engine: Engine, loaded: Loaded | None, sandbox: Sandbox) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Literal, get_args
 
+from localai import policy
 from localai.errors import LocalAIError
 from localai.history import History
 
@@ -28,7 +29,11 @@ class Preferences:
         self._history = history
         self._now = now
         found = {name: self._read(name) for name in ("thinking", "theme", "send_key", "keep_days")}
-        self.keep_days = next((days for days in KEEP_DAYS if str(days) == found["keep_days"]), 0)
+        self.most_days = policy.current().retention_days
+        """For how long the organization lets conversations be kept; None: for ever."""
+        self.keep_choices = tuple(days for days in KEEP_DAYS if days <= (self.most_days or days))
+        """What the user can choose; 0: for as long as the organization lets them be kept."""
+        self.keep_days = next((days for days in self.keep_choices if str(days) == found["keep_days"]), 0)
         self.thinking: ThinkingMode = next((m for m in THINKING_MODES if m == found["thinking"]), "folded")
         self.send_key: SendKey = next((k for k in SEND_KEYS if k == found["send_key"]), "enter")
         self.theme = found["theme"]
@@ -50,7 +55,12 @@ class Preferences:
         self._history.set_setting("theme", name)
 
     def set_keep_days(self, days: int) -> None:
-        """How long conversations are kept from now on; raises `HistoryError` if it cannot be stored."""
+        """How long conversations are kept from now on; raises `HistoryError` if it cannot be stored.
+
+        PolicyError for a time that is none of `keep_choices`.
+        """
+        if days not in self.keep_choices:
+            raise policy.current().error("require.retention_days", f"{days} days are too long")
         self._history.set_setting("keep_days", str(days))
         self.keep_days = days
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from localai import policy
 from localai.engine.settings import Sampling
 from localai.errors import UsageError
 from models import blobs, catalog, templates, usage
@@ -117,14 +118,14 @@ class StoreShelf:
         return self._installed(self._store.manifests())
 
     def all(self) -> Sequence[ModelEntry]:
-        """Also what is damaged, and what was begun to be fetched."""
+        """Also what is damaged, and what was begun to be fetched; of others, what `can_be_had`."""
         manifests = self._store.manifests()
         here = [*self._installed(manifests), *map(self._entry_of_damaged, self._store.damaged())]
         removed = self._removed({manifest.sha256 for manifest in manifests})
         known = {entry.name for entry in (*here, *removed)}
         offered = [of_wanted(Wanted(one, one.type, one.name)) for one in catalog.entries()]
-        available = {entry.name: entry for entry in offered if entry.name not in known}
-        begun = {one.name: of_unfinished(one) for one in self._store.unfinished()}
+        available = {entry.name: entry for entry in offered if entry.name not in known and can_be_had(entry)}
+        begun = {one.name: _going_on(of_unfinished(one)) for one in self._store.unfinished()}
         available |= {name: entry for name, entry in begun.items() if name not in known}
         return [*here, *available.values(), *removed]
 
@@ -135,7 +136,7 @@ class StoreShelf:
             one: entry.name if one == entry.type else f"{entry.name}:{one.lower()}" for one in entry.all_types
         }
         found = [of_wanted(Wanted(entry, one, called)) for one, called in names.items()]
-        return sorted(found, key=lambda one: one.size, reverse=True)
+        return sorted(filter(can_be_had, found), key=lambda one: one.size, reverse=True)
 
     def resolve(self, name: str) -> ResolvedModel:
         """The model of that name in the store, or the GGUF file at that path."""
@@ -214,6 +215,8 @@ class StoreShelf:
     def _entry(self, manifest: Manifest, alone: bool) -> ModelEntry:
         own, fault = self._store.is_own(manifest.name), self._store.fault(manifest)
         entry = of_manifest(manifest, usage.last_used(manifest.sha256))
+        if not isinstance(manifest.source, Builtin) and policy.current().has("forbid.pull"):
+            entry = msgspec.structs.replace(entry, fetchable=False)
         repair = _repair(True) if entry.fetchable or not fault else repair_hint(manifest)
         return msgspec.structs.replace(
             entry,
@@ -240,9 +243,22 @@ class StoreShelf:
             name = name_of(self._store.root / "refs", item.path)
         except (UsageError, ValueError):
             name = item.path.stem
-        fetchable = wanted_of(name) is not None
+        wanted = wanted_of(name)
+        fetchable = wanted is not None and can_be_had(of_wanted(wanted))
         fault = f"{item.reason}. {_repair(fetchable)}"
         return ModelEntry(name=name, title=name, fault=fault, fetchable=fetchable, undoable=False)
+
+
+def can_be_had(entry: ModelEntry) -> bool:
+    """Whether a model that is not here can be had: not over the network where the organization forbids it."""
+    return (entry.fetchable and entry.download == 0) or not policy.current().has("forbid.pull")
+
+
+def _going_on(entry: ModelEntry) -> ModelEntry:
+    """A fetch that was begun; where the organization lets none go on, it can only be thrown away."""
+    if not policy.current().has("forbid.pull"):
+        return entry
+    return msgspec.structs.replace(entry, fetchable=False, words=())
 
 
 def _repair(fetchable: bool) -> str:

@@ -48,7 +48,7 @@ def questions(*, model: bool, protection: bool, starter: bool) -> Questions:
     """What is to be asked, as `ask` takes it."""
     import asyncio
 
-    from localai.history import key
+    from localai.history import key, managed
     from models.machine import NO_GPUS, Gpus
     from models.store import Store
     from tui.screens.first_run import Questions
@@ -57,14 +57,26 @@ def questions(*, model: bool, protection: bool, starter: bool) -> Questions:
     here = asyncio.run(machine()) if model and not starter else None
     shelf = StoreShelf(Store(), gpus=Gpus(here.gpus, here.shared) if here else NO_GPUS)
     entries = _to_be_had(shelf) if model else []
+    recommended = _recommended(here) if model else None
+    names = {entry.name for entry in entries}
     return Questions(
         models=entries,
         fits={entry.name: shelf.fit(entry, 0) for entry in entries},
-        recommended=_recommended(here) if model else None,
+        recommended=recommended if recommended and recommended.name in names else None,
         protection=protection,
         keyring_problem=key.keyring_problem() if protection else "",
         least_letters=unlock.LEAST_LETTERS,
+        may_be_plain=managed.may_be_plain(),
+        note=_note(model),
     )
+
+
+def _note(model: bool) -> str:
+    from localai import policy
+
+    if not (model and policy.current().has("forbid.pull")):
+        return ""
+    return "Your organization lets no model be fetched. `localai models import` adds one that is here."
 
 
 def _to_be_had(shelf: StoreShelf) -> list[ModelEntry]:
@@ -73,10 +85,11 @@ def _to_be_had(shelf: StoreShelf) -> list[ModelEntry]:
 
     from models import catalog
     from tui.model_entry import of_wanted
+    from tui.shelf import can_be_had
 
     begun = {one.name: one.arrived for one in shelf.all() if one.arrived and not one.from_source}
     wanted = (of_wanted(catalog.Wanted(entry, entry.type, entry.name)) for entry in catalog.entries())
-    return [msgspec.structs.replace(one, arrived=begun.get(one.name, 0)) for one in wanted]
+    return [msgspec.structs.replace(one, arrived=begun.get(one.name, 0)) for one in wanted if can_be_had(one)]
 
 
 def _recommended(here: Machine | None) -> Recommendation | None:

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from textual import on, work
 from textual.timer import Timer
 
+from localai import policy
 from localai.chat.conversation import Conversation, title_of
 from localai.errors import LocalAIError
 from localai.history import Draft, History
@@ -118,7 +119,8 @@ class ConversationActions(DraftActions):
     def action_incognito(self) -> None:
         """F7: talk without leaving a trace; again: back to the kept conversations."""
         if self.session.history.in_memory and not self._incognito.is_on:
-            self._say("Nothing is kept in this chat: it is incognito from its start.")
+            whose = "as your organization wants it" if policy.current().has("require.incognito") else ""
+            self._say(f"Nothing is kept in this chat: it is incognito from its start{whose and ', '}{whose}.")
         else:
             self._switch_incognito()
 
@@ -299,7 +301,14 @@ class ConversationActions(DraftActions):
             self._say("There is nothing to export yet.")
 
     def _export(self, name: str, ids: list[str]) -> None:
+        from localai.history.export import check_allowed
         from tui.screens.export import ExportScreen, exported
+
+        try:
+            check_allowed()
+        except LocalAIError as error:
+            self._tell(error)
+            return
 
         def tell(path: Path | None) -> None:
             if path is not None:

@@ -48,6 +48,10 @@ class Questions(msgspec.Struct, frozen=True, kw_only=True):
     """Why there is no keyring; empty if there is one."""
     least_letters: int = 8
     """Of a passphrase."""
+    may_be_plain: bool = True
+    """Whether the conversations need not be encrypted."""
+    note: str = ""
+    """What the organization forbids, in a sentence; empty: nothing that concerns the questions."""
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +90,9 @@ class FirstRunScreen(Screen[Begun]):
         self._questions = questions
         self._pull, self._protect, self._on_end = pull, protect, on_end
         self._model = ModelQuestion(questions.models, questions.fits, questions.recommended)
-        self._protection = ProtectionQuestion(questions.keyring_problem, questions.least_letters)
+        self._protection = ProtectionQuestion(
+            questions.keyring_problem, questions.least_letters, plain=questions.may_be_plain
+        )
         self._box = VerticalScroll(classes="box", can_focus=False)
         self._title = Static(markup=False, classes="title")
         self._state = Static(markup=False, classes="state")
@@ -100,6 +106,8 @@ class FirstRunScreen(Screen[Begun]):
         with self._box as box:
             box.border_title = "localai"
             yield Static(PROMISE, markup=False, classes="text")
+            if self._questions.note:
+                yield Static(Content(clean_line(self._questions.note)), classes="text")
             yield self._title
             yield Static(markup=False)
             yield self._model

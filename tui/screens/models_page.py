@@ -17,6 +17,7 @@ from textual.style import Style
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from localai import policy
 from localai.chat.clean import clean_line
 from localai.errors import LocalAIError
 from models.local_path import is_path
@@ -41,6 +42,7 @@ NOTE: Final = (4, 8)
 LEAST_LIST: Final = 4
 JUDGED: Final = ("installed", "available", "found")
 """Where the models are of whom it is told whether they fit."""
+NOT_FETCHED: Final = "Your organization lets no model be fetched. A path adds one that is here."
 HIGH: Final = 24
 """Lines from which on a terminal is not low."""
 
@@ -185,7 +187,9 @@ class ModelsPage(Modal[str | None]):
             self._list.highlighted = wanted[0]
         else:
             typed = self._filter.value
-            self._say(unmatched(typed) if self._entries or typed else "There is no model.")
+            is_fetched = not policy.current().has("forbid.pull")
+            nothing = unmatched(typed) if is_fetched else NOT_FETCHED
+            self._say(nothing if self._entries or typed else "There is no model.")
             self._hint(CLOSE)
 
     def _options(self, entries: Sequence[ModelEntry]) -> list[Option]:
@@ -197,6 +201,8 @@ class ModelsPage(Modal[str | None]):
                 options.append(heading(texts[group]))
             above = group
             options.append(Option(self._line(entry), id=entry.key))
+        if policy.current().has("forbid.pull"):
+            options.append(heading(NOT_FETCHED))
         return options
 
     def _line(self, entry: ModelEntry) -> Content:

@@ -13,6 +13,7 @@ from textual.content import Content
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from localai import policy
 from localai.chat.clean import clean_line
 from localai.errors import LocalAIError
 from tui.format import count
@@ -32,6 +33,7 @@ KEEP_WORDS: Final = {
     0: "for ever",
     **{days: f"{days} days after their last change" for days in KEEP_DAYS[1:]},
 }
+MANAGED: Final = "as your organization wants it"
 _COLUMN: Final = 12
 T = TypeVar("T")
 
@@ -66,6 +68,9 @@ class SettingsScreen(Modal[None]):
             yield self._goes
             hint = "F3 sets this conversation's system prompt and sampling. Ctrl+P has more themes."
             yield Static(Content(hint), classes="hint", markup=False)
+            if managed := [text for text, _ in policy.describe()]:
+                text = f"Managed by your organization, which F6 tells more of: {'; '.join(managed)}."
+                yield Static(Content(clean_line(text)), classes="hint", markup=False)
 
     def on_mount(self) -> None:
         self._show(0)
@@ -77,7 +82,7 @@ class SettingsScreen(Modal[None]):
             "thinking": ("Thinking", THINKING_WORDS[self._preferences.thinking]),
             "theme": ("Theme", THEME_WORDS.get(theme, clean_line(theme))),
             "send_key": ("Send with", SEND_WORDS[self._preferences.send_key]),
-            "keep_days": ("Keep chats", KEEP_WORDS[self._keep_days]),
+            "keep_days": ("Keep chats", self._keep_words()),
         }
         self._list.set_options([Option(_line(*line), id=name) for name, line in lines.items()])
         self._list.highlighted = highlighted
@@ -95,14 +100,22 @@ class SettingsScreen(Modal[None]):
                     preferences.set_thinking(_turned(THINKING_MODES, preferences.thinking, step))
                 case "send_key":
                     preferences.set_send_key(_turned(SEND_KEYS, preferences.send_key, step))
-                case "keep_days":
-                    self._keep(_turned(KEEP_DAYS, self._keep_days, step))
+                case "keep_days" if not policy.current().has("require.incognito"):
+                    self._keep(_turned(preferences.keep_choices, self._keep_days, step))
                 case "theme":
                     self.app.theme = _turned(tuple(THEME_WORDS), self.app.theme, step)
         except LocalAIError as error:
             self.notify(clean_line(str(error)), severity="error", markup=False)
         self._on_change()
         self._show(self._list.highlighted)
+
+    def _keep_words(self) -> str:
+        most = self._preferences.most_days
+        if policy.current().has("require.incognito"):
+            return f"never, {MANAGED}"
+        if most is not None and self._keep_days == 0:
+            return f"{policy.in_days(most)} after their last change, {MANAGED}"
+        return KEEP_WORDS[self._keep_days]
 
     def _keep(self, days: int) -> None:
         """Show that conversations are kept so long; it holds when the screen closes."""

@@ -59,12 +59,16 @@ class ProtectionQuestion(Vertical):
             self.choice = choice
             self.passphrase = passphrase
 
-    def __init__(self, keyring_problem: str, least_letters: int) -> None:
-        """`keyring_problem`: why there is no keyring to choose; empty if there is one."""
+    def __init__(self, keyring_problem: str, least_letters: int, *, plain: bool = True) -> None:
+        """`keyring_problem`: why there is no keyring to choose; empty if there is one.
+
+        `plain`: whether not to encrypt can be chosen.
+        """
         super().__init__()
         self._keyring_problem = clean_line(keyring_problem)
         self._least = least_letters
-        self._choices = [kept for kept in WORDS if kept != "keyring" or not keyring_problem]
+        out = {"keyring" if keyring_problem else "", "" if plain else "plain"}
+        self._choices = [kept for kept in WORDS if kept not in out]
         self._list = OptionList(markup=False)
         self._meaning = Static(markup=False, classes="meaning")
         self._first, self._second = _field("Passphrase"), _field("Once more")
