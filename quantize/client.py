@@ -20,7 +20,9 @@ from typing import IO, BinaryIO, cast
 
 import msgspec
 
-from localai import frames, processes
+from localai import confine, frames, processes
+from localai.confine import choice
+from localai.confine.report import require
 from localai.errors import LocalAIError, NoSpace, QuantizeError, UsageError, by_name
 from models.files import free_bytes, megabytes
 from models.gguf import read_header
@@ -29,6 +31,7 @@ from quantize.file_types import output_type
 from quantize.partials import MAKE_SPACE, Partial
 from quantize.protocol import (
     Check,
+    Confined,
     Event,
     Failed,
     Finished,
@@ -137,7 +140,8 @@ def _work(
     on_start: Callable[[int], None] | None,
     errors: IO[bytes],
 ) -> tuple[Forecast, Report]:
-    with _start(errors, [partial.fd for partial in partials]) as worker:
+    job = msgspec.structs.replace(job, sandbox=choice.mode())
+    with _start(job, errors, [partial.fd for partial in partials]) as worker:
         try:
             if on_start is not None:
                 on_start(worker.pid)
@@ -147,13 +151,14 @@ def _work(
             worker.wait()
 
 
-def _start(errors: IO[bytes], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
+def _start(job: Job, errors: IO[bytes], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
+    command = processes.worker_command("quantize.worker")
     return subprocess.Popen(
-        processes.worker_command("quantize.worker"),
+        confine.command(command, job.sandbox, [job.source, job.imatrix], writes=True),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
-        env=processes.worker_environment(),
+        env=processes.confined_environment(),
         pass_fds=inherited,
         start_new_session=os.name == "posix",  # Ctrl-C is for this process alone; it ends the worker
     )
@@ -169,6 +174,8 @@ def _converse(
     known: Forecast | None = None
     while (body := _read(stdout)) is not None:
         match _decode(body):
+            case Confined(sandbox):
+                require(job.sandbox, sandbox)
             case Forecast() as known:
                 on_event(known)
             case Progress() as progress:

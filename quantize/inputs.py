@@ -1,15 +1,36 @@
-"""Keeps an output from replacing what it is made from."""
+"""The files that a job reads: what its worker may open, and what no output may replace."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from localai.errors import UsageError
 from quantize.protocol import Job
+
+TEMPLATES: Final = "additional_chat_templates"
+MOST_FILES: Final = 4096
+"""Of a folder, so many files are read at most; a checkpoint has some hundreds."""
+
+
+def files(job: Job) -> list[str]:
+    """All files that the worker may have to read: of a folder those in it, and templates one below."""
+    templates = Path(job.source, TEMPLATES).glob("*") if Path(job.source).is_dir() else ()
+    paths = itertools.islice(itertools.chain(_read_by(job), templates), MOST_FILES)
+    return [str(path) for path in paths if path.is_file()]
+
+
+def folders(job: Job) -> list[str]:
+    """The folders that it may have to list: the source, or where it should be and is not."""
+    source = Path(job.source)
+    if source.exists():
+        return [job.source] if source.is_dir() else []
+    return [str(source.parent)]
 
 
 def require_no_input(output: Path, job: Job) -> None:

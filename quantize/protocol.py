@@ -1,8 +1,9 @@
 """The messages between the app and the quantize worker.
 
 Each frame (`localai.frames`) holds the MessagePack of exactly one struct: one `Job` goes to the worker; a
-`Forecast`, any number of `Progress` and then one `Finished` or `Failed` come back. msgspec checks types and
-refuses unknown fields. Standard input of the worker stays open for as long as its result is wanted.
+`Confined`, a `Forecast`, any number of `Progress` and then one `Finished` or `Failed` come back. msgspec
+checks types and refuses unknown fields. Standard input of the worker stays open for as long as its result is
+wanted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Literal
 import msgspec
 
 from localai import frames
+from localai.confine.choice import Mode
+from localai.confine.report import Sandbox
 from models.origins import Sha256
 
 Stage = Literal["convert", "hash", "check"]
@@ -60,6 +63,14 @@ class Job(_Frame, frozen=True):
     """Take the sha256 of all files that are read, for the record."""
     allow_requantize: bool = False
     """Take a GGUF whose weights are quantized already."""
+    sandbox: Mode = "prefer"
+    """How much the worker must be confined."""
+
+
+class Confined(_Frame, frozen=True):
+    """What the worker was confined to, before it read anything."""
+
+    sandbox: Sandbox
 
 
 class Candidate(_Part, frozen=True):
@@ -159,7 +170,7 @@ class Failed(_Frame, frozen=True):
     hint: str
 
 
-Event = Forecast | Progress | Finished | Failed
+Event = Confined | Forecast | Progress | Finished | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _jobs = msgspec.msgpack.Decoder(Job)

@@ -1,9 +1,9 @@
 """The quantize worker: takes one job on standard input, reports on standard output, and ends.
 
 Run as `python -P -m quantize.worker` by `quantize.client`. It parses the checkpoint and calls llama.cpp, so
-that neither happens in the app. It reads the source, and writes to files that it inherits open. When
-standard input closes, its parent is gone or no longer wants the result: it ends at once, also in the middle
-of its work.
+that neither happens in the app. Before it reads the source, it confines itself: it can then read that and
+the runtime, and write to files that it inherits open, but not more than they are to have. When standard input
+closes, its parent is gone or no longer wants the result: it ends at once, also in the middle of its work.
 """
 
 from __future__ import annotations
@@ -11,13 +11,28 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import msgspec
 
-from localai import frames, processes
+from localai import confine, frames, processes
+from localai.confine import limits
+from localai.confine.report import Sandbox
+from localai.engine import bindings
 from localai.errors import LocalAIError
-from quantize.protocol import Event, Failed, Finished, Job, decode_job, pack
+from quantize import inputs
+from quantize.protocol import (
+    Confined,
+    Event,
+    Failed,
+    Finished,
+    Forecast,
+    Job,
+    Progress,
+    decode_job,
+    pack,
+)
 
 
 def main() -> int:
@@ -31,10 +46,29 @@ def main() -> int:
     except msgspec.MsgspecError as error:
         print(f"not a job: {error}", file=sys.stderr)
         return 2
-    threading.Thread(target=_end_with_parent, args=(reader,), name="parent", daemon=True).start()
+    processes.close_inherited({reader.fileno(), writer.fileno(), *(target.fd for target in job.targets)})
     send = _Sender(writer)
-    send(_serve(job, send))
+    event = _confine(job, send)
+    threading.Thread(target=_end_with_parent, args=(reader,), name="parent", daemon=True).start()
+    send(event or _serve(job, send))
     return 0
+
+
+def _confine(job: Job, send: _Sender) -> Failed | None:
+    """Confine this process, which has one thread, and tell how far that went; what came in between."""
+
+    def prepare() -> None:
+        from quantize import pipeline  # noqa: F401 - here, so that a failing import is reported, too
+
+        bindings.ggml()
+
+    try:
+        send(Confined(_enter(job, prepare)))
+    except LocalAIError as error:
+        return Failed(type(error).__name__, error.message, error.hint)
+    except Exception as error:  # noqa: BLE001 - the process boundary
+        return Failed("QuantizeError", f"the conversion failed: {type(error).__name__}: {error}", "")
+    return None
 
 
 class _Sender:
@@ -49,6 +83,25 @@ class _Sender:
             frame = memoryview(_packed(event))
             while frame:
                 frame = frame[self._writer.write(frame) :]
+
+
+def _enter(job: Job, prepare: Callable[[], None]) -> Sandbox:
+    return confine.enter(job.sandbox, "quantize", inputs.files(job), prepare, lists=inputs.folders(job))
+
+
+class _Limiting:
+    """Sends events, and once the sizes of the outputs are known, lets no file grow beyond them."""
+
+    def __init__(self, job: Job, send: _Sender) -> None:
+        self._wanted = {target.file_type.upper() for target in job.targets}
+        self._confined = job.sandbox != "off" and sys.platform != "win32"
+        self._send = send
+
+    def __call__(self, event: Forecast | Progress) -> None:
+        if self._confined and isinstance(event, Forecast):
+            sizes = [one.size for one in event.candidates if one.file_type.upper() in self._wanted]
+            limits.limit_files(max(sizes, default=0))
+        self._send(event)
 
 
 def _packed(event: Event) -> bytes:
@@ -73,9 +126,9 @@ def _encodable(value: Any) -> Any:
 
 def _serve(job: Job, send: _Sender) -> Event:
     try:
-        from quantize import pipeline  # here, so that a failing import is reported, too
+        from quantize import pipeline
 
-        return Finished(pipeline.run(job, send))
+        return Finished(pipeline.run(job, _Limiting(job, send)))
     except LocalAIError as error:
         return Failed(type(error).__name__, error.message, error.hint)
     except MemoryError:

@@ -19,11 +19,13 @@ def enter(
     reads: Sequence[str],
     prepare: Callable[[], object] = lambda: None,
     *,
+    lists: Sequence[str] = (),
     layers: Collection[LayerName] | None = None,
 ) -> Sandbox:
     """Confine this process for good, as far as `mode` says and the system can; what was achieved.
 
-    It can then read `reads` (files, or folders with all in them) and the runtime, compute, and answer.
+    It can then read `reads` (files, or folders with all in them) and the runtime, see what is in the folders
+    `lists`, compute, and answer.
     `prepare` brings in what must be there before the last door closes. `layers` leaves others out, as on a
     system that has not got them. Raises nothing: whoever requires a level looks at the result.
     """
@@ -34,7 +36,8 @@ def enter(
     if system == "linux":
         from localai.confine import linux
 
-        return linux.enter(profile, reads, prepare, layers=linux.LAYERS if layers is None else layers)
+        which = linux.LAYERS if layers is None else layers
+        return linux.enter(profile, reads, prepare, lists=lists, layers=which)
     prepare()
     if system == "darwin":
         from localai.confine import macos

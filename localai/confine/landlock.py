@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Final
 
@@ -25,6 +25,8 @@ NEWEST: Final = 9
 """The newest ABI whose rights this file knows."""
 _READ_FILE, _READ_DIR, _WRITE_FILE = 1 << 2, 1 << 3, 1 << 1
 _IOCTL_DEVICE = 1 << 15
+_READ = _READ_FILE | _READ_DIR
+_USE = _READ_FILE | _WRITE_FILE | _IOCTL_DEVICE
 _FIRST_RIGHTS = (1 << 13) - 1
 _ADDED: Final = {2: 1 << 13, 3: 1 << 14, 5: _IOCTL_DEVICE, 9: 1 << 16}
 """Rights about files by the ABI that brought them: REFER, TRUNCATE, IOCTL_DEV, RESOLVE_UNIX."""
@@ -41,9 +43,11 @@ def version() -> int:
 
 
 def restrict(
-    reads: Sequence[str], devices: Collection[str] = (), *, most: int = NEWEST
+    reads: Collection[str], lists: Collection[str], devices: Collection[str], *, most: int = NEWEST
 ) -> tuple[int, list[int]]:
     """Let this process open `reads` (files, or whole folders) for reading, and `devices` for everything.
+
+    Of `lists`, folders, it can see what is in them, and no more.
 
     Paths that are not there are left out. `most`: behave as under a kernel with no newer ABI. Returns the ABI
     and descriptors that must stay open: they keep entries of /proc and /sys in memory, which the kernel would
@@ -57,9 +61,10 @@ def restrict(
     ruleset = calls.system_call(_number("landlock_create_ruleset"), ctypes.byref(buffer), len(attributes), 0)
     held = []
     try:
-        for path in [*reads, *devices]:
-            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                held += _allow(ruleset, path, rights, device=path in devices)
+        for access, paths in {_READ: reads, _READ_DIR: lists, _USE: devices}.items():
+            for path in paths:
+                with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                    held += _allow(ruleset, path, access & rights)
         flags = _ALL_THREADS if abi >= 8 else 0
         calls.system_call(_number("landlock_restrict_self"), ruleset, flags)
     finally:
@@ -72,15 +77,12 @@ def file_rights(abi: int) -> int:
     return _FIRST_RIGHTS | sum(right for since, right in _ADDED.items() if abi >= since)
 
 
-def _allow(ruleset: int, path: str, rights: int, *, device: bool) -> list[int]:
+def _allow(ruleset: int, path: str, access: int) -> list[int]:
     opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        access = _READ_FILE
-        if stat.S_ISDIR(os.fstat(opened).st_mode):
-            access |= _READ_DIR
-        if device:
-            access |= _WRITE_FILE | _IOCTL_DEVICE
-        rule = struct.pack("=Qi", access & rights, opened)
+        if not stat.S_ISDIR(os.fstat(opened).st_mode):
+            access &= ~_READ_DIR
+        rule = struct.pack("=Qi", access, opened)
         buffer = ctypes.create_string_buffer(rule, len(rule))
         calls.system_call(_number("landlock_add_rule"), ruleset, _PATH_BENEATH, ctypes.byref(buffer), 0)
     except BaseException:

@@ -10,13 +10,16 @@ import signal
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from localai import hardware
 from localai.confine.report import Profile
 
-ROOM = 8 << 30
+ROOM: Final = 8 << 30
 """Bytes of address space beyond memory and model: libraries, stacks, heaps that are reserved and not used."""
+
+LARGEST_GROWTH: Final = 32
+"""F32 takes so many times the bytes of types with one bit."""
 
 
 class Limits(NamedTuple):
@@ -25,7 +28,7 @@ class Limits(NamedTuple):
     data: int
     """Memory that it can write to, and owns alone."""
     address_space: int | None
-    files: int | None
+    files: int
     """The size that a file may grow to."""
 
     @classmethod
@@ -33,11 +36,12 @@ class Limits(NamedTuple):
         """For a worker that maps `files`.
 
         It owns what the machine has, swap included. Address space is that, and the files; drivers of GPUs
-        reserve terabytes of it. But for quantize, no file receives a byte.
+        reserve terabytes of it. No file receives a byte, but for quantize: there it grows to what the largest
+        type makes of the smallest, until the size is known (`limit_files`).
         """
-        memory = hardware.total_memory() + _swap()
-        space = None if profile == "gpu" else memory + sum(map(_size, files)) + ROOM
-        return cls(memory + ROOM // 4, space, None if profile == "quantize" else 0)
+        memory, size = hardware.total_memory() + _swap(), sum(map(_size, files))
+        space = None if profile == "gpu" else memory + size + ROOM
+        return cls(memory + ROOM // 4, space, LARGEST_GROWTH * size + ROOM if profile == "quantize" else 0)
 
     def set(self) -> str:
         """Limit this process; what is left out, in a few words.
@@ -46,8 +50,7 @@ class Limits(NamedTuple):
         """
         _lower(resource.RLIMIT_CORE, 0)
         _lower(resource.RLIMIT_DATA, self.data)
-        if self.files is not None:
-            limit_files(self.files)
+        limit_files(self.files)
         if self.address_space is None:
             return "not of address space, which GPUs need"
         _lower(resource.RLIMIT_AS, self.address_space)

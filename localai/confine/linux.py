@@ -28,14 +28,16 @@ def enter(
     reads: Sequence[str],
     prepare: Callable[[], object] = lambda: None,
     *,
+    lists: Sequence[str] = (),
     layers: Collection[LayerName] = LAYERS,
     landlock_abi: int = landlock.NEWEST,
 ) -> Sandbox:
     """Confine this process for good: it can then read `reads` and the runtime, compute, and answer.
 
-    `reads` are files, or folders with all that is in them. `prepare` runs when files can no longer be written
-    but all calls still be made. What a layer cannot do here is reported, not raised. `layers` and
-    `landlock_abi` leave things out, as a system does that has not got them.
+    `reads` are files, or folders with all that is in them; of the folders `lists` it sees what is there.
+    `prepare` runs when files can no longer be written but all calls still be made. What a layer cannot do
+    here is reported, not raised. `layers` and `landlock_abi` leave things out, as on a system that has not
+    got them.
     """
     outside, threads = probes.Outside.look(), _threads()
     nodes = [*readable.WRITABLE, *(readable.gpu_nodes() if profile == "gpu" else [])]
@@ -43,7 +45,7 @@ def enter(
     limits = Limits.of(profile, reads)
 
     def rules() -> str:
-        abi, held = landlock.restrict(files, nodes, most=landlock_abi)
+        abi, held = landlock.restrict(files, lists, nodes, most=landlock_abi)
         _held.extend(held)
         older = "" if abi >= 8 or threads == 1 else ", not for threads that were there before"
         return f"ABI {abi}{older}"
@@ -62,7 +64,7 @@ def enter(
     done = tuple(_layer(name, steps[name], name in layers) for name in get_args(LayerName) if name in steps)
     if "seccomp" not in layers:
         prepare()
-    return judged(profile, done, probes.still_open(outside, limited_files=profile != "quantize"))
+    return judged(profile, done, probes.still_open(outside))
 
 
 def judged(profile: Profile, layers: tuple[Layer, ...], found: Sequence[probes.Concern]) -> Sandbox:

@@ -61,7 +61,7 @@ def found(profile: Profile) -> Sandbox:
         limits = Layer("rlimits", False, str(error))
     applied = _is_sandboxed()
     seatbelt = Layer("seatbelt", applied, "unproven" if applied else "not started through sandbox-exec")
-    opened = probes.still_open(outside, limited_files=profile != "quantize")
+    opened = probes.still_open(outside)
     words = tuple(probes.WORDS[concern] for concern in opened)
     level: Level = "partial" if applied else "none"
     return Sandbox(level, (limits, seatbelt), words, UNPROVEN if applied else seatbelt.detail, profile)

@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
@@ -19,7 +20,7 @@ from typing import Final, Literal, NamedTuple, Self
 from localai.confine import calls
 from localai.confine.syscalls import machine, number
 
-Concern = Literal["network", "write", "read", "execute", "processes", "memory"]
+Concern = Literal["network", "write", "read", "execute", "processes", "memory", "kernel"]
 WORDS: Final[dict[Concern, str]] = {
     "network": "sockets",
     "write": "writing files",
@@ -27,6 +28,7 @@ WORDS: Final[dict[Concern, str]] = {
     "execute": "starting programs",
     "processes": "signals to other processes",
     "memory": "memory without a limit",
+    "kernel": "kernel calls that it does not need",
 }
 """What is open, if it is."""
 
@@ -52,8 +54,8 @@ class Outside(NamedTuple):
         return cls(readable, next(filter(_takes_file, _WRITABLE), None))
 
 
-def still_open(outside: Outside, *, limited_files: bool) -> list[Concern]:
-    """What is open now. `limited_files`: no file may grow."""
+def still_open(outside: Outside) -> list[Concern]:
+    """What is open now."""
     readable, writable = outside
     attempts: dict[Concern, Iterable[Callable[[], object]]] = {
         "network": (
@@ -66,15 +68,17 @@ def still_open(outside: Outside, *, limited_files: bool) -> list[Concern]:
             *(() if writable is None else (lambda: _make_file(writable),)),
             lambda: Path(_NOWHERE).chmod(0o600),
             lambda: Path(_NOWHERE).unlink(),
+            _write_to_open,
         ),
         "read": () if readable is None else (lambda: os.close(os.open(readable, os.O_RDONLY)),),
         "execute": (lambda: os.execve(_NOWHERE, [_NOWHERE], {}), _fork),
-        "processes": (lambda: os.kill(os.getppid(), 0),),
+        "processes": (lambda: os.kill(os.getppid(), 0), _limits_of_parent),
+        "kernel": (_personality,),
     }
     found: list[Concern] = [
         concern for concern, tries in attempts.items() if not all(map(_is_refused, tries))
     ]
-    if not _limited(limited_files):
+    if not _limited():
         found.append("memory")
     return found
 
@@ -116,7 +120,24 @@ def _fork() -> None:
     calls.system_call(call, shared_handlers | signal.SIGCHLD, *[ctypes.c_void_p(None)] * 4)
 
 
-def _limited(files: bool) -> bool:
-    core = resource.getrlimit(resource.RLIMIT_CORE)[0] == 0
-    size = not files or resource.getrlimit(resource.RLIMIT_FSIZE)[0] == 0
-    return core and size and resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
+def _write_to_open() -> None:
+    """What may be written into a file that this process was handed open: all, but for a limit."""
+    if resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def _limits_of_parent() -> None:
+    """Look at a limit of the process that started this one. Linux alone."""
+    if sys.platform == "linux":
+        resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE)
+
+
+def _personality() -> None:
+    """Ask how this process is run: no worker does, and no rule but the filter of calls refuses it."""
+    if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).personality(0xFFFFFFFF) < 0:
+        raise calls.failed()
+
+
+def _limited() -> bool:
+    now = {kind: resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_DATA)}
+    return resource.getrlimit(resource.RLIMIT_CORE)[0] == 0 and resource.RLIM_INFINITY not in now.values()

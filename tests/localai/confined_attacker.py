@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from localai.confine import attacks, landlock, linux
-from localai.confine.attacks import resources
+from localai.confine.attacks import kernel
 from localai.confine.report import OFF, LayerName, Profile, Sandbox
 
 
@@ -88,7 +88,7 @@ def attack(settings: Settings, targets: attacks.Targets) -> Found:
         imported()
         found.works = _work(targets)
     elif settings.act == "enter 32 bit":
-        found.works = {"process": str(resources.enter_32_bit() == os.getpid())}
+        found.works = {"process": str(kernel.enter_32_bit() == os.getpid())}
     else:
         found.outcomes = attacks.run(targets, early=early)
     found.seconds = time.perf_counter() - began

@@ -28,7 +28,7 @@ def receive(*kinds):
         os._exit(0)
     request = p.decode_request(body)
     if isinstance(request, p.Confine):
-        send(p.Confined(p.Sandbox("full")))
+        frames.write_all(writer, p.encode(p.Confined(p.Sandbox("full"))))
         return receive(*kinds)
     if kinds and not isinstance(request, kinds):
         sys.exit(f"not expected: {request}")

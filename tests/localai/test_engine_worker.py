@@ -190,7 +190,7 @@ def test_what_is_no_request_ends_the_worker_with_the_reason(garbage: bytes) -> N
 def test_where_memory_runs_out_linux_ends_the_worker_first() -> None:
     if sys.platform != "linux":
         pytest.skip("oom_score_adj is Linux's")
-    code = "from localai.engine import worker; worker.Worker.run = lambda self: None; worker.main(); import pathlib, sys; sys.stderr.write(pathlib.Path('/proc/self/oom_score_adj').read_text())"  # noqa: E501
+    code = "from localai.engine import worker; worker.Worker.run = worker.Worker.begin = lambda self: None; worker.main(); import pathlib, sys; sys.stderr.write(pathlib.Path('/proc/self/oom_score_adj').read_text())"  # noqa: E501
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], capture_output=True, check=True, stdin=subprocess.DEVNULL
     )

@@ -24,7 +24,7 @@ from localai.processes import worker_command
 from quantize.client import Made, Wanted, run
 from quantize.file_types import FILE_TYPES, TERNARY
 from quantize.partials import Partial
-from quantize.protocol import Failed, Forecast, Job, Progress, Target, decode_event, pack
+from quantize.protocol import Confined, Failed, Forecast, Job, Progress, Target, decode_event, pack
 from quantize.safetensors import read_header
 from tests.quantize.doing import convert, fields
 from tests.quantize.making import NANO, from_bf16, make_checkpoint, names_in, rows_of
@@ -400,6 +400,7 @@ def test_a_worker_whose_parent_is_gone_ends_in_the_middle(large: Path, tmp_path:
             assert worker.stdout is not None
             worker.stdin.write(pack(job))
             worker.stdin.flush()
+            assert isinstance(decode_event(frames.read(worker.stdout) or b""), Confined)
             assert isinstance(decode_event(frames.read(worker.stdout) or b""), Forecast)
             worker.stdin.close()
             rest = worker.stdout.read()

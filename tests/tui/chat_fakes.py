@@ -17,6 +17,7 @@ import msgspec
 
 from localai.chat.budget import Offer
 from localai.chat.messages import ChatMessage
+from localai.confine.report import Layer, Sandbox
 from localai.engine import protocol
 from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.engine.states import State
@@ -121,6 +122,7 @@ def loaded(**changes: object) -> protocol.Loaded:
     return msgspec.structs.replace(model, **changes)
 
 
+FULL = Sandbox("full", (Layer("landlock", True, "ABI 7"), Layer("seccomp", True)))
 Step = protocol.GenerationEvent | asyncio.Event | LocalAIError | Callable[[], None]
 
 
@@ -129,6 +131,7 @@ class FakeEngine:
 
     def __init__(self, model: protocol.Loaded | None = None) -> None:
         self.model: protocol.Loaded | None = None
+        self.sandbox = FULL
         self.names: list[str] = []
         self.begun: protocol.Begun | None = None
         """What the last reply was to go on with."""

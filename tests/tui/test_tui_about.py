@@ -95,7 +95,7 @@ async def test_it_tells_what_runs(make_app: MakeApp) -> None:
     assert told["version"] == __version__
     assert told["network"].startswith("None is used, except")
     assert told["llama.cpp"].startswith("commit 0c1e570, with llama-cpp-python ")
-    assert told["sandbox"] == "The engine runs in a process of its own that is not confined yet."
+    assert told["sandbox"] == "full (Landlock ABI 7, seccomp)"
     assert told["features"] == "AVX2 FMA"
     assert told["devices"] == "CPU (Ryzen 7); CUDA0 (GeForce RTX, 8.0 GB)"
     assert told["computes on"] == "CPU, 7 threads"
@@ -239,7 +239,7 @@ def fixed(session: object, engine: Engine) -> list[Part]:
             "Engine",
             [
                 ("llama.cpp", "commit 0c1e570, with llama-cpp-python 0.3.36"),
-                ("sandbox", "The engine runs in a process of its own that is not confined yet."),
+                ("sandbox", "full (Landlock ABI 7, seccomp)"),
                 ("features", "SSE3 SSSE3 AVX AVX2 F16C FMA BMI2 AVX512 AVX512_VBMI AVX512_VNNI LLAMAFILE"),
                 ("computes on", "CPU, 7 threads"),
             ],

@@ -64,13 +64,6 @@ def _kernel_log_device(_: Targets) -> None:
     os.close(os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK))
 
 
-def _measure(_: Targets) -> None:
-    """A counter of the kernel, for this process and without what the kernel does itself."""
-    software, size, disabled_and_user_alone = 1, 64, 0b1100001
-    attributes = struct.pack("=IIQQQQQ", software, size, 0, 0, 0, 0, disabled_and_user_alone)
-    os.close(call("perf_event_open", attributes.ljust(size, b"\0"), 0, -1, -1, 0))
-
-
 ATTACKS: Final = {
     "file elsewhere": Attack("read", lambda targets: _read(targets.secret)),
     "file elsewhere by openat2": Attack("read", _secret_by_openat2),
@@ -89,5 +82,4 @@ ATTACKS: Final = {
     "folder of the app": Attack("read", lambda targets: _list(_of_app(targets, "cwd"))),
     "kernel log": Attack("read", _kernel_log, "root, or a kernel that shows it"),
     "kernel log by its device": Attack("read", _kernel_log_device, "root"),
-    "performance counters": Attack("read", _measure, "a kernel that shows them"),
 }

@@ -118,7 +118,6 @@ def _limits(targets: Targets) -> None:
 
 ATTACKS: Final = {
     "signal to the app": Attack("processes", lambda targets: os.kill(targets.app, 0)),
-    "signal to its group": Attack("processes", lambda targets: os.killpg(os.getpgid(targets.app), 0)),
     "signal to a thread of the app": Attack(
         "processes", lambda targets: _nothing(call("tgkill", targets.app, targets.app, 0))
     ),

@@ -92,41 +92,12 @@ def _but_no_program(execute: Callable[[], object]) -> None:
             raise
 
 
-def _set_user_id(targets: Targets) -> str:
-    """Become root through a program that runs as its owner."""
-    if not targets.set_user_id or os.geteuid() == 0:
-        raise NotImplementedError("no such program")
-    user = subprocess.run([targets.set_user_id, "-u"], capture_output=True, env={}, check=True).stdout
-    if int(user) != 0:
-        raise OSError(errno.EPERM, "it did not become root")
-    return "root"
-
-
-def _unshare(_: Targets) -> None:
-    """The call that makes namespaces, here for what is harmless: a working folder of one's own."""
-    from localai.confine.attacks.kinds import in_thread
-
-    def act() -> None:
-        call("unshare", 0x200)
-
-    in_thread(act)
-
-
-def _bpf(_: Targets) -> None:
-    """A table for programs in the kernel."""
-    array = struct.pack("=IIII", 2, 4, 4, 1)
-    os.close(call("bpf", 0, array, len(array)))
-
-
 ATTACKS: Final = {
     "start a program": Attack("execute", _run),
     "start a program by posix_spawn": Attack("execute", _spawn),
     "become a program": Attack("execute", _replace),
     "become a program in memory": Attack("execute", _from_memory),
-    "become root by a program": Attack("execute", _set_user_id, "a program of root"),
     "fork": Attack("execute", _fork),
     "process by clone": Attack("execute", _clone),
     "process by clone3": Attack("execute", _clone3),
-    "unshare": Attack("execute", _unshare),
-    "program in the kernel": Attack("execute", _bpf, "root, or a kernel that allows it"),
 }

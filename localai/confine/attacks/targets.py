@@ -52,8 +52,6 @@ class Targets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A file outside of what it may read."""
     program: str
     """A file that may be executed, but is none: the kernel says so once it was let read it."""
-    set_user_id: str
-    """A program of root that prints its effective user; empty: none could be made."""
     app: int
     """The process to be attacked."""
     address: int
@@ -99,7 +97,6 @@ def prepare(folder: Path, *, traceable: bool = False) -> Iterator[Targets]:
             model=_file(folder / "model.gguf", bytes(8192)),
             secret=_file(folder / "elsewhere" / "secret", SECRET),
             program=_file(folder / "program", b"not a program\n", 0o755),
-            set_user_id=_set_user_id(folder / "elsewhere" / "id"),
             app=os.getpid(),
             address=ctypes.addressof(buffer),
             descriptor=opened,
@@ -150,14 +147,6 @@ def _file(path: Path, content: bytes, mode: int = 0o644) -> str:
     path.write_bytes(content)
     path.chmod(mode)
     return str(path)
-
-
-def _set_user_id(path: Path) -> str:
-    """A copy of id(1) that runs as its owner; empty if that is the user anyway, or there is no id."""
-    source = Path("/usr/bin/id")
-    if os.geteuid() != 0 or not source.is_file():
-        return ""
-    return _file(path, source.read_bytes(), 0o4755)
 
 
 @contextmanager
