@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -117,6 +118,8 @@ def _print_state(store: Store, manifests: list[Manifest]) -> None:
     for manifest in manifests:
         if fault := store.fault(manifest):
             output.note(f"{manifest.name} cannot be used: its file {fault}. {repair_hint(manifest)}")
+        elif note := show.list_note(manifest.name, show.digests_of(manifest)):
+            output.note(note)
     for item in store.damaged():
         output.note(f"left out: {item.reason}")
     for one in store.unfinished():
@@ -186,7 +189,8 @@ def path(
     store = Store()
     found = store.paths(store.get(name))
     for one in found if all_parts else found[:1]:
-        print(one)
+        # A program that asks needs the very path; on a screen it is a text like any other.
+        print(output.clean(str(one)) if sys.stdout.isatty() else one)
 
 
 def rename(
@@ -201,7 +205,7 @@ def rename(
     if json:
         output.print_json(manifest)
     else:
-        print(f"{name} is called {manifest.name} now")
+        print(output.one_line(f"{name} is called {manifest.name} now"))
 
 
 def remove(

@@ -176,8 +176,11 @@ def _import_checkpoint(folder: Path, name: str | None, file_type: str | None, js
 
 def tell(manifest: Manifest, json: bool) -> None:
     """What was added, and how to use it."""
-    from localai.cli.show import template_note
+    from localai.cli.show import digests_of, list_note, template_note
 
+    unlisted = list_note(manifest.name, digests_of(manifest))
+    if unlisted:
+        output.note(unlisted)
     if json:
         output.print_json(manifest)
         return
@@ -189,5 +192,5 @@ def tell(manifest: Manifest, json: bool) -> None:
         print(output.one_line(manifest.note))
     if note := template_note(manifest):
         output.note(note)
-    else:
+    elif not unlisted:
         print(f"Try: localai chat {manifest.name}")

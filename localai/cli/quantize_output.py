@@ -137,6 +137,11 @@ def _as_data(known: Forecast, advised: Advice | None, where: Path | None) -> dic
 
 def report(made: Made, kept: list[str], where: Path | None, json: bool) -> None:
     """What was made: `kept` are the paths, or the names in the store, in the order of the outputs."""
+    from localai.cli.show import list_note
+
+    for result, written in zip(kept, made.report.outputs, strict=True):
+        if note := list_note(result, [written.sha256]):
+            output.note(note)
     if json:
         output.print_json(_report_as_data(made, kept, where))
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -186,6 +187,27 @@ def template_note(manifest: Manifest) -> str:
         f"To see it: localai models show {manifest.name} --template; to have it used: localai models accept "
         f"{manifest.name}"
     )
+
+
+def list_note(name: str, digests: Collection[str]) -> str:
+    """That a model may be kept but not run, for its files are not on the organization's list; "": it may run.
+
+    `digests`: SHA-256 of its files, in small hex.
+    """
+    from localai import policy
+
+    known = policy.current()
+    if known.lists(digests):
+        return ""
+    listed = ", ".join(sorted(digests))
+    return (
+        f"{name} is not on the list of models that your organization lets run. SHA-256: {listed}. {known.ask}"
+    )
+
+
+def digests_of(manifest: Manifest) -> list[str]:
+    """The SHA-256 of each file of a model."""
+    return [part.sha256 for part in manifest.parts] or [manifest.sha256]
 
 
 def _template(header: Header) -> str:
