@@ -179,8 +179,8 @@ async def run(
         draft=None,
         converse=False,
     )
-    info = await engine.describe()
     loaded = await engine.load(path, options, sha256=sha256, name=stored_name)
+    info = await engine.describe()
     bench = _Bench(engine, loaded.vocabulary)
     measured: list[tuple[_Case, list[float]]] = []
     memory = (await engine.status()).memory

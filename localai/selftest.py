@@ -19,6 +19,7 @@ import msgspec
 
 from localai import __version__, hardware
 from localai.chat.messages import ChatMessage
+from localai.confine.report import NOT_STARTED, Sandbox
 from localai.engine import protocol
 from localai.engine.client import Engine
 from localai.engine.settings import Limits, LoadOptions, Sampling
@@ -73,6 +74,8 @@ class Report(msgspec.Struct, frozen=True):
     memory_total: int
     memory_available: int
     models: list[ModelCheck]
+    sandbox: Sandbox = NOT_STARTED
+    """What confined the engine."""
     error: str = ""
     """Why the engine could not be started at all; "" if it could."""
 
@@ -80,7 +83,7 @@ class Report(msgspec.Struct, frozen=True):
 async def run(on_step: Callable[[str], None], threads: int | None = None) -> Report:
     """Test everything; never raises for what a test finds. `on_step` is told what begins."""
     on_step("starting the engine")
-    info, error = await _describe()
+    info, sandbox, error = await _describe()
     checks = []
     if info is not None:
         with tempfile.TemporaryDirectory(prefix="localai-selftest-") as folder:
@@ -99,16 +102,17 @@ async def run(on_step: Callable[[str], None], threads: int | None = None) -> Rep
         memory_total=hardware.total_memory(),
         memory_available=hardware.available_memory(),
         models=checks,
+        sandbox=sandbox,
         error=error,
     )
 
 
-async def _describe() -> tuple[protocol.EngineInfo | None, str]:
+async def _describe() -> tuple[protocol.EngineInfo | None, Sandbox, str]:
     engine = Engine()
     try:
-        return await engine.describe(), ""
+        return await engine.describe(), engine.sandbox, ""
     except LocalAIError as error:
-        return None, str(error)
+        return None, engine.sandbox, str(error)
     finally:
         await engine.close()
 

@@ -20,8 +20,7 @@ from typing import IO, BinaryIO, cast
 
 import msgspec
 
-from localai import confine, frames, processes
-from localai.confine import choice
+from localai import confine, frames, policy, processes
 from localai.confine.report import require
 from localai.errors import LocalAIError, NoSpace, QuantizeError, UsageError, by_name
 from models.files import free_bytes, megabytes
@@ -140,7 +139,7 @@ def _work(
     on_start: Callable[[int], None] | None,
     errors: IO[bytes],
 ) -> tuple[Forecast, Report]:
-    job = msgspec.structs.replace(job, sandbox=choice.mode())
+    job = msgspec.structs.replace(job, sandbox=policy.sandbox_mode())
     with _start(job, errors, [partial.fd for partial in partials]) as worker:
         try:
             if on_start is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from localai.confine.report import short
 from tui.format import count
 from tui.loader import Loader
 from tui.session import Session
@@ -21,6 +22,8 @@ def status_of(session: Session) -> Status:
     else:
         state, tone = _turn_state(turn, loader) if turn and session.busy else _model_state(loader)
     return Status(
+        sandbox=short(session.engine.sandbox) if loaded else "",
+        confined=session.engine.sandbox.level == "full",
         notice={"encrypted": "", "plain": "not encrypted", "memory": "incognito"}[session.kept],
         model=entry.name if entry else "",
         file_type=loaded.file_type if loaded else entry.file_type if entry else "",

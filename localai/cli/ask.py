@@ -172,6 +172,7 @@ async def _ask(question: Question, engine: Any, report: Report) -> None:
         name=options.stored_name(question.model),
         draft_name=question.draft_name,
     )
+    report.confined(engine.sandbox)
     usage.mark(options.digest(question.model))
     loaded = msgspec.structs.replace(loaded, notes=(*loaded.notes, *question.notes))
     messages = [ChatMessage("user", question.prompt)]

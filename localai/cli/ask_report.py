@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from localai.cli import output
+from localai.confine.report import NOT_STARTED, words
 
 if TYPE_CHECKING:
+    from localai.confine.report import Sandbox
     from localai.engine.protocol import Done, Loaded, Looping
     from localai.engine.settings import Limits
     from models.store import Resolved
@@ -19,6 +21,9 @@ FOLDED = "R1 has no system role: the system prompt stands at the start of your m
 
 class Report(Protocol):
     """Is told what happens to a question, in the order in which it does."""
+
+    def confined(self, sandbox: Sandbox) -> None:
+        """What confines the engine that answers."""
 
     def loaded(self, loaded: Loaded, model: Resolved, *, folded: bool) -> None:
         """The model is ready; `folded`: the system prompt is not a message of its own."""
@@ -47,6 +52,10 @@ class TextReport:
         self._budget = None if limits is None else limits.think_budget
         self._dim = output.dims()
         self._thinking = self._answering = False
+
+    def confined(self, sandbox: Sandbox) -> None:
+        if sandbox.level != "full" and output.is_terminal():
+            output.note(f"sandbox: {words(sandbox)}")
 
     def loaded(self, loaded: Loaded, model: Resolved, *, folded: bool) -> None:
         for line in loaded.notes:
@@ -116,6 +125,10 @@ class JsonReport:
         self._looping: Looping | None = None
         self._load_s = 0.0
         self._first_token_s: float | None = None
+        self._sandbox = NOT_STARTED
+
+    def confined(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
 
     def loaded(self, loaded: Loaded, model: Resolved, *, folded: bool) -> None:
         self._load_s = loaded.load_s
@@ -161,6 +174,7 @@ class JsonReport:
                 and {name: getattr(looping, name) for name in ("part", "text", "times", "proposal")},
                 "speculated": done.speculated,
                 "notes": self._notes,
+                "sandbox": self._sandbox,
             }
         )
 

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
+from localai.confine import choice
+from localai.confine.choice import Mode
 from localai.errors import LocalAIError, ModelNotFound, UsageError
 
 if TYPE_CHECKING:
@@ -157,6 +159,23 @@ AllowArchitecture = Annotated[
         help="Also run a GGUF file of this architecture, which is not one of R1's. Can be given again.",
     ),
 ]
+
+
+def _choose_sandbox(wanted: Mode | None) -> Mode | None:
+    choice.choose(wanted)
+    return wanted
+
+
+Sandbox = Annotated[
+    Mode | None,
+    typer.Option(
+        "--sandbox",
+        callback=_choose_sandbox,
+        help="require: load no model unless the engine is fully confined; prefer: as far as this system can; "
+        "off. Default: LOCALAI_SANDBOX, else prefer.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text for people.")]
 
 
@@ -176,6 +195,7 @@ class Loading:
     mlock: Mlock = False
     batch: Batch = None
     allow_architecture: AllowArchitecture = None
+    sandbox: Sandbox = None
 
     def allowed(self, *models: Resolved | None) -> tuple[str, ...]:
         """The architectures that the user allows beside those of R1's models, now or when it was added.
@@ -200,7 +220,7 @@ class Loading:
                 f"--kv-type {self.kv_type} needs flash attention", "Leave out --flash-attention off"
             )
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del fields["allow_architecture"]
+        del fields["allow_architecture"], fields["sandbox"]
         allowed = self.allowed(*models)
         return LoadOptions(**fields, speculate=speculate, draft=draft, allow_architectures=allowed)
 

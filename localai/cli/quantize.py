@@ -102,6 +102,7 @@ def quantize(
         int | None,
         typer.Option("--threads", "-t", min=1, max=512, help="CPU threads. Default: all that may be used."),
     ] = None,
+    sandbox: options.Sandbox = None,
     json: options.Json = False,
 ) -> None:
     """Convert a checkpoint to GGUF and quantize it, in one pass."""

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from localai.selftest import ModelCheck, Report
 
 
-def selftest(json: options.Json = False, threads: options.Threads = None) -> None:
+def selftest(
+    json: options.Json = False, threads: options.Threads = None, sandbox: options.Sandbox = None
+) -> None:
     """Check that everything works on this machine.
 
     Quantizes, loads and questions the tiny R1 that is shipped with the program, and prints what a report of a
@@ -33,6 +35,8 @@ def selftest(json: options.Json = False, threads: options.Threads = None) -> Non
 
 
 def _print(report: Report) -> None:
+    from localai.confine.report import words
+
     rows = {
         "localai": report.versions["localai"],
         "packages": ", ".join(
@@ -43,10 +47,11 @@ def _print(report: Report) -> None:
         "processor": f"{report.processor}, {report.physical_cores} physical cores in use",
         "features": " ".join(report.cpu_features),
         "devices": "; ".join(_device(device) for device in report.devices),
+        "sandbox": words(report.sandbox),
         "memory": f"{output.size(report.memory_available)} free of {output.size(report.memory_total)}",
     }
     for label, value in rows.items():
-        print(f"{label:<12}{value}")
+        print(f"{label:<12}{output.one_line(value)}")
     for check in report.models:
         print()
         _print_check(check)
@@ -66,7 +71,7 @@ def _device(device: Device) -> str:
 def _print_check(check: ModelCheck) -> None:
     print(f"r1-nano {check.file_type}: {'passed' if check.passed else 'FAILED'}")
     if check.error:
-        print(f"  {check.error}")
+        print(f"  {output.one_line(check.error)}")
         return
     for item in check.sums:
         mark = "ok " if item.passed else "BAD"

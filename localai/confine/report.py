@@ -70,6 +70,11 @@ def words(sandbox: Sandbox) -> str:
     return f"{text}: {sandbox.why}" if sandbox.why else text
 
 
+def short(sandbox: Sandbox) -> str:
+    """In two words, for a line that has little room."""
+    return {"full": "sandbox full", "partial": "sandbox partial", "none": "no sandbox"}[sandbox.level]
+
+
 def require(mode: Mode, sandbox: Sandbox) -> None:
     """SandboxError if `mode` requires more than was achieved."""
     if mode == "require" and sandbox.level != "full":

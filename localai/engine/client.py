@@ -214,6 +214,14 @@ class Engine:
                 await worker.send(protocol.Describe())
                 return await _first(inbox, protocol.EngineInfo)
 
+    async def attack(self, targets: bytes) -> bytes:
+        """Have the worker attack `targets`, which are made for it; both as in `protocol.Attack`."""
+        async with self._lock:
+            worker = await self._ensure_worker()
+            with worker.open(self._new_id()) as inbox:
+                await worker.send(protocol.Attack(inbox.id, targets))
+                return (await _first(inbox, protocol.Attacked)).outcomes
+
     async def prefill(self, messages: Sequence[ChatMessage]) -> None:
         """Let the worker read a draft while it has nothing else to do; nothing if no model is loaded."""
         worker = self._worker

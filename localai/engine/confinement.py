@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from localai import confine
 from localai.confine import readable
 from localai.confine.report import Sandbox
@@ -24,6 +26,14 @@ def confine_as(request: protocol.Confine) -> Confinement:
     gpu = request.gpu and bool(bindings.gpu_backends())
     sandbox = confine.enter(request.mode, "gpu" if gpu else "cpu", list(names.values()), bindings.bindings)
     return Confinement(sandbox, names)
+
+
+def attacked(targets: bytes) -> bytes:
+    """What comes of attacks on `targets` from within this process; both as in `protocol.Attack`."""
+    from localai.confine import attacks  # only `localai audit` needs them
+
+    aims = msgspec.msgpack.decode(targets, type=attacks.Targets)
+    return msgspec.msgpack.encode(attacks.run(aims))
 
 
 def _name(path: str) -> tuple[str, str]:

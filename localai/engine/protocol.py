@@ -133,6 +133,14 @@ class Cancel(_Frame, frozen=True):
     id: int
 
 
+class Attack(_Frame, frozen=True):
+    """Try what a hostile model would; answered by `Attacked`. `localai audit` asks for it."""
+
+    id: int
+    targets: bytes
+    """The MessagePack of `localai.confine.attacks.Targets`, which only those two read."""
+
+
 class Describe(_Frame, frozen=True):
     """Ask what the engine is made of; answered by `EngineInfo`."""
 
@@ -170,6 +178,14 @@ class Confined(_Frame, frozen=True):
     """What the worker was confined to."""
 
     sandbox: Sandbox
+
+
+class Attacked(_Frame, frozen=True):
+    """What came of each attack."""
+
+    id: int
+    outcomes: bytes
+    """The MessagePack of a list of `localai.confine.attacks.Outcome`."""
 
 
 class LoadProgress(_Frame, frozen=True):
@@ -387,6 +403,7 @@ Request = (
     | Status
     | AnswerNow
     | Cancel
+    | Attack
     | Describe
     | Shutdown
 )
@@ -401,6 +418,7 @@ Event = (
     | StatePart
     | Restored
     | StatusReport
+    | Attacked
     | Alive
     | Failed
 )

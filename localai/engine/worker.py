@@ -24,7 +24,7 @@ import msgspec
 
 from localai import frames, processes
 from localai.engine import protocol
-from localai.engine.confinement import confine_as
+from localai.engine.confinement import attacked, confine_as
 from localai.engine.context import AbortFlag
 from localai.engine.llama import engine_info
 from localai.engine.serving import Served
@@ -113,6 +113,8 @@ class Worker:
                     self._send(engine_info())
                 case protocol.Load():
                     self._load(request)
+                case protocol.Attack():
+                    self._send(protocol.Attacked(request.id, attacked(request.targets)))
                 case protocol.Confine():
                     raise EngineError("the worker is confined already")
                 case _:

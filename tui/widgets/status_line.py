@@ -33,6 +33,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     notice: str = ""
     """What is unusual about how the conversations are kept."""
+    sandbox: str = ""
+    """How far the engine is confined; empty: none has been started."""
+    confined: bool = True
+    """Whether that is all that was promised."""
     model: str = ""
     file_type: str = ""
     context_used: int | None = 0
@@ -86,6 +90,9 @@ def _parts(status: Status, *, with_gauge: bool) -> list[tuple[int, Content]]:
     parts = [(1, _action(clean_line(status.model) or "no model", "screen.choose_model", "$foreground"))]
     if status.notice:
         parts.insert(0, (1, Content.styled(status.notice, "$text-warning")))
+    if status.sandbox:
+        colour = "$text-muted" if status.confined else "$text-warning"
+        parts.append((5 if status.confined else 1, _action(status.sandbox, "screen.about", colour)))
     if status.file_type:
         parts.append((4, Content(clean_line(status.file_type))))
     used = status.context_used
