@@ -15,8 +15,6 @@ from localai.confine.attacks.targets import SECRET, Targets
 
 _AT_FDCWD: Final = -100
 _HANDLE_BYTES: Final = 128
-_READ_ALL: Final = 3
-"""SYSLOG_ACTION_READ_ALL."""
 
 
 def _read(path: str | Path) -> str:
@@ -56,10 +54,6 @@ def _memory(targets: Targets) -> None:
             raise OSError(errno.EIO, "another memory")
 
 
-def _kernel_log(_: Targets) -> str:
-    return f"{call('syslog', _READ_ALL, ctypes.create_string_buffer(64), 64)} bytes"
-
-
 def _kernel_log_device(_: Targets) -> None:
     os.close(os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK))
 
@@ -80,6 +74,5 @@ ATTACKS: Final = {
     ),
     "program of the app": Attack("read", lambda targets: str(_of_app(targets, "exe").readlink())),
     "folder of the app": Attack("read", lambda targets: _list(_of_app(targets, "cwd"))),
-    "kernel log": Attack("read", _kernel_log, "root, or a kernel that shows it"),
     "kernel log by its device": Attack("read", _kernel_log_device, "root"),
 }

@@ -77,6 +77,7 @@ def prepare(folder: Path, *, traceable: bool = False) -> Iterator[Targets]:
     `traceable`: where the system lets no process trace its parent, allow it, so that what it would close
     by itself is tried as well. OSError if the folder cannot be written.
     """
+    folder.mkdir(exist_ok=True)
     buffer = ctypes.create_string_buffer(SECRET)
     with ExitStack() as stack:
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="localai-")))
