@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,11 @@ def _by_library(targets: Targets) -> None:
     if opened < 0:
         raise calls.failed()
     os.close(opened)
+
+
+def _by_reading(targets: Targets) -> None:
+    """Opened only to be read, and made for that."""
+    os.close(os.open(targets.fresh("reading"), os.O_RDONLY | os.O_CREAT, 0o600))
 
 
 def _openat2(targets: Targets) -> None:
@@ -89,6 +95,16 @@ def _to_model(change: Callable[[int], object]) -> Callable[[Targets], None]:
     return attempt
 
 
+def _own(descriptor: int) -> str:
+    """The path by which a process opens anew what it has open."""
+    return f"/proc/self/fd/{descriptor}"
+
+
+def _device(targets: Targets) -> None:
+    """A second /dev/null."""
+    os.mknod(targets.fresh("device"), stat.S_IFCHR | 0o600, os.makedev(1, 3))
+
+
 def _chmod_2(targets: Targets) -> None:
     call("fchmodat2", _AT_FDCWD, targets.model.encode(), _MODE, 0)
 
@@ -111,6 +127,7 @@ _NEW: Final = os.O_WRONLY | os.O_CREAT
 ATTACKS: Final = {
     "new file": Attack("write", lambda targets: _write(targets.fresh("open"), _NEW)),
     "new file by the C library": Attack("write", _by_library),
+    "new file to be read": Attack("write", _by_reading),
     "new file by openat2": Attack("write", _openat2),
     "new file by creat": Attack("write", _creat, "x86-64"),
     "file without a name": Attack(
@@ -118,6 +135,7 @@ ATTACKS: Final = {
     ),
     "change a file": Attack("write", lambda targets: _write(targets.victim("change"), os.O_RDWR)),
     "change the model": Attack("write", lambda targets: _write(targets.model, os.O_RDWR)),
+    "change the open model": Attack("write", _to_model(lambda opened: _write(_own(opened), os.O_RDWR))),
     "write into a file of the app": Attack("write", _append_to_open, "an inherited descriptor"),
     "append to a file": Attack(
         "write", lambda targets: _write(targets.victim("append"), os.O_WRONLY | os.O_APPEND)
@@ -137,6 +155,7 @@ ATTACKS: Final = {
     "link to a file": Attack("write", lambda targets: os.link(targets.victim("link"), targets.fresh("link"))),
     "symbolic link": Attack("write", lambda targets: Path(targets.fresh("symbolic")).symlink_to("/")),
     "named pipe": Attack("write", lambda targets: os.mkfifo(targets.fresh("pipe"))),
+    "device node": Attack("write", _device, "root"),
     "rights of the model": Attack("write", lambda targets: Path(targets.model).chmod(_MODE)),
     "rights of the open model": Attack("write", _to_model(lambda opened: os.fchmod(opened, _MODE))),
     "rights of the model by fchmodat2": Attack("write", _chmod_2, "Linux 6.6"),

@@ -20,6 +20,7 @@ from localai.confine.syscalls import machine
 _QUERY: Final = 0xFFFFFFFF
 _READ_ALL: Final = 3
 """SYSLOG_ACTION_READ_ALL."""
+_GET_TIMER_SLACK: Final = 30
 _X32: Final = 0x40000000
 _THREAD_KEYS: Final = -1
 """KEY_SPEC_THREAD_KEYRING: gone with the thread."""
@@ -64,6 +65,11 @@ def _personality(_: Targets) -> None:
     call("personality", call("personality", _QUERY))
 
 
+def _timers(_: Targets) -> None:
+    """Ask how exact one's timers are: one of the many things of prctl(2) that no worker needs."""
+    calls.prctl(_GET_TIMER_SLACK, 0)
+
+
 def _key(_: Targets) -> None:
     call("add_key", b"user", b"localai", b"x", 1, _THREAD_KEYS)
 
@@ -96,6 +102,7 @@ ATTACKS: Final = {
     "performance counters": Attack("kernel", _measure, "a kernel that shows them"),
     "page faults": Attack("kernel", _faults, "userfaultfd"),
     "personality": Attack("kernel", _personality),
+    "timers": Attack("kernel", _timers),
     "key in the kernel": Attack("kernel", _key, "a kernel that keeps keys"),
     "x32 entry": Attack("kernel", _x32, "an x32 kernel"),
 }

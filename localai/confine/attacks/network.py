@@ -105,6 +105,12 @@ def _pass_descriptor(targets: Targets) -> None:
             os.close(passed)
 
 
+def _unix_server(targets: Targets) -> None:
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(f"{targets.unix_path}-of-attack")
+        opened.listen(1)
+
+
 def _netlink(_: Targets) -> None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as opened:
         opened.bind((0, 0))
@@ -142,6 +148,7 @@ ATTACKS: Final = {
     "Unix socket with a name": Attack(
         "network", lambda targets: _connect(socket.AF_UNIX, socket.SOCK_STREAM, 0, targets.abstract_name)
     ),
+    "Unix server with a path": Attack("network", _unix_server),
     "descriptor through a socket pair": Attack("network", _pass_descriptor),
     "io_uring": Attack("network", _io_uring, "io_uring"),
 }
