@@ -12,7 +12,10 @@ from typing import BinaryIO, Final
 SECRETS: Final = ("LOCALAI_PASSPHRASE", "LOCALAI_PASSPHRASE_FILE")
 """Environment variables that open the conversations: for `localai.cli.unlock`, and for no other process."""
 CONFINED: Final = frozenset(
-    {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"}
+    {
+        *("PATH", "HOME", "LANG", "TZ", "TMPDIR", "SYSTEMROOT"),
+        *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LLAMA_CPP_LIB_PATH"),
+    }
 )
 CONFINED_PREFIXES: Final = (
     *("LC_", "PYTHON", "GGML_", "OMP_", "OPENBLAS_"),

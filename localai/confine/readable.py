@@ -28,6 +28,8 @@ MACHINE: Final = (
 )
 """How many cores there are, how much memory, and how much of both this process uses."""
 LIBRARIES: Final = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib", "/etc/ld.so.cache")
+ENGINE: Final = "LLAMA_CPP_LIB_PATH"
+"""With which llama-cpp-python is told to load llama.cpp from another folder."""
 WRITABLE: Final = ("/dev/null",)
 """Opened for writing by llama_cpp when it is imported."""
 GPU_NODES: Final = ("nvidia*", "dri/*", "kfd", "nvidia-caps/*")
@@ -52,6 +54,8 @@ def runtime() -> list[str]:
     for package in PACKAGES:
         module = sys.modules.get(package)
         found += list(getattr(module, "__path__", ()))
+    if libraries := os.environ.get(ENGINE):
+        found.append(libraries)
     return list(dict.fromkeys([*found, *LIBRARIES, *MACHINE]))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import types
@@ -48,16 +49,18 @@ def bindings() -> Any:
     return module
 
 
+def libraries() -> list[Path]:
+    """The files of llama.cpp and ggml that are loaded; nothing where llama-cpp-python is not installed."""
+    spec = importlib.util.find_spec("llama_cpp")
+    folders = [Path(folder, "lib") for folder in (spec.submodule_search_locations or ())] if spec else []
+    if named := os.environ.get("LLAMA_CPP_LIB_PATH"):
+        folders = [Path(named)]
+    return sorted(path for folder in folders for name in ("*llama*", "*ggml*") for path in folder.glob(name))
+
+
 def gpu_backends() -> tuple[str, ...]:
     """The GPU backends that are compiled in, such as "cuda"; found without loading anything."""
-    spec = importlib.util.find_spec("llama_cpp")
-    folders = (spec.submodule_search_locations or ()) if spec is not None else ()
-    names = {
-        match[1]
-        for folder in folders
-        for path in Path(folder, "lib").glob("*ggml-*")
-        if (match := _BACKEND.match(path.name))
-    }
+    names = {match[1] for path in libraries() if (match := _BACKEND.match(path.name))}
     return tuple(sorted(names - {"base", "cpu", "blas", "rpc"}))
 
 

@@ -18,6 +18,7 @@ from localai.chat.budget import Enlarge, Offer, Shorten
 from localai.chat.messages import ChatMessage
 from localai.cli import ask
 from localai.cli.ask_report import JsonReport, TextReport, remarks
+from localai.confine.report import Layer, Sandbox
 from localai.engine import protocol
 from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.errors import ContextOverflow, WorkerDied
@@ -73,6 +74,7 @@ class FakeEngine:
     def __init__(self, *events: protocol.GenerationEvent) -> None:
         self.events = events
         self.seen: list[object] = []
+        self.sandbox = Sandbox("full", (Layer("landlock", True, "ABI 7"),))
         self.closed = False
         self.names = ("", "")
 

@@ -105,11 +105,12 @@ def test_answer_to_stdout_and_thinking_to_stderr(nano: Path) -> None:
 JSON_FIELDS = {
     "": [
         *("model", "thinking", "answer", "finish_reason", "usage", "timings", "answer_state"),
-        *("think_closed", "stop", "looping", "speculated", "notes"),
+        *("think_closed", "stop", "looping", "speculated", "notes", "sandbox"),
     ],
     "usage": ["prompt_tokens", "cached_tokens", "completion_tokens", "thinking_tokens"],
     "timings": ["load_s", "prompt_s", "first_token_s", "generation_s", "tokens_per_s"],
     "speculated": ["drafted", "accepted"],
+    "sandbox": ["level", "layers", "open", "why", "profile"],
 }
 
 
@@ -122,6 +123,7 @@ def test_json(nano: Path) -> None:
     assert list(found["usage"]) == JSON_FIELDS["usage"]
     assert list(found["timings"]) == JSON_FIELDS["timings"]
     assert list(found["speculated"]) == JSON_FIELDS["speculated"]
+    assert list(found["sandbox"]) == JSON_FIELDS["sandbox"]
     assert found["answer"] == "6 + 7 = **13**"
     assert found["thinking"].startswith("6 + 7 + 0 = 13")
     assert (found["model"], found["finish_reason"]) == (nano.name, "stop")
@@ -137,7 +139,7 @@ def test_json_of_a_cut_answer(nano: Path) -> None:
 def test_the_documented_fields_are_the_printed_ones() -> None:
     documented = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
     section = documented.partition("## `localai ask --json`")[2].partition("\n## ")[0]
-    groups = ("usage", "timings", "speculated")
+    groups = ("usage", "timings", "speculated", "sandbox")
     names = [*(set(JSON_FIELDS[""]) - set(groups))]
     names += [f"{group}.{name}" for group in groups for name in JSON_FIELDS[group]]
     assert all(f"| `{name}` |" in section for name in names)

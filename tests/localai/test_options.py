@@ -143,7 +143,7 @@ def test_groups_are_spread_into_options() -> None:
     assert list(parameters) == [
         *("word", "json", "max_tokens", "think_budget", "stop"),
         *("context", "threads", "gpu_layers", "kv_type", "flash_attention", "mmap", "mlock", "batch"),
-        "allow_architecture",
+        *("allow_architecture", "sandbox"),
     ]
     given = {name: parameter.default for name, parameter in parameters.items()} | {
         "threads": 3,

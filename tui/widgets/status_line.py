@@ -74,6 +74,8 @@ class StatusLine(Widget):
 def status_content(status: Status, width: int) -> Content:
     """The line for that width in cells."""
     left = _fitting(status, width)
+    if left.cell_length + 3 + _hint(*HINTS[0]).cell_length > width:
+        left = _fitting(status, width, with_gauge=False)  # a hint says more than a gauge beside its numbers
     now = [STOP_HINT] * status.busy + [ANSWER_HINT] * status.thinking
     hints = [*now, *HINTS]
     while hints:
@@ -110,9 +112,9 @@ def _parts(status: Status, *, with_gauge: bool) -> list[tuple[int, Content]]:
     return parts
 
 
-def _fitting(status: Status, width: int) -> Content:
+def _fitting(status: Status, width: int, *, with_gauge: bool = True) -> Content:
     """The parts with dots between, without the least important ones if there is no room."""
-    parts = _parts(status, with_gauge=True)
+    parts = _parts(status, with_gauge=with_gauge)
     if sum(part.cell_length + 3 for _, part in parts) - 3 > width:
         parts = _parts(status, with_gauge=False)
     while True:
