@@ -65,6 +65,7 @@ def discover(
 
 
 def _show(available: list[Offer], only: str | None) -> None:
+    from models.header import is_seen
     from models.programs.offers import addable, quantize_command
 
     if not available:
@@ -83,7 +84,7 @@ def _show(available: list[Offer], only: str | None) -> None:
     ]
     output.print_table(["NAME", "PROGRAM", "TYPE", "SIZE", "STATE", "PLACE"], rows)
     checkpoints = [one.found for one in available if one.found.kind == "checkpoint" and not one.problem]
-    commands = [command for one in checkpoints if (command := quantize_command(one)).isprintable()]
+    commands = [command for one in checkpoints if all(map(is_seen, command := quantize_command(one)))]
     if addable(available):
         print("\nTo add them without a copy: localai models discover --add NAME, or --add-all")
     if commands:

@@ -160,7 +160,10 @@ class Progress:
             self._draw(now, done, total, detail)
         elif int(done / total * 10 if total else 0) > self._tenth and now - self._started >= QUIET_S:
             self._tenth = int(done / total * 10 if total else 0)
-            aside((f"{step}: {done / total:.0%} of {size(total)}" if total else step) + "\n")
+            self._log(one_line(step), done, total)
+
+    def _log(self, step: str, done: int, total: int) -> None:
+        aside((f"{step}: {done / total:.0%} of {size(total)}" if total else step) + "\n")
 
     def _tell(self, now: float, done: int, total: int) -> None:
         if now - self._at < 0.1 and done != total:

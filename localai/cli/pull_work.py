@@ -247,9 +247,9 @@ class _Hooks:
         """What `--dry-run` has found out."""
         assert self._plan is not None
         if not self._json:
-            print(self._what(self._plan))
+            print(output.one_line(self._what(self._plan)))
             if self._verdict is not None:
-                print(_sentence(self._verdict))
+                print(output.one_line(_sentence(self._verdict)))
             return
         resolved = self._plan.resolved
         output.print_json(

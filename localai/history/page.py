@@ -158,7 +158,8 @@ def _plain(text: str) -> str:
 
 def _rendered(text: str) -> str:
     """Markdown as HTML."""
-    return str(_parser().render(clean(text)))
+    # Again at the end: entities may have spelled what was removed at the beginning.
+    return clean(str(_parser().render(clean(text))))
 
 
 @cache
