@@ -85,6 +85,7 @@ CLOSED_BY = {
     "symbolic link": "L1 S",
     "named pipe": "L1 S",
     "device node": "n L1 S",
+    "block device node": "n L1 S",
     "rights of the model": "S",
     "rights of the open model": "S",
     "rights of the model by fchmodat2": "S",
@@ -111,6 +112,7 @@ CLOSED_BY = {
     "start a program": "L1 S",
     "start a program by posix_spawn": "L1 S",
     "become a program": "L1 S",
+    "become a program in a place to read": "L1 S",
     "become a program in memory": "R S",
     "fork": "S",
     "process by clone": "S",
@@ -140,6 +142,7 @@ CLOSED_BY = {
     "page faults": "S",
     "personality": "S",
     "timers": "S",
+    "call to a device": "L5 S",
     "key in the kernel": "S",
     "x32 entry": "S",
 }

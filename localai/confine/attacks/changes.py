@@ -8,22 +8,20 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from localai.confine import calls
 from localai.confine.attacks.kinds import Attack
 from localai.confine.attacks.numbers import call
-from localai.confine.attacks.targets import Targets
+from localai.confine.attacks.targets import MODEL_MODE, Targets
 
 _AT_FDCWD: Final = -100
-_AT_EMPTY_PATH: Final = 0x1000
 _EXCHANGE: Final = 2
 _DETACH: Final = 2
 _GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602
 """FS_IOC_GETFLAGS and FS_IOC_SETFLAGS."""
-_MODE: Final = 0o644
 
 
 def _write(path: str, flags: int) -> None:
@@ -72,7 +70,8 @@ def _exchange(targets: Targets) -> None:
 def _mount(targets: Targets) -> None:
     place = targets.victim("mount").encode()
     call("mount", b"none", place, b"tmpfs", 0, None)
-    call("umount2", place, _DETACH)
+    with suppress(OSError):
+        call("umount2", place, _DETACH)
 
 
 @contextmanager
@@ -105,8 +104,13 @@ def _device(targets: Targets) -> None:
     os.mknod(targets.fresh("device"), stat.S_IFCHR | 0o600, os.makedev(1, 3))
 
 
+def _block_device(targets: Targets) -> None:
+    """A way to a disk in memory, which nobody opens."""
+    os.mknod(targets.fresh("block"), stat.S_IFBLK | 0o600, os.makedev(1, 0))
+
+
 def _chmod_2(targets: Targets) -> None:
-    call("fchmodat2", _AT_FDCWD, targets.model.encode(), _MODE, 0)
+    call("fchmodat2", _AT_FDCWD, targets.model.encode(), MODEL_MODE, 0)
 
 
 def _flags(opened: int) -> None:
@@ -119,7 +123,8 @@ def _flags(opened: int) -> None:
 
 def _attribute(opened: int) -> None:
     os.setxattr(opened, "user.localai", b"x")
-    os.removexattr(opened, "user.localai")
+    with suppress(OSError):
+        os.removexattr(opened, "user.localai")
 
 
 _NEW: Final = os.O_WRONLY | os.O_CREAT
@@ -156,8 +161,9 @@ ATTACKS: Final = {
     "symbolic link": Attack("write", lambda targets: Path(targets.fresh("symbolic")).symlink_to("/")),
     "named pipe": Attack("write", lambda targets: os.mkfifo(targets.fresh("pipe"))),
     "device node": Attack("write", _device, "root"),
-    "rights of the model": Attack("write", lambda targets: Path(targets.model).chmod(_MODE)),
-    "rights of the open model": Attack("write", _to_model(lambda opened: os.fchmod(opened, _MODE))),
+    "block device node": Attack("write", _block_device, "root"),
+    "rights of the model": Attack("write", lambda targets: Path(targets.model).chmod(MODEL_MODE)),
+    "rights of the open model": Attack("write", _to_model(lambda opened: os.fchmod(opened, MODEL_MODE))),
     "rights of the model by fchmodat2": Attack("write", _chmod_2, "Linux 6.6"),
     "owner of the open model": Attack(
         "write", _to_model(lambda opened: os.fchown(opened, os.geteuid(), os.getegid()))

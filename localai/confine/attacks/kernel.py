@@ -21,6 +21,8 @@ _QUERY: Final = 0xFFFFFFFF
 _READ_ALL: Final = 3
 """SYSLOG_ACTION_READ_ALL."""
 _GET_TIMER_SLACK: Final = 30
+_GET_ENTROPY: Final = 0x80045200
+"""RNDGETENTCNT."""
 _X32: Final = 0x40000000
 _THREAD_KEYS: Final = -1
 """KEY_SPEC_THREAD_KEYRING: gone with the thread."""
@@ -70,6 +72,17 @@ def _timers(_: Targets) -> None:
     calls.prctl(_GET_TIMER_SLACK, 0)
 
 
+def _device(_: Targets) -> None:
+    """Ask a device that may be read how much chance it has gathered."""
+    import fcntl
+
+    opened = os.open("/dev/urandom", os.O_RDONLY)
+    try:
+        fcntl.ioctl(opened, _GET_ENTROPY, bytes(4))
+    finally:
+        os.close(opened)
+
+
 def _key(_: Targets) -> None:
     call("add_key", b"user", b"localai", b"x", 1, _THREAD_KEYS)
 
@@ -103,6 +116,7 @@ ATTACKS: Final = {
     "page faults": Attack("kernel", _faults, "userfaultfd"),
     "personality": Attack("kernel", _personality),
     "timers": Attack("kernel", _timers),
+    "call to a device": Attack("kernel", _device),
     "key in the kernel": Attack("kernel", _key, "a kernel that keeps keys"),
     "x32 entry": Attack("kernel", _x32, "an x32 kernel"),
 }

@@ -100,7 +100,7 @@ def _enter_network(targets: Targets) -> None:
 
 
 def _priority(targets: Targets) -> None:
-    os.setpriority(os.PRIO_PROCESS, targets.app, os.getpriority(os.PRIO_PROCESS, targets.app))
+    os.setpriority(os.PRIO_PROCESS, targets.app, targets.niceness)
 
 
 def _cores(targets: Targets) -> None:

@@ -12,6 +12,7 @@ import signal
 import struct
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from localai.confine import calls
@@ -25,11 +26,13 @@ _AT_EMPTY_PATH: Final = 0x1000
 
 
 def _run(_: Targets) -> None:
-    subprocess.run([PROGRAM], stdin=subprocess.DEVNULL, env={}, check=True)
+    started = subprocess.Popen([PROGRAM], stdin=subprocess.DEVNULL, env={})
+    with suppress(OSError):
+        started.wait()
 
 
 def _spawn(_: Targets) -> None:
-    os.waitpid(os.posix_spawn(PROGRAM, [PROGRAM], {}), 0)
+    _wait(os.posix_spawn(PROGRAM, [PROGRAM], {}))
 
 
 def _new_process(make: Callable[[], int]) -> None:
@@ -39,7 +42,13 @@ def _new_process(make: Callable[[], int]) -> None:
         os._exit(0)
     if made < 0:
         raise calls.failed()
-    os.waitpid(made, 0)
+    _wait(made)
+
+
+def _wait(process: int) -> None:
+    """Until it has ended. That it was made counts, also where nobody may wait for it."""
+    with suppress(OSError):
+        os.waitpid(process, 0)
 
 
 def _library() -> ctypes.PyDLL:
@@ -69,8 +78,17 @@ def _by_number(name: str, *arguments: int | bytes) -> int:
 
 
 def _replace(targets: Targets) -> None:
+    _execute(targets.program)
+
+
+def _from_readable(targets: Targets) -> None:
+    """From a place that is open for reading, as that of the libraries is."""
+    _execute(targets.model)
+
+
+def _execute(path: str) -> None:
     """Execute what is no program: the kernel says so only if it would have executed one."""
-    _but_no_program(lambda: os.execve(targets.program, [targets.program], {}))
+    _but_no_program(lambda: os.execve(path, [path], {}))
 
 
 def _from_memory(_: Targets) -> None:
@@ -96,6 +114,7 @@ ATTACKS: Final = {
     "start a program": Attack("execute", _run),
     "start a program by posix_spawn": Attack("execute", _spawn),
     "become a program": Attack("execute", _replace),
+    "become a program in a place to read": Attack("execute", _from_readable),
     "become a program in memory": Attack("execute", _from_memory),
     "fork": Attack("execute", _fork),
     "process by clone": Attack("execute", _clone),

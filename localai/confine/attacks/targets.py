@@ -31,6 +31,7 @@ VICTIMS: Final = [
     "append",
 ]
 """Files that attacks change. Each has its own, so that none depends on another."""
+MODEL_MODE: Final = 0o755
 _HIGH: Final = 200
 """A descriptor that no process uses by itself."""
 _PR_SET_PTRACER = 0x59616D61
@@ -47,13 +48,15 @@ class Targets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     folder: str
     """May be written by this user; the victims are in it."""
     model: str
-    """A file that the worker may read, but not change."""
+    """A file that the worker may read, but not change, nor execute, though it has the right for that."""
     secret: str
     """A file outside of what it may read."""
     program: str
     """A file that may be executed, but is none: the kernel says so once it was let read it."""
     app: int
     """The process to be attacked."""
+    niceness: int
+    """Of that process."""
     address: int
     """Where it has SECRET in memory."""
     descriptor: int
@@ -95,10 +98,11 @@ def prepare(folder: Path, *, traceable: bool = False) -> Iterator[Targets]:
             unix_path=unix_path,
             abstract_name=abstract,
             folder=_writable(folder / "folder"),
-            model=_file(folder / "model.gguf", bytes(8192)),
+            model=_file(folder / "model.gguf", bytes(8192), MODEL_MODE),
             secret=_file(folder / "elsewhere" / "secret", SECRET),
             program=_file(folder / "program", b"not a program\n", 0o755),
             app=os.getpid(),
+            niceness=os.getpriority(os.PRIO_PROCESS, 0),
             address=ctypes.addressof(buffer),
             descriptor=opened,
             inode=os.fstat(opened).st_ino,
