@@ -19,7 +19,8 @@ from localai.confine.attacks.targets import MODEL_MODE, Targets
 
 _AT_FDCWD: Final = -100
 _EXCHANGE: Final = 2
-_DETACH: Final = 2
+_PRIVATE: Final = 1 << 18
+"""MS_PRIVATE."""
 _GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602
 """FS_IOC_GETFLAGS and FS_IOC_SETFLAGS."""
 
@@ -68,10 +69,12 @@ def _exchange(targets: Targets) -> None:
 
 
 def _mount(targets: Targets) -> None:
-    place = targets.victim("mount").encode()
-    call("mount", b"none", place, b"tmpfs", 0, None)
-    with suppress(OSError):
-        call("umount2", place, _DETACH)
+    """Change how a mount is shared, of a folder that is none: the kernel says so only if it would have."""
+    try:
+        call("mount", None, targets.victim("mount").encode(), None, _PRIVATE, None)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
 
 
 @contextmanager

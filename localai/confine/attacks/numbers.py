@@ -42,7 +42,6 @@ CALLS: Final[dict[str, Numbers]] = {
         "socket": (41, 198),
         "syslog": (103, 116),
         "tgkill": (234, 131),
-        "umount2": (166, 39),
         "unshare": (272, 97),
         "userfaultfd": (323, 282),
     }.items()

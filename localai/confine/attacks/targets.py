@@ -111,7 +111,7 @@ def prepare(folder: Path, *, traceable: bool = False) -> Iterator[Targets]:
 
 def _listen(stack: ExitStack, family: int, host: str, kind: int) -> int:
     """The port of a listener; 0: there cannot be one. The kernel itself takes what comes."""
-    with suppress(OSError):
+    with suppress(OSError), offline.lifted():
         listener = stack.enter_context(socket.socket(family, kind))
         listener.bind((host, 0))
         if kind == socket.SOCK_STREAM:
