@@ -18,6 +18,9 @@ def main() -> None:
     try:
         signal.signal(signal.SIGINT, _interrupted)
         gc.set_threshold(*GARBAGE)
+        from localai import offline
+
+        offline.forbid_network()  # here, not in what tests call: it holds for the rest of a process
         from localai.cli.main import main as commands
 
         commands()

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from localai import confine, frames, processes
+from localai import confine, frames, offline, processes
 from localai.confine import limits
 from localai.confine.report import Sandbox
 from localai.engine import bindings
@@ -37,6 +37,7 @@ from quantize.protocol import (
 
 def main() -> int:
     """Serve one job; 0 if its result was reported, good or bad."""
+    offline.forbid_network()
     reader, writer = processes.claim_stdio()
     body = frames.read(reader)
     if body is None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
 
+from localai import offline
 from localai.confine import calls
 from localai.confine.syscalls import machine, number
 
@@ -98,7 +99,8 @@ def _make_file(folder: str) -> None:
 
 def _is_refused(attempt: Callable[[], object]) -> bool:
     try:
-        attempt()
+        with offline.lifted():  # what the system refuses is asked for, not what our own code does
+            attempt()
     except OSError as error:
         return error.errno in _REFUSED
     return False

@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from localai import frames, processes
+from localai import frames, offline, processes
 from localai.engine import protocol
 from localai.engine.confinement import attacked, confine_as
 from localai.engine.context import AbortFlag
@@ -230,6 +230,7 @@ def _unexpected(error: Exception) -> EngineError:
 def main() -> None:
     """Entry point of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    offline.forbid_network()
     if sys.platform == "linux":
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))

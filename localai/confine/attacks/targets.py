@@ -17,6 +17,8 @@ from typing import Final
 
 import msgspec
 
+from localai import offline
+
 SECRET: Final = b"localai: nobody may read this"
 """What stands in the secret file, and in the memory of the app."""
 VICTIMS: Final = [
