@@ -211,10 +211,22 @@ def _quiet_library(endpoint: str, transport: httpx2.BaseTransport) -> ModuleType
             del os.environ[name]
     os.environ.update(_SETTINGS, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE=offline)
     import huggingface_hub
+    import huggingface_hub.constants
     import huggingface_hub.errors
 
+    _see_that_it_obeys(huggingface_hub.constants)
     huggingface_hub.set_client_factory(lambda: httpx2.Client(transport=transport))
     return huggingface_hub
+
+
+def _see_that_it_obeys(constants: ModuleType) -> None:
+    """FetchError if the library was imported before, or another version reads its settings in another way."""
+    wanted = [name for name in _SETTINGS if name.startswith("HF_")]
+    if ignored := [name for name in wanted if getattr(constants, name, None) is not True]:
+        raise FetchError(
+            f"huggingface_hub does not obey {', '.join(ignored)}, and might tell others what is fetched",
+            "Install the version of huggingface_hub that this program needs, or fetch the file itself",
+        )
 
 
 def _listed(file: _Sibling) -> Listed:

@@ -234,6 +234,49 @@ def test_a_token_that_lies_about_is_not_used(
     assert asked.headers["user-agent"].startswith("localai/")
 
 
+HOSTILE = {
+    "HF_HUB_DISABLE_TELEMETRY": "0",
+    "DISABLE_TELEMETRY": "0",
+    "DO_NOT_TRACK": "0",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "0",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0",
+    "HF_HUB_DISABLE_XET": "0",
+    "HF_HUB_ENABLE_HF_TRANSFER": "1",
+    "HF_HUB_USER_AGENT_ORIGIN": "who runs it",
+    "HUGGING_FACE_HUB_TOKEN": "hf_of_another_program",
+}
+"""What another program may have set, or somebody who wants to know what is fetched."""
+
+
+def test_whatever_the_environment_says_the_hub_learns_what_is_fetched_and_no_more(
+    hub: HubServer, repository: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("token", "stored_tokens"):
+        (tmp_path / name).write_text("hf_stored")
+    for name, value in {**HOSTILE, "HF_HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    fetch(source(ONE), tmp_path / "in")
+    assert {request.token for request in hub.requests} == {""}
+    assert all("who runs it" not in str(request.headers) for request in hub.requests)
+    paths = {request.path.partition("?")[0] for request in hub.requests if request.role == "hub"}
+    resolved = f"/{NAME}/resolve/{repository.refs['main']}/{ONE}"
+    assert paths == {f"/api/models/{NAME}/revision/main", resolved}
+
+
+def test_a_library_that_does_not_obey_is_not_used(hub: HubServer) -> None:
+    code = f"""
+import huggingface_hub.constants  # with the settings of the environment, before ours
+from models.fetch import hub_api
+from models.fetch.access import Access
+hub_api.Hub(Access({hub.url!r}), None)
+"""
+    run = subprocess.run(
+        [sys.executable, "-P", "-c", code], env={**os.environ, **HOSTILE}, text=True, capture_output=True
+    )
+    assert "FetchError: huggingface_hub does not obey HF_HUB_DISABLE_TELEMETRY" in run.stderr
+    assert hub.requests == []
+
+
 def test_a_token_is_not_sent_in_the_clear(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     isolate(monkeypatch, tmp_path, "http://mirror.example")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
