@@ -7,13 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 COMMAND = [sys.executable, "-P", "-m", "localai"]
 CONTACT = "security@example.org"
 
 
-def enforce(folder: Path, monkeypatch, text: str) -> Path:
-    """Put a policy in force for this process and those that it starts."""
-    path = folder / "policy.toml"
+def enforce(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, name: str = "policy.toml") -> Path:
+    """Put a policy in force for this process and those that it starts. Each file is read once: see `name`."""
+    path = folder / name
     path.write_text(f'contact = "{CONTACT}"\n{text}')
     monkeypatch.setenv("LOCALAI_POLICY", str(path))
     return path
