@@ -360,7 +360,7 @@ class Engine:
                 self._model = model
         except WorkerDied as error:
             message = f"the engine could not load {request.path}: {error.message}"
-            raise LoadError(self._named(message)) from error
+            raise LoadError(self._named(message), "Fetch or make the file again, or free memory") from error
         except LocalAIError as error:
             raise type(error)(self._named(error.message), self._named(error.hint)) from error
         finally:

@@ -110,7 +110,10 @@ class Model(Handle):
             self._api.llama_model_load_from_file(os.fsencode(path), parameters), self._api.llama_model_free
         )
         if not self.handle:
-            raise LoadError(f"llama.cpp could not load {path}{because()}")
+            raise LoadError(
+                f"llama.cpp could not load {path}{because()}",
+                "Fetch or make the file again: it does not hold the model that it describes",
+            )
         self._vocab = self._api.llama_model_get_vocab(self.handle)
         self._piece = ctypes.create_string_buffer(256)
         self._attributes: dict[int, int] = {}

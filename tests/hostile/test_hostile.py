@@ -1,0 +1,42 @@
+"""Every case of the corpus, through the real command line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from localai.chat.conversation import Conversation, Message
+from localai.history import History
+from tests.hostile import gguf, running
+from tests.hostile.case import Case, Scene
+from tests.quantize.making import NANO
+
+KINDS = {"gguf": gguf.CASES}
+ALL = [(kind, case) for kind, cases in KINDS.items() for case in cases]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """r1-nano's, on the disk of the tests."""
+    return Path(shutil.copytree(NANO, tmp_path_factory.mktemp("source") / "r1-nano"))
+
+
+@pytest.fixture
+def scene(tmp_path: Path, nano: Path, checkpoint: Path) -> Scene:
+    made = Scene(tmp_path / "scene", nano, checkpoint)
+    made.root.mkdir()
+    running.world(made)
+    return made
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=f"{kind}: {case.name}") for kind, case in ALL])
+def test_hostile(case: Case, scene: Scene) -> None:
+    running.run(case, scene)
+
+
+def test_there_are_enough_and_each_has_a_name_of_its_own() -> None:
+    names = [(kind, case.name) for kind, case in ALL]
+    assert len(set(names)) == len(names) >= 200
