@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
-from textual import work
+from textual import events, work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Input
 
-from localai.chat.clean import clean_line
+from localai.chat.clean import clean, clean_line
 from localai.engine.client import Engine
 from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.errors import LocalAIError
@@ -29,6 +31,7 @@ from tui.session import Session
 from tui.shelf import ModelShelf
 from tui.theme import CONTRAST, DARK, LIGHT, PALE
 from tui.warmer import States
+from tui.widgets.composer import Composer
 
 
 class ChatApp(App[None]):
@@ -116,6 +119,15 @@ class ChatApp(App[None]):
         elif job.state == "done":
             self.notify(f"{name} is here. Ctrl+O uses it.", timeout=6, markup=False)
 
+    async def on_event(self, event: events.Event) -> None:
+        """Fields of Textual's own show a paste as it comes: it is cleaned before it reaches them.
+
+        The composer looks first whether it names files; of a passphrase no character may be lost.
+        """
+        if isinstance(event, events.Paste) and not _takes_pastes_as_they_are(self.focused):
+            event.text = clean(event.text)
+        await super().on_event(event)
+
     def _tell_error(self, text: str) -> None:
         self.notify(clean_line(text), severity="error", timeout=12, markup=False)
 
@@ -183,3 +195,7 @@ def run_chat(app: ChatApp) -> int:
 
     code = asyncio.run(run_orderly(app.run_async(), app.end, close))
     return code or app.return_code or 0
+
+
+def _takes_pastes_as_they_are(field: Widget | None) -> bool:
+    return isinstance(field, Composer) or (isinstance(field, Input) and field.password)

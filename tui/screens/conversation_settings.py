@@ -58,7 +58,9 @@ class ConversationSettings(Modal[Setup | None]):
         super().__init__(classes="modal")
         self._history = history
         self._presets: dict[str, Preset] = {}
-        self._system = TextArea(system, soft_wrap=True, tab_behavior="focus", highlight_cursor_line=False)
+        self._system = TextArea(
+            clean(system), soft_wrap=True, tab_behavior="focus", highlight_cursor_line=False
+        )
         self._fields = {
             name: Input(
                 _text(settings.get(name)),
@@ -117,8 +119,8 @@ class ConversationSettings(Modal[Setup | None]):
         preset = self._presets.get(str(event.value))
         if preset is None:
             return
-        self._system.text = preset.system
-        self._preset_name.value = preset.name
+        self._system.text = clean(preset.system)
+        self._preset_name.value = clean_line(preset.name)
         for name, field in self._fields.items():
             field.value = _text(preset.settings.get(name))
 
@@ -170,4 +172,4 @@ class ConversationSettings(Modal[Setup | None]):
 
 
 def _text(value: object) -> str:
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else clean_line(str(value))

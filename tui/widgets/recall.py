@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 from textual.binding import Binding, BindingType
 from textual.widgets import TextArea
 
+from localai.chat.clean import clean
+
 
 class RecallingTextArea(TextArea):
     """Up in an empty area shows the latest of `prompts`, further Up earlier ones, Down goes back."""
@@ -24,7 +26,7 @@ class RecallingTextArea(TextArea):
 
     def put(self, text: str) -> None:
         """Replace the text, with the cursor at its end, ready to type on."""
-        self.load_text(text)
+        self.load_text(clean(text))
         self.move_cursor(self.document.end)
         self.focus()
 
