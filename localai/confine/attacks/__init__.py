@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from localai.confine.attacks import changes, kernel, looks, network, others, programs, resources
+from localai.confine.attacks import changes, kernel, looks, network, others, programs, resources, variants
 from localai.confine.attacks.early import TRIES, EarlyThread
 from localai.confine.attacks.kinds import Attack, Outcome, tried
 from localai.confine.attacks.targets import Targets, prepare
@@ -27,6 +27,7 @@ ATTACKS: Final[Mapping[str, Attack]] = {
     **others.ATTACKS,
     **resources.ATTACKS,
     **kernel.ATTACKS,
+    **variants.ATTACKS,
 }
 """By a name for people, of a few words."""
 

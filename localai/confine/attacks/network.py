@@ -97,6 +97,12 @@ def _udp_server(_: Targets) -> None:
         opened.bind((_HERE, 0))
 
 
+def _pair(_: Targets) -> None:
+    ours, theirs = socket.socketpair()
+    ours.close()
+    theirs.close()
+
+
 def _pass_descriptor(targets: Targets) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, open(targets.model, "rb") as model:  # noqa: PTH123 - as an attacker would
@@ -149,6 +155,7 @@ ATTACKS: Final = {
         "network", lambda targets: _connect(socket.AF_UNIX, socket.SOCK_STREAM, 0, targets.abstract_name)
     ),
     "Unix server with a path": Attack("network", _unix_server),
+    "pair of sockets": Attack("network", _pair),
     "descriptor through a socket pair": Attack("network", _pass_descriptor),
     "io_uring": Attack("network", _io_uring, "io_uring"),
 }

@@ -60,6 +60,10 @@ def _fork(_: Targets) -> None:
     _new_process(lambda: int(_library().fork()))
 
 
+def _fork_by_number(_: Targets) -> None:
+    _new_process(lambda: _by_number("fork"))
+
+
 def _clone(_: Targets) -> None:
     _new_process(lambda: _by_number("clone", signal.SIGCHLD, 0, 0, 0, 0))
 
@@ -71,10 +75,11 @@ def _clone3(_: Targets) -> None:
 
 def _by_number(name: str, *arguments: int | bytes) -> int:
     on = machine()
-    if on is None:
-        raise NotImplementedError("not for this processor")
+    number = getattr(CALLS[name], on) if on else None
+    if number is None:
+        raise NotImplementedError("not on this processor")
     words = [ctypes.c_ulong(value) if isinstance(value, int) else value for value in arguments]
-    return int(_library().syscall(ctypes.c_long(getattr(CALLS[name], on)), *words))
+    return int(_library().syscall(ctypes.c_long(number), *words))
 
 
 def _replace(targets: Targets) -> None:
@@ -117,6 +122,7 @@ ATTACKS: Final = {
     "become a program in a place to read": Attack("execute", _from_readable),
     "become a program in memory": Attack("execute", _from_memory),
     "fork": Attack("execute", _fork),
+    "process by fork": Attack("execute", _fork_by_number, "x86-64"),
     "process by clone": Attack("execute", _clone),
     "process by clone3": Attack("execute", _clone3),
 }

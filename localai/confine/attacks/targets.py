@@ -21,18 +21,22 @@ from localai import offline
 
 SECRET: Final = b"localai: nobody may read this"
 """What stands in the secret file, and in the memory of the app."""
-VICTIMS: Final = [
+VICTIMS: Final = (
+    "append",
     "change",
-    "rename",
-    "rename-exchange",
     "exchanged",
     "link",
+    "linkat",
+    "rename",
+    "rename-exchange",
+    "renameat",
+    "truncate",
     "unlink",
     "unlinkat",
-    "truncate",
-    "append",
-]
+)
 """Files that attacks change. Each has its own, so that none depends on another."""
+FOLDERS: Final = ("mount", "rmdir", "rmdirat")
+"""Empty folders for the same."""
 MODEL_MODE: Final = 0o755
 _HIGH: Final = 200
 """A descriptor that no process uses by itself."""
@@ -144,8 +148,8 @@ def _writable(folder: Path) -> str:
     folder.mkdir()
     for name in VICTIMS:
         _file(folder / f"victim-{name}", b"victim")
-    (folder / "victim-rmdir").mkdir()
-    (folder / "victim-mount").mkdir()
+    for name in FOLDERS:
+        (folder / f"victim-{name}").mkdir()
     return str(folder)
 
 
