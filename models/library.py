@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from localai import paths
+from localai import paths, policy
 from localai.errors import IntegrityError, ModelError, ModelNotFound, UsageError
 from models import blobs, catalog, files, incoming, manifest, removed
 from models.header import Header, printable
@@ -101,12 +101,19 @@ class Library:
     def default(self) -> Manifest | None:
         """The model for a user who names none: the newest that reasons, else the newest.
 
-        A model that is shipped with the program is a toy, and the choice only where it is the only one.
+        A model that is shipped with the program is a toy, and the choice only where it is the only one. One
+        that the organization lets nobody run is the choice only where there is no other.
         """
+        lists = policy.current().lists
         present = (item for item in self.manifests() if self.fault(item) is None)
         return max(
             present,
-            key=lambda item: (not isinstance(item.source, Builtin), item.reasoning, item.added),
+            key=lambda item: (
+                lists(manifest.digests_of(item)),
+                not isinstance(item.source, Builtin),
+                item.reasoning,
+                item.added,
+            ),
             default=None,
         )
 
@@ -133,9 +140,8 @@ class Library:
 
     def verify(self, model: Manifest, on_progress: Progress = silent) -> None:
         """Hash the files of a model again. IntegrityError unless they are what was added."""
-        sizes = [part.sha256 for part in model.parts] or [model.sha256]
         done = 0
-        for path, expected in zip(self.paths(model), sizes, strict=True):
+        for path, expected in zip(self.paths(model), manifest.digests_of(model), strict=True):
             with files.storage_errors(self.root):
                 before = done
 

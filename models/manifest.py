@@ -157,6 +157,11 @@ def raw(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def digests_of(model: Manifest) -> list[str]:
+    """The SHA-256 of each of its files, in their order."""
+    return [part.sha256 for part in model.parts] or [model.sha256]
+
+
 def describe(
     name: str,
     parts: Sequence[Part],

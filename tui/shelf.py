@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -16,7 +16,7 @@ from models import blobs, catalog, templates, usage
 from models.catalog import Wanted
 from models.header import Header
 from models.machine import NO_GPUS, Gpus, this_machine
-from models.manifest import Damaged, repair_hint
+from models.manifest import Damaged, digests_of, repair_hint
 from models.names import name_of
 from models.origins import Builtin, Checkpoint
 from models.store import Manifest, Resolved, Store
@@ -24,6 +24,9 @@ from tui.fitting import Fit, fit_of, fit_of_unseen
 from tui.model_entry import ModelEntry, in_order, of_manifest, of_unfinished, of_wanted, wanted_of
 
 __all__ = ["Freed", "ModelEntry", "ModelShelf", "ResolvedModel", "StoreShelf"]
+
+
+NOT_LISTED: Final = "It is not on the list of models that your organization lets run."
 
 
 class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,6 +220,8 @@ class StoreShelf:
         entry = of_manifest(manifest, usage.last_used(manifest.sha256))
         if not isinstance(manifest.source, Builtin) and policy.current().has("forbid.pull"):
             entry = msgspec.structs.replace(entry, fetchable=False)
+        if not policy.current().lists(digests_of(manifest)):
+            entry = msgspec.structs.replace(entry, note=NOT_LISTED)
         repair = _repair(True) if entry.fetchable or not fault else repair_hint(manifest)
         return msgspec.structs.replace(
             entry,

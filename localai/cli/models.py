@@ -110,7 +110,7 @@ def _sharing(store: Store, manifest: Manifest) -> str:
 
 def _print_state(store: Store, manifests: list[Manifest]) -> None:
     """What needs attention: damaged models, removed ones, fetches that were interrupted."""
-    from models.manifest import repair_hint
+    from models.manifest import digests_of, repair_hint
 
     digests = {manifest.sha256: store.disk_bytes(manifest) for manifest in manifests}
     if len(digests) > 1 and any(digests.values()):
@@ -118,7 +118,7 @@ def _print_state(store: Store, manifests: list[Manifest]) -> None:
     for manifest in manifests:
         if fault := store.fault(manifest):
             output.note(f"{manifest.name} cannot be used: its file {fault}. {repair_hint(manifest)}")
-        elif note := show.list_note(manifest.name, show.digests_of(manifest)):
+        elif note := show.list_note(manifest.name, digests_of(manifest)):
             output.note(note)
     for item in store.damaged():
         output.note(f"left out: {item.reason}")

@@ -176,7 +176,8 @@ def _import_checkpoint(folder: Path, name: str | None, file_type: str | None, js
 
 def tell(manifest: Manifest, json: bool) -> None:
     """What was added, and how to use it."""
-    from localai.cli.show import digests_of, list_note, template_note
+    from localai.cli.show import list_note, template_note
+    from models.manifest import digests_of
 
     unlisted = list_note(manifest.name, digests_of(manifest))
     if unlisted:

@@ -205,11 +205,6 @@ def list_note(name: str, digests: Collection[str]) -> str:
     )
 
 
-def digests_of(manifest: Manifest) -> list[str]:
-    """The SHA-256 of each file of a model."""
-    return [part.sha256 for part in manifest.parts] or [manifest.sha256]
-
-
 def _template(header: Header) -> str:
     """What is known of the template that a file brings, in words."""
     from models import templates

@@ -70,7 +70,7 @@ def _opened(key: bytes | None) -> History:
 
 
 def _first_run(*, ask: bool, plain: bool) -> History:
-    from localai.history import History, key
+    from localai.history import History, key, managed
 
     if plain:
         key.create(())
@@ -83,7 +83,8 @@ def _first_run(*, ask: bool, plain: bool) -> History:
         if not (ask and _terminal()):
             raise HistoryLocked(
                 f"a passphrase must protect the conversations, for there is no keyring here: {problem}",
-                f"Run `localai chat` on a terminal, set {PASSPHRASE}, or use --incognito or --plain-history",
+                f"Run `localai chat` on a terminal, set {PASSPHRASE}, or use --incognito"
+                + (" or --plain-history" if managed.may_be_plain() else ""),
             )
         output.note(f"your conversations are kept encrypted; there is no keyring here for the key: {problem}")
         output.note("a passphrase protects them; it is asked for at each start, and nobody can recover it")

@@ -62,7 +62,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _further(text: str) -> Path:
-    """In full, so that a process that runs in another folder finds the same one."""
+    """In full, for errors."""
     try:
         return Path(text).expanduser().absolute()
     except (RuntimeError, OSError) as error:

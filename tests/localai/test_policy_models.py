@@ -351,5 +351,21 @@ def test_what_is_not_on_the_list_can_be_kept_and_is_marked(
     refused(run(*ask("mine")), "mine", "models.allow")
 
 
+def test_a_model_of_the_list_is_the_default(
+    nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store()
+    known = store.add(nano, "known", source=LocalFile(path=str(nano)))
+    newer = store.add(write_model(tmp_path / "x.gguf"), "newer", source=LocalFile(path="/x"))
+    path = store.root / "refs" / "newer.json"
+    path.chmod(0o600)
+    path.write_bytes(json.dumps(json.loads(path.read_bytes()) | {"reasoning": True}).encode())
+    assert Library().default() == store.get("newer")
+    enforce(tmp_path, monkeypatch, listed(known.sha256))
+    assert Library().default() == known
+    enforce(tmp_path, monkeypatch, listed(newer.sha256, known.sha256), "second.toml")
+    assert Library().default() == store.get("newer")
+
+
 def test_without_a_list_nothing_is_read_twice(nano: Path) -> None:
     assert asyncio.run(allowed.seen([str(nano), None])) == allowed.Seen()

@@ -29,7 +29,7 @@ from tui.screens.about import AboutScreen
 from tui.screens.export import ExportScreen
 from tui.screens.models_page import NOT_FETCHED
 from tui.screens.settings import SettingsScreen
-from tui.shelf import StoreShelf
+from tui.shelf import NOT_LISTED, StoreShelf
 from tui.widgets.model_question import ModelQuestion
 from tui.widgets.protection_question import ProtectionQuestion
 
@@ -193,6 +193,16 @@ def test_the_shelf_offers_only_what_needs_no_network(
     assert shelf.types("r1-nano") != []
     begun = after["r1:14b"]  # it can be thrown away, and does not go on
     assert (begun.fetchable, begun.words) == (False, ())
+
+
+def test_the_shelf_marks_what_is_not_on_the_list(
+    nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store()
+    store.add(nano, "mine", source=LocalFile(path=str(nano)))
+    enforce(tmp_path, monkeypatch, "[models]\nallow = []\n")
+    (entry,) = StoreShelf(store).entries()
+    assert entry.note == NOT_LISTED
 
 
 async def test_the_models_screen_says_why_there_is_no_more(
