@@ -56,9 +56,14 @@ def environment() -> dict[str, str]:
 
 
 def close_inherited(kept: Collection[int] = ()) -> None:
-    """Close all descriptors but the three standard ones and `kept`: a worker has no business with others."""
+    """Close all descriptors but the three standard ones and `kept`: a worker has no business with others.
+
+    On Windows none is inherited.
+    """
+    if os.name != "posix":
+        return
     start = 3
-    for descriptor in [*sorted(kept), os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else 1024]:
+    for descriptor in [*sorted(kept), os.sysconf("SC_OPEN_MAX")]:
         os.closerange(start, descriptor)
         start = descriptor + 1
 

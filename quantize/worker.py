@@ -17,7 +17,6 @@ from typing import Any, BinaryIO
 import msgspec
 
 from localai import confine, frames, offline, processes
-from localai.confine import limits
 from localai.confine.report import Sandbox
 from localai.engine import bindings
 from localai.errors import LocalAIError
@@ -100,6 +99,8 @@ class _Limiting:
 
     def __call__(self, event: Forecast | Progress) -> None:
         if self._confined and isinstance(event, Forecast):
+            from localai.confine import limits  # not for Windows, which has no such thing
+
             sizes = [one.size for one in event.candidates if one.file_type.upper() in self._wanted]
             limits.limit_files(max(sizes, default=0))
         self._send(event)
