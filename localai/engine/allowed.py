@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import stat
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -89,6 +90,8 @@ def _traits(path: Path) -> _Traits:
         status = path.stat()
     except OSError as error:
         raise _unreadable(path, error) from error
+    if not stat.S_ISREG(status.st_mode):  # to read a pipe may take for ever
+        raise ModelFileError(f"{path} is not a file", "Give the model's file itself")
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 

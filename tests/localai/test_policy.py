@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,8 +45,9 @@ def test_without_a_file_nothing_is_in_force(monkeypatch: pytest.MonkeyPatch) -> 
 def test_without_a_file_it_is_read_in_less_than_a_millisecond() -> None:
     """In a process of its own: also tomllib is not read."""
     code = (
-        "import sys, time, localai.policy as p; t = time.perf_counter(); p.current();"
-        " print(time.perf_counter() - t, 'tomllib' in sys.modules)"
+        "import sys, timeit, localai.policy as p\n"
+        "read = lambda: (p._read.cache_clear(), p.current())\n"
+        "print(min(timeit.repeat(read, number=1, repeat=20)), 'tomllib' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     seconds, read = done.stdout.split()
@@ -436,6 +436,4 @@ def test_it_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     path = enforce(tmp_path, monkeypatch, "[forbid]\npull = true\n")
     first = policy.current()
     path.unlink()
-    started = time.perf_counter()
     assert policy.current() is first
-    assert time.perf_counter() - started < 0.001

@@ -239,6 +239,15 @@ async def test_each_part_is_on_the_list(tmp_path: Path, monkeypatch: pytest.Monk
     assert [path for path, _ in seen.files] == parts
 
 
+async def test_what_is_no_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To open a pipe would wait for whoever writes to it."""
+    enforce(tmp_path, monkeypatch, listed())
+    os.mkfifo(tmp_path / "pipe.gguf")
+    for path in (tmp_path / "pipe.gguf", tmp_path):
+        with pytest.raises(ModelFileError, match="is not a file"):
+            await allowed.seen([str(path)])
+
+
 def _written(path: Path) -> None:
     path.write_bytes(path.read_bytes())
 
