@@ -364,6 +364,14 @@ def test_quantizing_writes_into_open_files_and_does_nothing_else(user: str) -> N
 
 
 @pytest.mark.parametrize("user", USERS)
+def test_what_the_driver_of_a_gpu_needs_is_open_and_told(user: str) -> None:
+    found = attacked(user, everything(), profile="gpu")
+    require(found, "landlock", "seccomp")
+    assert set(through(found)) <= {"flags of the open model", "32 TiB of addresses"}
+    assert (found.changed, found.sandbox.level, told(found)) == ([], "partial", {"the GPU's driver"})
+
+
+@pytest.mark.parametrize("user", USERS)
 def test_a_worker_can_still_work(user: str) -> None:
     control, found = attacked(user, None, act="work"), attacked(user, everything(), act="work")
     assert found.works == {**control.works, "no new privileges": "True"}
