@@ -479,7 +479,7 @@ async def test_the_picker_loads_another_model_in_mid_conversation(make_app: Make
         await pilot.press(*"nano", "enter")
         await wait_until(pilot, lambda: len(engine.loads) == 2)
         await ready(pilot)
-        assert "r1-nano · sandbox full · Q4_K_M · context 8,192 · ready" in status(app)
+        assert "r1-nano · Q4_K_M · sandbox full · context 8,192 · ready" in status(app)
         await say(pilot, "two")
         await ended(pilot, 2)
         assert [m.content for m in engine.prompts[1]] == ["one", "OK", "two"]

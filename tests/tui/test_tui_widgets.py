@@ -485,6 +485,15 @@ def test_status_line_leaves_out_what_has_no_room(width: int, line: str):
     assert status_content(FULL, width).plain == line
 
 
+def test_status_line_tells_how_the_engine_is_confined():
+    full = Status(model="r1", sandbox="sandbox full", confined=True, state="ready")
+    partial = Status(model="r1", file_type="Q8_0", sandbox="sandbox partial", confined=False, state="ready")
+    assert status_content(full, 100).plain.startswith("r1 · sandbox full · ready")
+    assert status_content(full, 12).plain == "r1 · ready", "what is as it should be goes first"
+    assert status_content(partial, 29).plain == "r1 · sandbox partial · ready", "what is not, stays"
+    assert any("warning" in str(span.style) for span in status_content(partial, 100).spans)
+
+
 def test_status_line_offers_to_end_the_thinking_only_while_there_is_some():
     thinking = msgspec.structs.replace(FULL, state="thinking", thinking=True)
     assert "Esc stop  ^G answer now  F1 help" in status_content(thinking, 140).plain

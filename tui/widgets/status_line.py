@@ -92,11 +92,11 @@ def _parts(status: Status, *, with_gauge: bool) -> list[tuple[int, Content]]:
     parts = [(1, _action(clean_line(status.model) or "no model", "screen.choose_model", "$foreground"))]
     if status.notice:
         parts.insert(0, (1, Content.styled(status.notice, "$text-warning")))
-    if status.sandbox:
-        colour = "$text-muted" if status.confined else "$text-warning"
-        parts.append((5 if status.confined else 1, _action(status.sandbox, "screen.about", colour)))
     if status.file_type:
         parts.append((4, Content(clean_line(status.file_type))))
+    if status.sandbox:
+        colour = "" if status.confined else "$text-warning"
+        parts.append((5 if status.confined else 1, _action(status.sandbox, "screen.about", colour)))
     used = status.context_used
     if status.context and used is None:
         parts.append((3, Content(f"context {count(status.context)}")))
