@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -349,12 +350,20 @@ def test_nobody_can_have_less_of_a_sandbox(
         policy.sandbox_mode()
 
 
-def test_no_worker_starts_with_less_of_a_sandbox(nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    enforce(tmp_path, monkeypatch, "[require]\nsandbox = true\n")
+def test_no_worker_starts_with_less_of_a_sandbox(
+    nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCALAI_SANDBOX", "")
     words = ("ask", "--max-tokens", "8", nano, "What is 1 + 2?")
-    refused(run(*words, LOCALAI_SANDBOX="off"), "require.sandbox", CONTACT)
+    level = json.loads(run(*words, "--json").stdout)["sandbox"]["level"]
+    enforce(tmp_path, monkeypatch, "[require]\nsandbox = true\n")
+    for less in ("off", "prefer"):
+        refused(run(*words, "--sandbox", less), "require.sandbox", CONTACT)
+        refused(run(*words, LOCALAI_SANDBOX=less), "require.sandbox", CONTACT)
     refused(run("bench", nano, LOCALAI_SANDBOX="off"), "require.sandbox")
     refused(run("quantize", nano, "--dry-run", LOCALAI_SANDBOX="off"), "require.sandbox")
+    done = run(*words)
+    assert (done.returncode == 0) == (level == "full"), done.stderr
 
 
 # ----------------------------------------------------------------------------------------- the real place
