@@ -1,4 +1,4 @@
-"""Hostile GGUF files: r1-nano with one thing wrong, as fuzzers and published bugs have it, and no files at all."""
+"""Hostile GGUF files: r1-nano with one thing wrong, as in published bugs, and what is no file at all."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from tests.hostile.case import CANARY, Case, Scene
 COMMAND = [sys.executable, "-P", "-m", "localai"]
 MOST_S = 10.0
 """Computing, and waiting on a machine that has nothing else to do."""
-KILL_S = 100.0
+KILL_S = 40.0
 MOST_KB = 1_500_000
 _DIGESTED = 1 << 20
 KEPT = "kept-conversation"

@@ -10,11 +10,16 @@ import pytest
 
 from localai.chat.conversation import Conversation, Message
 from localai.history import History
-from tests.hostile import gguf, running
+from tests.hostile import configs, gguf, running, safetensors, tokenizers
 from tests.hostile.case import Case, Scene
 from tests.quantize.making import NANO
 
-KINDS = {"gguf": gguf.CASES}
+KINDS = {
+    "gguf": gguf.CASES,
+    "safetensors": safetensors.CASES,
+    "tokenizers": tokenizers.CASES,
+    "configs": configs.CASES,
+}
 ALL = [(kind, case) for kind, cases in KINDS.items() for case in cases]
 
 
