@@ -105,8 +105,8 @@ def commands(nano: Path, folder: Path) -> Iterator[tuple[str | Path, ...]]:
     yield "history", "search", "reply"
     yield "history", "export", "--all", "--format", "html", "--output", page
     yield "history", "status", "--check"
-    yield "history", "rekey", "--yes"
-    yield "history", "delete", "--all", "--yes"
+    yield "history", "rekey"
+    yield "history", "delete", SHOWN.id[:12], "--yes"
 
 
 def test_no_command_opens_an_internet_socket_or_imports_network_code(
