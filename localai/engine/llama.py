@@ -178,6 +178,15 @@ class Model(Handle):
             found = self._attributes[token] = bits & (_ATTRIBUTE_CONTROL | _ATTRIBUTE_USER_DEFINED)
         return found
 
+    def user_defined(self) -> list[int]:
+        """The tokens that llama.cpp looks for in every text, markers such as <think> among them."""
+        api, vocab = self._api, self._vocab
+        return [
+            token
+            for token in range(self.vocabulary)
+            if api.llama_vocab_get_attr(vocab, token) & _ATTRIBUTE_USER_DEFINED
+        ]
+
     def is_end(self, token: int) -> bool:
         """Whether `token` ends a reply: end of generation, or control, such as the next user's marker."""
         found = self._ends.get(token)

@@ -7,7 +7,8 @@ longer matches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from localai.chat.messages import ChatMessage
 from localai.chat.prompt import END_THINK, THINK, PromptFormat, Segment
@@ -16,6 +17,10 @@ from localai.engine.protocol import Begun
 
 REMEMBERED_CHARACTERS = 4_000_000
 """Texts whose tokens are kept, counted in characters: a long conversation is not tokenized anew each turn."""
+
+MANY_MARKERS = 256
+"""Beginnings of markers in one text from which on they are cut before llama.cpp looks for them: what it does
+with n of them takes the square of n, 48 s for a megabyte."""
 
 
 class Prompter:
@@ -26,6 +31,7 @@ class Prompter:
         self._model = model
         self._texts = _Recent()
         self._replies = _Recent()
+        self._marker: re.Pattern[str] | None = None
 
     def prompt(self, messages: Sequence[ChatMessage], begun: Begun | None = None) -> tuple[list[int], bool]:
         """The tokens of the prompt for the next reply, or its rest; whether it opens the thinking."""
@@ -95,11 +101,13 @@ class Prompter:
 
     def _tokenize_plain(self, text: str) -> list[int]:
         """llama.cpp finds user-defined tokens such as <think> in plain text too: take them apart."""
+        if text.count("<") > MANY_MARKERS and (any_marker := self._any_marker()).search(text):
+            return [token for piece in _taken_apart(text, any_marker) for token in self.plain(piece)]
         tokens = self._model.tokenize(text, special=False)
         markers = {
             name
             for name in (self._model.text(token) for token in set(tokens) if self._model.attributes(token))
-            if len(name) > 1 and name.startswith("<") and name.endswith(">")
+            if _is_marker(name)
         }
         if not markers:
             return tokens
@@ -109,6 +117,30 @@ class Prompter:
             return tokens
         pieces = [parts[0] + marker[0], *(marker[1:] + part + marker[0] for part in parts[1:-1])]
         return [t for piece in [*pieces, marker[1:] + parts[-1]] for t in self.plain(piece)]
+
+    def _any_marker(self) -> re.Pattern[str]:
+        """What fits every user-defined token that looks like a marker; made once, in under a second."""
+        if self._marker is None:
+            names = {self._model.text(token) for token in self._model.user_defined()}
+            found = sorted((name for name in names if _is_marker(name)), key=len, reverse=True)
+            self._marker = re.compile("|".join(map(re.escape, found)) or r"(?!)")
+        return self._marker
+
+
+def _is_marker(name: str) -> bool:
+    return len(name) > 1 and name.startswith("<") and name.endswith(">")
+
+
+def _taken_apart(text: str, marker: re.Pattern[str]) -> Iterator[str]:
+    """`text` in pieces, so that no `marker` is whole in any: each is cut behind its first character.
+
+    Only what is left of a marker when another was cut could still be one, and llama.cpp finds few of those.
+    """
+    start = 0
+    for match in marker.finditer(text):
+        yield text[start : match.start() + 1]
+        start = match.start() + 1
+    yield text[start:]
 
 
 def _key(thinking: str, answer: str) -> str:

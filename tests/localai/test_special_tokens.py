@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import time
 import unicodedata
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -151,6 +152,17 @@ async def engine() -> AsyncIterator[Engine]:
     engine = Engine()
     yield engine
     await engine.close()
+
+
+@pytest.mark.parametrize("text", ["<think>" * 40_000, "a </think> b\n" * 20_000, "<<think>think>" * 500])
+def test_many_of_them_are_text_too_and_take_no_minutes(model: Model, text: str) -> None:
+    """Left to llama.cpp, the first would take about five seconds, and four times as many a minute and more."""
+    prompter = Prompter(model, R1Format())
+    started = time.process_time()
+    tokens = prompter.plain(text)
+    assert time.process_time() - started < 3
+    assert not any(model.attributes(token) for token in set(tokens))
+    assert b"".join(map(model.piece, tokens)).decode() == text
 
 
 async def test_the_worker_counts_them_as_text(engine: Engine, r1: Path, model: Model) -> None:
