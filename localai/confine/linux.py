@@ -85,9 +85,10 @@ def judged(profile: Profile, layers: tuple[Layer, ...], found: Sequence[probes.C
 
 
 def _leave_network() -> str:
-    detail = privileges.leave_network()
-    privileges.drop_capabilities()
-    return detail
+    try:
+        return privileges.leave_network()
+    finally:
+        privileges.drop_capabilities()
 
 
 def _layer(name: LayerName, step: Callable[[], str | None], wanted: bool) -> Layer:

@@ -53,7 +53,7 @@ _ALWAYS: Final = """
 _TO_WRITE: Final = "pwrite64 pwritev ftruncate fallocate fsync fdatasync sync_file_range"
 """What else writing into open files takes."""
 _FOR_GPUS: Final = (
-    "open openat ioctl eventfd2 epoll_create1 epoll_ctl epoll_pwait epoll_wait mbind set_mempolicy pwrite64"
+    "open openat eventfd2 epoll_create1 epoll_ctl epoll_pwait epoll_wait mbind set_mempolicy pwrite64"
 )
 """Which files a driver opens for writing is then Landlock's business: nodes of devices, and no others."""
 _ABSENT: Final = ("clone3", "openat2")
@@ -64,6 +64,8 @@ _FCNTL: Final = (0, 1, 2, 3, 4, 1030, 1031, 1032, 1033, 1034)
 Not F_SETOWN, which can send signals to other processes."""
 _IOCTL: Final = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 """TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX."""
+_FILE_IOCTL: Final = (0x40086602, 0x401C5820, 0x40046604, 0x40049409, 0x4020940D)
+"""FS_IOC_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_SETVERSION, FICLONE, FICLONERANGE: no business of a GPU's."""
 _PRCTL: Final = (3, 15, 16, 0x53564D41)
 """PR_GET_DUMPABLE, PR_SET_NAME, PR_GET_NAME, PR_SET_VMA."""
 
@@ -108,7 +110,9 @@ def _conditional(on: Machine, profile: Profile, pid: int) -> Iterator[Instructio
         writes = Instruction(_ANY_BIT, 1, 0, _WRITES)
         yield from _if_call(name, on, [*_argument(flags), writes, *_either()])
     yield from _if_call("fcntl", on, [*_argument(1), *_if_one_of(_FCNTL)])
-    if profile != "gpu":
+    if profile == "gpu":
+        yield from _if_call("ioctl", on, [*_argument(1), *_if_one_of(_FILE_IOCTL, then=REFUSE)])
+    else:
         yield from _if_call("ioctl", on, [*_argument(1), *_if_one_of(_IOCTL)])
     yield from _if_call("prctl", on, [*_argument(0), *_if_one_of(_PRCTL)])
     yield from _if_call("tgkill", on, [*_argument(0), *_if_one_of((pid,))])
@@ -132,9 +136,9 @@ def _either() -> list[Instruction]:
     return [_end(ALLOW), _end(REFUSE)]
 
 
-def _if_one_of(values: tuple[int, ...]) -> list[Instruction]:
+def _if_one_of(values: tuple[int, ...], then: int = ALLOW) -> list[Instruction]:
     tests = [Instruction(_EQUAL, len(values) - place, 0, value) for place, value in enumerate(values)]
-    return [*tests, _end(REFUSE), _end(ALLOW)]
+    return [*tests, _end(REFUSE if then == ALLOW else ALLOW), _end(then)]
 
 
 def _end(verdict: int) -> Instruction:

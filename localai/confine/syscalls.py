@@ -156,9 +156,11 @@ CALLS: Final[dict[str, Numbers]] = {
 
 
 def machine() -> Machine | None:
-    """The architecture of this process; None: another one."""
+    """The architecture of this process; None: another one, or not Linux."""
     found = platform.machine()
-    return found if found in ("x86_64", "aarch64") else None  # type: ignore[return-value]
+    if platform.system() != "Linux" or found not in ("x86_64", "aarch64"):
+        return None
+    return found  # type: ignore[return-value]
 
 
 def number(name: str, on: Machine) -> int | None:

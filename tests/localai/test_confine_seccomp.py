@@ -128,6 +128,7 @@ def test_only_gpus_get_ioctls(on: Machine) -> None:
     assert verdict(on, "gpu", "ioctl", 3, nvidia) == seccomp.ALLOW
     assert verdict(on, "cpu", "ioctl", 3, nvidia) == verdict(on, "quantize", "ioctl", 3, nvidia)
     assert verdict(on, "cpu", "ioctl", 3, nvidia) == seccomp.REFUSE
+    assert verdict(on, "gpu", "ioctl", 3, 0x40086602) == seccomp.REFUSE, "FS_IOC_SETFLAGS"
     assert verdict(on, "cpu", "ioctl", 0, 0x5412) == seccomp.REFUSE, "TIOCSTI types on the terminal"
     assert verdict(on, "cpu", "ioctl", 0, 0x5401) == seccomp.ALLOW, "TCGETS, which Python's open() asks"
 
