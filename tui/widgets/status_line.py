@@ -73,11 +73,13 @@ class StatusLine(Widget):
 
 def status_content(status: Status, width: int) -> Content:
     """The line for that width in cells."""
-    left = _fitting(status, width)
-    if left.cell_length + 3 + _hint(*HINTS[0]).cell_length > width:
-        left = _fitting(status, width, with_gauge=False)  # a hint says more than a gauge beside its numbers
     now = [STOP_HINT] * status.busy + [ANSWER_HINT] * status.thinking
     hints = [*now, *HINTS]
+    left, first = _fitting(status, width), _hint(*hints[0]).cell_length + 3
+    if left.cell_length + first > width:
+        bare = _fitting(status, width, with_gauge=False)
+        if bare.cell_length + first <= width:  # a hint says more than a gauge beside its numbers
+            left = bare
     while hints:
         right = Content("  ").join([_hint(*hint) for hint in hints])
         if left.cell_length + 3 + right.cell_length <= width:
