@@ -156,7 +156,7 @@ async def engine() -> AsyncIterator[Engine]:
 
 @pytest.mark.parametrize("text", ["<think>" * 40_000, "a </think> b\n" * 20_000, "<<think>think>" * 500])
 def test_many_of_them_are_text_too_and_take_no_minutes(model: Model, text: str) -> None:
-    """Left to llama.cpp, the first would take about five seconds, and four times as many a minute and more."""
+    """Left to llama.cpp, the first takes some five seconds, and four times as many a minute and more."""
     prompter = Prompter(model, R1Format())
     started = time.process_time()
     tokens = prompter.plain(text)
