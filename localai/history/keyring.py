@@ -6,6 +6,8 @@ backends that the package itself recommends are used: never the ones that keep a
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 from localai.errors import HistoryError
@@ -71,9 +73,7 @@ def _needed() -> KeyringBackend:
 def _backend() -> KeyringBackend | None:
     backend: KeyringBackend
     try:
-        import keyring
-
-        chosen = keyring.get_keyring()
+        chosen = _library().get_keyring()
         # The chainer stands for several; what it would write to need not be what it reads from.
         for backend in getattr(chosen, "backends", None) or [chosen]:
             if backend.priority >= 1 and not type(backend).__module__.startswith(_REFUSED):
@@ -81,6 +81,24 @@ def _backend() -> KeyringBackend | None:
     except Exception:  # noqa: BLE001 - as above, and the user's configuration names what is imported
         return None
     return None
+
+
+def _library() -> ModuleType:
+    """The package `keyring`, without the network code that it would bring.
+
+    A package that it needs imports `urllib.request` for a function that is not called: an empty module stands
+    for that meanwhile. What a backend imports later is the user's own choice.
+    """
+    unwanted = "urllib.request"
+    stands_in = unwanted not in sys.modules
+    if stands_in:
+        sys.modules[unwanted] = ModuleType(unwanted)
+    try:
+        import keyring
+    finally:
+        if stands_in:
+            del sys.modules[unwanted]
+    return keyring
 
 
 def _failed(what: str, error: Exception) -> HistoryError:

@@ -119,6 +119,17 @@ def test_no_command_opens_an_internet_socket_or_imports_network_code(
     assert trace.network_code() == set()
 
 
+def test_the_keyring_brings_no_network_code(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHON_KEYRING_BACKEND")
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent/bus")
+    code = (
+        "import sys; from localai.history.keyring import problem as p; p(); print('keyring' in sys.modules)"
+    )
+    assert ran(*trace.command, sys.executable, "-P", "-c", code) == "True\n"
+    assert trace.network_code() == set()
+    assert trace.internet() == []
+
+
 # ------------------------------------------------------------------------------------------- a chat session
 
 
