@@ -473,7 +473,7 @@ FULL = Status(
             + "Esc stop  F1 help  ^N new  ^O model",
         ),
         (78, "deepseek-r1:7b · Q4_K_M · 1,234 / 8,192 · 12.3 tok/s · answering      Esc stop"),
-        (74, "deepseek-r1:7b · Q4_K_M · 1,234 / 8,192 · 12.3 tok/s · answering"),
+        (74, "deepseek-r1:7b · Q4_K_M · ▰▱▱▱▱▱▱▱ 1,234 / 8,192 · 12.3 tok/s · answering"),
         (70, "deepseek-r1:7b · Q4_K_M · 1,234 / 8,192 · 12.3 tok/s · answering"),
         (60, "deepseek-r1:7b · 1,234 / 8,192 · 12.3 tok/s · answering"),
         (45, "deepseek-r1:7b · 12.3 tok/s · answering"),
