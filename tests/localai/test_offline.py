@@ -119,6 +119,20 @@ def test_no_command_opens_an_internet_socket_or_imports_network_code(
     assert trace.network_code() == set()
 
 
+def test_no_part_of_the_program_brings_network_code_along(trace: Trace) -> None:
+    code = """
+import importlib, pkgutil, localai, models, quantize, tui, pypdf, pygments.lexers
+from models.fetch import client
+for package in (localai, models, quantize, tui):
+    for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not found.name.startswith("models.fetch"):
+            print(importlib.import_module(found.name).__name__)
+"""
+    imported = ran(*trace.command, sys.executable, "-P", "-c", code).split()
+    assert {"localai.cli.ask", "tui.screens.chat", "quantize.worker", "localai.engine.worker"} <= {*imported}
+    assert trace.network_code() == set()
+
+
 def test_the_keyring_brings_no_network_code(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHON_KEYRING_BACKEND")
     monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent/bus")
