@@ -291,11 +291,16 @@ async def test_a_file_that_is_exchanged_while_it_is_loaded_is_not_used(
     path = tmp_path / "model.gguf"
     path.write_bytes(nano.read_bytes())
     enforce(tmp_path, monkeypatch, listed(sha256(path)))
+    copy = tmp_path / "copy"
+    copy.write_bytes(nano.read_bytes())
     engine = scripted(
-        "frames.read(reader); send(p.Confined(p.Sandbox('full')))\n"
-        f"os.replace({str(nano.with_name('copy'))!r}, {str(path)!r})\nload(); receive()"
+        "first = receive\n"
+        "def receive(*kinds):\n"
+        "    request = first(*kinds)\n"
+        f"    isinstance(request, p.Load) and os.replace({str(copy)!r}, {str(path)!r})\n"
+        "    return request\n"
+        "load(); first()"
     )
-    nano.with_name("copy").write_bytes(nano.read_bytes())
     with pytest.raises(ModelFileError, match="was changed"):
         await engine.load(path)
     assert engine.model is None
