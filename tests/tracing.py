@@ -29,8 +29,6 @@ _LINE: Final = re.compile(r"\d+ +(?P<call>\w+)\((?P<arguments>.*)\) += (?P<resul
 _RESUMED: Final = re.compile(r"(?P<pid>\d+) +<\.\.\. \w+ resumed>(?P<rest>.*)")
 _UNFINISHED: Final = " <unfinished ...>"
 _WRITING: Final = re.compile("O_WRONLY|O_RDWR|O_CREAT|O_TRUNC")
-_NO_KIND: Final = "SOCK_CLOEXEC|0xf, IPPROTO_IP) = -1 "
-"""A socket of a kind that does not exist: so the confined worker sees whether it would be refused."""
 _OPENED: Final = re.compile(r"<(?P<path>/[^>]*)>(?:\(deleted\))?$")
 _PATH: Final = re.compile(r'(?:<(?P<folder>/[^>]*)>, )?"(?P<path>[^"]*)"')
 _NETWORK_CODE: Final = (
@@ -60,7 +58,7 @@ class Trace:
 
     def internet(self) -> list[str]:
         """Calls that concern sockets other than those between processes of this machine."""
-        return [line for line in self._lines() if _FAMILY.search(line) and _NO_KIND not in line]
+        return [line for line in self._lines() if _FAMILY.search(line)]
 
     def network_code(self) -> set[str]:
         """Modules for networks whose files were opened, which is how Python imports them."""
