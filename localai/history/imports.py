@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 import re
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -187,11 +188,15 @@ def read(path: Path) -> tuple[str, list[Conversation]]:
 
 def _bytes(path: Path) -> bytes:
     try:
+        # Before opening: to open a named pipe would wait for a writer, and a device may never end.
+        if not stat.S_ISREG((status := path.stat()).st_mode):
+            raise HistoryError(f"{path} is not a file", "Give the exported file itself")
+        too_large = status.st_size > MAX_BYTES
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            data = b"" if too_large else file.read(MAX_BYTES + 1)
     except OSError as error:
         raise HistoryError(f"{path} cannot be read: {error.strerror}", "See that you may read it") from error
-    if len(data) > MAX_BYTES:
+    if too_large or len(data) > MAX_BYTES:
         raise HistoryError(
             f"{path} cannot be imported: it is larger than {MAX_BYTES // 2**20} MiB", "Split it into several"
         )
