@@ -98,7 +98,7 @@ def require_inside(folder: Path, path: Path) -> None:
     hub's cache is laid out in this way: models--X--Y/snapshots/REVISION/name -> models--X--Y/blobs/HASH. That
     may itself be a link, to blobs/HH/HASH beside all repositories.
     """
-    home, target = folder.resolve(), path.resolve()
+    home, target = folder.resolve(), _target(path)
     if target.is_relative_to(home) or not target.is_file():  # what is no file is refused where it is read
         return
     snapshots, repository = home.parent, home.parent.parent
@@ -109,6 +109,14 @@ def require_inside(folder: Path, path: Path) -> None:
             f"{path} is a link to {target}, which is outside of the checkpoint's folder",
             "Put the file itself in its place, or give the folder in the hub's cache",
         )
+
+
+def _target(path: Path) -> Path:
+    """Where links lead to in the end. CheckpointError if they lead in a circle."""
+    try:
+        return path.resolve()
+    except RuntimeError as error:  # of Python before 3.13; then on, it is found where the file is opened
+        raise CheckpointError(f"{path} is a link to itself", strict_json.FETCH_AGAIN) from error
 
 
 def _refuse_other_uses(path: Path, names: list[str], config: dict[str, Any]) -> None:

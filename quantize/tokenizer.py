@@ -67,7 +67,8 @@ def _require_byte_level_bpe(tokenizer: dict[str, Any]) -> None:
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
         raise CheckpointError("tokenizer.json has no vocabulary", _FETCH_AGAIN)
     decoder = tokenizer.get("decoder")
-    decoders = [decoder, *(decoder.get("decoders") or [])] if isinstance(decoder, dict) else []
+    inner = decoder.get("decoders") if isinstance(decoder, dict) else None
+    decoders = [decoder, *(inner if isinstance(inner, list) else [])]
     byte_level = any(isinstance(step, dict) and step.get("type") == "ByteLevel" for step in decoders)
     kind = model.get("type", "BPE")
     if kind != "BPE" or model.get("byte_fallback") or not byte_level or not isinstance(model["vocab"], dict):
