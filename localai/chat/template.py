@@ -23,6 +23,8 @@ MAX_TEMPLATE = 64 * 1024
 LAST_RESORT_S = 15.0
 """Seconds of computing after which the system ends the process, should the sandbox ever fail to end it."""
 
+_ANOTHER = "Use another model: nothing can be said to this one as its template has it"
+
 # Private-use characters: no tokenizer has markers with them, and templates that trim leave them alone.
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 
@@ -32,19 +34,27 @@ class EmbeddedFormat:
 
     name = "embedded"
 
-    def __init__(self, source: str, bos: str, eos: str, *, add_bos: bool = False) -> None:
-        """`add_bos`: prompts are to begin with `bos`, also where the template does not write it."""
+    def __init__(self, source: str, bos: str, eos: str, *, add_bos: bool = False, path: str = "") -> None:
+        """`add_bos`: prompts are to begin with `bos`, also where the template does not write it.
+
+        `path`: of the file that it is in, for errors.
+        """
+        self._path = path
         if len(source) > MAX_TEMPLATE:
-            raise UnsupportedModel(f"the chat template in the file is {len(source):,} characters long")
+            raise self._error(f"is {len(source):,} characters long")
         self._sandbox = Sandbox()
         try:
             with last_resort():
                 self._template = self._sandbox.compiled(source)
         except TEMPLATE_FAILURES as error:
-            raise UnsupportedModel(f"the chat template in the file cannot be read: {_why(error)}") from error
+            raise self._error(f"cannot be read: {_why(error)}") from error
         self._bos, self._eos, self._add_bos = bos, eos, add_bos
         self.reasoning = THINK in source
         self.system_role = self._takes_system()
+
+    def _error(self, what: str) -> UnsupportedModel:
+        place = f"the file {self._path}" if self._path else "the file"
+        return UnsupportedModel(f"the chat template in {place} {what}", _ANOTHER)
 
     def _takes_system(self) -> bool:
         probe = [ChatMessage("system", "s"), ChatMessage("user", "u")]
@@ -60,7 +70,7 @@ class EmbeddedFormat:
         turns = list(messages) if self.system_role else fold_system(messages)
         segments = self._begun(self._segments(turns))
         if turns and not any(s.text == turns[-1].content for s in segments if not s.special):
-            raise UnsupportedModel("the chat template in the file drops the last message")
+            raise self._error("drops the last message")
         return segments
 
     def opening(self, messages: Sequence[ChatMessage]) -> list[Segment]:
@@ -93,7 +103,7 @@ class EmbeddedFormat:
                     eos_token=self._eos,
                 )
         except TEMPLATE_FAILURES as error:
-            raise UnsupportedModel(f"the chat template in the file fails: {_why(error)}") from error
+            raise self._error(f"fails: {_why(error)}") from error
         return _replace_marks(text, messages)
 
 

@@ -225,7 +225,7 @@ def prompt_format(model: Model, plan: Plan, accepted: Collection[str]) -> Prompt
     template = _require_template(header, plan.path, accepted)
     from localai.chat.template import EmbeddedFormat  # here, because Jinja takes 40 ms and R1 needs none
 
-    return EmbeddedFormat(template, model.bos, model.eos, add_bos=model.adds_bos)
+    return EmbeddedFormat(template, model.bos, model.eos, add_bos=model.adds_bos, path=str(plan.path))
 
 
 def recommended(header: Header, form: PromptFormat) -> Sampling:
