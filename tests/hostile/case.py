@@ -64,7 +64,7 @@ class Case:
     make: Make
     """Makes it; the path that it returns stands for {input} in `command`."""
     command: str
-    """The words after `localai`, with a space between them."""
+    """The words after `localai`, with a space between them; {files} is the folder of the inputs."""
     says: str
     """A pattern that the one error line, or for code 0 the whole output, must have."""
     code: int = 1

@@ -10,7 +10,7 @@ from tests.hostile.case import Case, Make, Scene
 from tests.hostile.checkpoints import QUANTIZE, edited, folder, odd, replaced
 
 FILE = "config.json"
-WITH = "quantize {input}/../checkpoint --type Q4_0 --name made --imatrix {input}"
+WITH = "quantize {files}/checkpoint --type Q4_0 --name made --imatrix {input}"
 
 
 def config(**fields: Any) -> Make:
@@ -85,8 +85,8 @@ CASES = [
         "a temperature of 1e308",
         replaced("generation_config.json", '{"temperature": 1e308}'),
         QUANTIZE,
-        ".",
-        names="",
+        "loads and generates",
+        code=0,
     ),
     Case("a matrix of nothing", matrix(b""), WITH, "importance matrix|truncated|empty"),
     Case("a matrix of 2^31 entries", legacy(2**31 - 1, NAME, 1, [1.0]), WITH, "truncated|importance matrix"),
@@ -95,13 +95,13 @@ CASES = [
     Case("a matrix of NaN", legacy(1, NAME, 1, [float("nan")] * 256), WITH, "not numbers"),
     Case("a matrix of minus one", legacy(1, NAME, 1, [-1.0] * 256), WITH, "negative"),
     Case("a matrix of other columns", legacy(1, NAME, 1, [1.0] * 3), WITH, "."),
-    Case("a matrix of no calls", legacy(1, NAME, 0, [1.0] * 256), WITH, "."),
+    Case("a matrix of no calls", legacy(1, NAME, 0, [1.0] * 256), WITH, "loads and generates", code=0),
     Case("a matrix for escapes", legacy(1, b"\x1b[2J\xff", 1, [1.0] * 256), WITH, "."),
     Case("a matrix that is a model", matrix(b"GGUF" + struct.pack("<IQQ", 3, 0, 1 << 60)), WITH, "."),
     Case(
         "a matrix that is /dev/zero",
         lambda s: (folder(s), Path("/dev/zero"))[1],
-        "quantize {input}/../../checkpoint --imatrix {input} --name made",
+        "quantize {files}/checkpoint --imatrix {input} --name made",
         ".",
         code=2,
         names="",

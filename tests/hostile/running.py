@@ -54,7 +54,8 @@ def world(scene: Scene) -> None:
 def run(case: Case, scene: Scene) -> Ended:
     """Make the input and give it to the command."""
     path = case.make(scene)
-    words = [word.replace("{input}", str(path)) for word in case.command.split(" ")]
+    command = case.command.replace("{files}", str(scene.files))
+    words = [word.replace("{input}", str(path)) for word in command.split(" ")]
     env = {
         "PATH": os.environ["PATH"],
         "HOME": str(scene.root / "home"),

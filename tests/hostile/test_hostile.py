@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from localai.chat.conversation import Conversation, Message
-from localai.history import History
-from tests.hostile import configs, gguf, running, safetensors, tokenizers
+from localai.history import History, key
+from tests.hostile import (
+    configs,
+    conversations,
+    gguf,
+    running,
+    safetensors,
+    settings,
+    stores,
+    templates,
+    tokenizers,
+)
 from tests.hostile.case import Case, Scene
 from tests.quantize.making import NANO
 
@@ -19,6 +28,9 @@ KINDS = {
     "safetensors": safetensors.CASES,
     "tokenizers": tokenizers.CASES,
     "configs": configs.CASES,
+    "templates": templates.CASES,
+    "stores": stores.CASES,
+    "settings": settings.CASES,
 }
 ALL = [(kind, case) for kind, cases in KINDS.items() for case in cases]
 
@@ -37,11 +49,29 @@ def scene(tmp_path: Path, nano: Path, checkpoint: Path) -> Scene:
     return made
 
 
+@pytest.fixture
+def with_history(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """A scene in whose store a conversation is kept, without protection: to open it costs no time."""
+    monkeypatch.setenv("LOCALAI_HOME", str(scene.store))
+    key.create(())
+    made = Conversation(id=running.KEPT, title="Kept")
+    made.append(Message(parent=None, role="user", content="Still here?"))
+    with History() as history:
+        history.save(made)
+    return scene
+
+
 @pytest.mark.parametrize("case", [pytest.param(case, id=f"{kind}: {case.name}") for kind, case in ALL])
 def test_hostile(case: Case, scene: Scene) -> None:
     running.run(case, scene)
 
 
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in conversations.CASES])
+def test_hostile_conversations(case: Case, with_history: Scene) -> None:
+    running.run(case, with_history)
+    running.check_kept(with_history)
+
+
 def test_there_are_enough_and_each_has_a_name_of_its_own() -> None:
-    names = [(kind, case.name) for kind, case in ALL]
+    names = [(kind, case.name) for kind, case in ALL] + [("", case.name) for case in conversations.CASES]
     assert len(set(names)) == len(names) >= 200
