@@ -294,12 +294,11 @@ async def test_a_file_that_is_exchanged_while_it_is_loaded_is_not_used(
     copy = tmp_path / "copy"
     copy.write_bytes(nano.read_bytes())
     engine = scripted(
-        "first = receive\n"
-        "def receive(*kinds):\n"
-        "    request = first(*kinds)\n"
-        f"    isinstance(request, p.Load) and os.replace({str(copy)!r}, {str(path)!r})\n"
-        "    return request\n"
-        "load(); first()"
+        "first = send\n"
+        "def send(event):\n"
+        f"    os.replace({str(copy)!r}, {str(path)!r})\n"
+        "    first(event)\n"
+        "load(); receive()"
     )
     with pytest.raises(ModelFileError, match="was changed"):
         await engine.load(path)
