@@ -190,7 +190,12 @@ CASES = [
     Case(
         "version 0", nano(patch=lambda data: data[:4] + bytes(4) + data[8:]), IMPORT, "version 0|big-endian"
     ),
-    Case("version 2^31", nano(patch=lambda data: data[:4] + struct.pack("<I", 1 << 31) + data[8:]), ASK, "."),
+    Case(
+        "version 2^31",
+        nano(patch=lambda data: data[:4] + struct.pack("<I", 1 << 31) + data[8:]),
+        ASK,
+        "big-endian",
+    ),
     Case("big-endian", nano(patch=lambda data: data[:4] + b"\0\0\0\3" + data[8:]), SHOW, "big-endian"),
     Case("2^64-1 entries", nano(counts(None, HUGE)), ASK, "too many"),
     Case("2^64-1 tensors", nano(counts(HUGE, None)), QUANTIZE, "too many"),
@@ -248,7 +253,7 @@ CASES = [
     Case("no heads", nano(number("qwen2.attention.head_count", 0)), ASK, "head_count"),
     Case("3 heads of 256", nano(number("qwen2.attention.head_count", 3)), QUANTIZE, "head_count|heads"),
     Case("2^32-1 wide", nano(number("qwen2.embedding_length", (1 << 32) - 1)), ASK, "embedding_length"),
-    Case("half as wide", nano(number("qwen2.embedding_length", 128)), ASK, "."),
+    Case("half as wide", nano(number("qwen2.embedding_length", 128)), ASK, "wrong shape; expected 128"),
     Case("a context of 2^32-1", nano(number("qwen2.context_length", (1 << 32) - 1)), ASK, "context"),
     Case("a rope base of NaN", nano(single("qwen2.rope.freq_base", math.nan)), ASK, "freq_base"),
     Case("a rotation of 6", nano(number("qwen2.rope.dimension_count", 6)), ASK, "dimension_count|rota"),
@@ -256,7 +261,7 @@ CASES = [
     Case("a million experts", nano(number("qwen2.expert_count", 1_000_000)), ASK, "expert"),
     Case("temperature NaN", nano(single("general.sampling.temp", math.nan)), ASK, "sampling.temp"),
     # the vocabulary
-    Case("fewer tokens than rows", nano(tokens(100)), ASK, "."),
+    Case("fewer tokens than rows", nano(tokens(100)), ASK, "wrong shape; expected 256, 100"),
     Case("no tokens", nano(array("tokenizer.ggml.tokens", STRING, 0)), ASK, "vocabulary|token"),
     Case(
         "tokens that are numbers", nano(array("tokenizer.ggml.tokens", U32, 512, bytes(2048))), ASK, "token"
@@ -295,8 +300,8 @@ CASES = [
     Case("a pipe to import", special("pipe"), IMPORT, "not a file"),
     Case("a pipe to quantize", special("pipe"), QUANTIZE, "pipe|not a file"),
     Case("/dev/zero", special("/dev/zero"), IMPORT, "not a file"),
-    Case("a file of /proc", special("/proc/self/environ"), IMPORT, "."),
-    Case("endless memory", special("/proc/self/mem"), ASK, "."),
+    Case("a file of /proc", special("/proc/self/environ"), IMPORT, "is empty"),
+    Case("endless memory", special("/proc/self/mem"), ASK, "is empty"),
     Case("a link to itself", special("loop"), ASK, "link|no file|cannot be read"),
     Case("1 TB of nothing", sparse(1 << 40), ASK, "not a GGUF"),
     Case(
@@ -331,7 +336,7 @@ CASES = [
         "a second part of another kind",
         parts((0, 2, 0), (1, 2, 0), second=b"PK\3\4"),
         ASK,
-        ".",
+        "pickled checkpoint",
         names="00002",
     ),
 ]

@@ -153,4 +153,4 @@ def _state(path: Path) -> tuple[object, ...]:
         content = str(path.readlink())
     elif stat.S_ISREG(status.st_mode) and status.st_size <= _DIGESTED and os.access(path, os.R_OK):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
-    return status.st_mode, status.st_size, status.st_mtime_ns, status.st_nlink, content
+    return status.st_mode, status.st_size, status.st_mtime_ns, content

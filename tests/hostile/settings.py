@@ -80,5 +80,5 @@ CASES = [
     catalog("missing", special("none"), "no catalogue"),
     catalog("a pipe", special("pipe"), "not a file"),
     catalog("/dev/zero", special("/dev/zero"), "not a file"),
-    catalog("a link to itself", special("loop"), "."),
+    catalog("a link to itself", special("loop"), "symbolic links"),
 ]

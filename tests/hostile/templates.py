@@ -114,12 +114,14 @@ CASES = [
     ),
     bad(
         "lists in lists compared",
-        "{% set n = namespace(a=[1], b=[1]) %}{% for i in range(9999) %}{% set n.a = [n.a, n.a] %}{% set n.b = [n.b, n.b] %}{% endfor %}{{ n.a == n.b }}",
+        "{% set n = namespace(a=[1], b=[1]) %}{% for i in range(9999) %}"
+        "{% set n.a = [n.a, n.a] %}{% set n.b = [n.b, n.b] %}{% endfor %}{{ n.a == n.b }}",
     ),
     bad("a search that is quadratic", "{% set s = 'ab' * 9999999 %}{{ s.replace('a', s) }}" + PLAIN),
     bad(
         "sorting over and over",
-        "{% for a in range(9999) %}{% for b in range(9999) %}{% set x = range(9999)|list|sort|unique|list %}{% endfor %}{% endfor %}",
+        "{% for a in range(9999) %}{% for b in range(9999) %}"
+        "{% set x = range(9999)|list|sort|unique|list %}{% endfor %}{% endfor %}",
     ),
     # what is too much
     bad("20 GB of a", "{{ 'a' * 20000000000 }}" + PLAIN),

@@ -100,7 +100,9 @@ CASES = [
     Case("a number of 2^64", vocab(lambda v: v.update(high=1 << 64)), QUANTIZE, "512 tokens", names=FILE),
     Case("a number that is a fraction", vocab(lambda v: v.update(half=0.5)), QUANTIZE, "0.5", names=FILE),
     Case("a number that is a truth", vocab(lambda v: v.update(yes=True)), QUANTIZE, "True", names=FILE),
-    Case("a token with NUL", vocab(lambda v: v.update({"a\0b": 500})), QUANTIZE, ".", names=""),
+    Case(
+        "a token with NUL", vocab(lambda v: v.update({"a\0b": 500})), QUANTIZE, "'a' is there twice", names=""
+    ),
     Case(
         "a token of 10 MB",
         vocab(lambda v: v.update({"x" * 10_000_000: 500})),
@@ -146,8 +148,10 @@ CASES = [
         names=FILE,
     ),
     Case("a pattern of 1 MB", edited(FILE, split("(" * 1_000_000)), QUANTIZE, "--pre-tokenizer", names=FILE),
-    Case("steps 300 deep", edited(FILE, nested("pre_tokenizer", 300)), QUANTIZE, ".", names=FILE),
-    Case("normalizers 300 deep", edited(FILE, nested("normalizer", 300)), QUANTIZE, ".", names=FILE),
+    Case("steps 300 deep", edited(FILE, nested("pre_tokenizer", 300)), QUANTIZE, "no known name", names=FILE),
+    Case(
+        "normalizers 300 deep", edited(FILE, nested("normalizer", 300)), QUANTIZE, "no known name", names=FILE
+    ),
     Case("a step of no type", edited(FILE, top(pre_tokenizer=[1])), QUANTIZE, "malformed list", names=FILE),
     Case(
         "a decoder that is a text",
@@ -208,6 +212,10 @@ CASES = [
         names=CONFIG,
     ),
     Case(
-        "added_tokens.json nested deep", replaced("added_tokens.json", "[" * 99_999), QUANTIZE, ".", names=""
+        "added_tokens.json nested deep",
+        replaced("added_tokens.json", "[" * 99_999),
+        QUANTIZE,
+        "nested too deeply",
+        names="",
     ),
 ]
