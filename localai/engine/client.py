@@ -53,9 +53,12 @@ class Engine:
         *,
         silence_s: float = SILENCE_S,
         stall_beats: int = STALL_BEATS,
+        reads: Sequence[str] = (),
     ) -> None:
+        """`reads`: further files that its worker may read, as `localai audit` has it attack one."""
         self._command = list(command or processes.worker_command(WORKER))
         self._silence_s, self._stall_beats = silence_s, stall_beats
+        self._reads = tuple(reads)
         self._worker: WorkerPipe | None = None
         self._model: protocol.Loaded | None = None
         self._sandbox = NOT_STARTED
@@ -351,7 +354,7 @@ class Engine:
         self._last_load, self._model = request, None
         try:
             seen = await self._seen(request)
-            worker = await self._ensure_worker(_confinement(request))
+            worker = await self._ensure_worker(_confinement(request, self._reads))
             with worker.open(0) as inbox:
                 seen.require_unchanged()
                 await worker.send(request)
@@ -389,12 +392,12 @@ class Engine:
             await worker.end(SHUTDOWN_S)
 
 
-def _confinement(request: protocol.Load) -> protocol.Confine:
-    """What the worker for `request` may do: read the files that it names."""
+def _confinement(request: protocol.Load, further: Sequence[str]) -> protocol.Confine:
+    """What the worker for `request` may do: read the files that it names, and `further` ones."""
     options = request.options
     models = [request.path, *([options.draft] if options.draft is not None else [])]
     reads = tuple(str(file) for model in models for file in files_of(Path(model)))
-    return protocol.Confine(policy.sandbox_mode(), reads, gpu=options.gpu_layers != 0)
+    return protocol.Confine(policy.sandbox_mode(), (*reads, *further), gpu=options.gpu_layers != 0)
 
 
 def _load_request(path: Path, options: LoadOptions, sha256: str) -> protocol.Load:
