@@ -212,7 +212,14 @@ class Worker:
     # ------------------------------------------------------------------------------------------- sending
 
     def _fail(self, error: LocalAIError, request_id: int) -> None:
-        self._send(protocol.Failed(type(error).__name__, error.message, error.hint, request_id))
+        message, hint = self._named(error.message), self._named(error.hint)
+        self._send(protocol.Failed(type(error).__name__, message, hint, request_id))
+
+    def _named(self, text: str) -> str:
+        """`text` with the files called as the app calls them."""
+        for name, here in self._names.items():
+            text = text.replace(here, name)
+        return text
 
     def _send(self, event: protocol.Event) -> None:
         data = protocol.encode(event)

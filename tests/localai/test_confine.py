@@ -18,7 +18,7 @@ from localai.confine.report import OFF, Layer, Sandbox, require, short, words
 from localai.engine.client import Engine
 from localai.engine.protocol import Answer
 from localai.engine.settings import LoadOptions, Sampling
-from localai.errors import SandboxError
+from localai.errors import ModelFileError, SandboxError
 from tests.localai.scripted_worker import HI
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what confines workers there is Linux's")
@@ -207,6 +207,22 @@ async def test_a_model_behind_links_and_under_any_name(nano: Path, tmp_path: Pat
         assert await answer(engine)
     finally:
         await engine.close()
+
+
+async def test_a_file_without_a_name_is_called_as_the_app_calls_it(tmp_path: Path) -> None:
+    """Confined, the worker reaches it by another name, which tells nobody anything."""
+    with os.fdopen(os.open(tmp_path, os.O_RDWR | os.O_TMPFILE, 0o600), "wb") as file:
+        file.write(b"GGUF but no more")
+        file.flush()
+        path = Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
+        engine = Engine()
+        try:
+            with pytest.raises(ModelFileError) as error:
+                await engine.load(path)
+        finally:
+            await engine.close()
+    assert str(path) in str(error.value)
+    assert "/proc/self" not in str(error.value)
 
 
 async def test_a_worker_gets_no_descriptor_but_its_own(nano: Path) -> None:
