@@ -21,7 +21,7 @@ from typing import IO, BinaryIO, cast
 import msgspec
 
 from localai import confine, frames, policy, processes
-from localai.confine.report import require
+from localai.confine.report import NOT_STARTED, require
 from localai.errors import LocalAIError, NoSpace, QuantizeError, UsageError, by_name
 from models.files import free_bytes, megabytes
 from models.gguf import read_header
@@ -171,11 +171,13 @@ def _converse(
     _send(worker.stdin, job)
     stdout = cast(BinaryIO, worker.stdout)
     known: Forecast | None = None
+    sandbox = NOT_STARTED
     while (body := _read(stdout)) is not None:
         match _decode(body):
             case Confined(sandbox):
                 require(job.sandbox, sandbox)
             case Forecast() as known:
+                require(job.sandbox, sandbox)
                 on_event(known)
             case Progress() as progress:
                 on_event(progress)

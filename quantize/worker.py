@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from localai import confine, frames, offline, processes
-from localai.confine.report import Sandbox
+from localai.confine.report import Sandbox, require
 from localai.engine import bindings
 from localai.errors import LocalAIError
 from quantize import inputs
@@ -63,7 +63,9 @@ def _confine(job: Job, send: _Sender) -> Failed | None:
         bindings.ggml()
 
     try:
-        send(Confined(_enter(job, prepare)))
+        sandbox = _enter(job, prepare)
+        send(Confined(sandbox))
+        require(job.sandbox, sandbox)  # here, too: until the app has seen it, the source would be read
     except LocalAIError as error:
         return Failed(type(error).__name__, error.message, error.hint)
     except Exception as error:  # noqa: BLE001 - the process boundary
