@@ -54,11 +54,15 @@ def enter(
         prepare()
         return seccomp.install(profile)
 
+    def limited() -> str:
+        privileges.keep_memory()
+        return limits.set()
+
     steps: dict[LayerName, Callable[[], str | None]] = {
         "no_new_privs": privileges.no_new_privileges,
         "network_namespace": _leave_network,
         "landlock": rules,
-        "rlimits": limits.set,
+        "rlimits": limited,
         "seccomp": filter_,
     }
     done = tuple(_layer(name, steps[name], name in layers) for name in get_args(LayerName) if name in steps)

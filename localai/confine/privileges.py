@@ -1,6 +1,6 @@
-"""What a process can do beyond its user, and on which network: no new privileges, a namespace of its own.
+"""What a process can do beyond its user, on which network, and who sees its memory.
 
-Source: prctl(2), user_namespaces(7), network_namespaces(7), capabilities(7).
+Source: prctl(2), core(5), user_namespaces(7), network_namespaces(7), capabilities(7).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from localai.confine import calls
 
-_PR_SET_NO_NEW_PRIVS = 38
+_PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 3, 4, 38
 _NEW_USER, _NEW_NET = 0x10000000, 0x40000000
 _CAPABILITIES_VERSION = 0x20080522
 _KEPT: Final = (1 << 2) | (1 << 14)
@@ -22,6 +22,19 @@ _KEPT: Final = (1 << 2) | (1 << 14)
 def no_new_privileges() -> None:
     """Nothing that this process starts gains rights, such as by a set-user-ID bit. OSError."""
     calls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def keep_memory() -> None:
+    """No other program of the user, and no crash reporter, sees this process' memory. OSError.
+
+    Where core_pattern names a program, the kernel hands it the dump although RLIMIT_CORE is 0.
+    """
+    calls.prctl(_PR_SET_DUMPABLE, 0)
+
+
+def is_memory_kept() -> bool:
+    """Whether `keep_memory` took effect. OSError."""
+    return calls.prctl(_PR_GET_DUMPABLE, 0) == 0
 
 
 def leave_network() -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
 
 from localai import offline
-from localai.confine import calls
+from localai.confine import calls, privileges
 from localai.confine.syscalls import machine, number
 
 Concern = Literal["network", "write", "read", "execute", "processes", "memory", "kernel"]
@@ -141,4 +141,7 @@ def _personality() -> None:
 
 def _limited() -> bool:
     now = {kind: resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_DATA)}
-    return resource.getrlimit(resource.RLIMIT_CORE)[0] == 0 and resource.RLIM_INFINITY not in now.values()
+    dumped = resource.getrlimit(resource.RLIMIT_CORE)[0] != 0 or (
+        sys.platform == "linux" and not privileges.is_memory_kept()
+    )
+    return not dumped and resource.RLIM_INFINITY not in now.values()

@@ -131,3 +131,28 @@ def test_libraries_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("LD_LIBRARY_PATH", f":relative:{tmp_path}")
     assert {*map(str, tmp_path.glob("lib*"))} <= {*readable.runtime()}
     assert not {str(tmp_path), str(tmp_path / "notes.txt"), "relative"} & {*readable.runtime()}
+
+
+# ------------------------------------------------------------------------------------------------- memory
+
+
+def test_no_crash_reporter_gets_the_memory() -> None:
+    """RLIMIT_CORE is no limit for a program that core_pattern names: there must be no dump at all."""
+    code = """
+from localai.confine import linux, privileges, probes
+before = privileges.is_memory_kept()
+sandbox = linux.enter("cpu", [], layers=[name for name in linux.LAYERS if name != "network_namespace"])
+print(sandbox.level, before, privileges.is_memory_kept())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "full False True\n"
+
+
+def test_memory_that_could_be_dumped_is_not_passed_over() -> None:
+    code = """
+from localai.confine import linux, privileges
+privileges.keep_memory = lambda: None
+print(*linux.enter("cpu", [], layers=[name for name in linux.LAYERS if name != "network_namespace"]).open)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "memory without a limit\n"
