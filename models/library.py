@@ -67,6 +67,11 @@ class Library:
         self._refs = self.root / "refs"
         self.pins = Pins(self.root)
 
+    @property
+    def shared_roots(self) -> list[Path]:
+        """The stores of others."""
+        return self._roots[1:]
+
     def manifests(self) -> list[Manifest]:
         """All models, by name. Damaged manifests are left out: see `damaged`."""
         found: dict[str, Manifest] = {}

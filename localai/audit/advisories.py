@@ -1,4 +1,4 @@
-"""Known advisories that touch what we use or ship: the dated list beside this file, judged for what is here."""
+"""Known advisories on what we use or ship: the dated list beside this file, judged for this machine."""
 
 from __future__ import annotations
 

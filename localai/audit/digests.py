@@ -22,9 +22,9 @@ def of_file(path: Path) -> str:
 def of_tree(root: Path) -> tuple[str, int]:
     """(SHA-256, number of files) of all files below `root` but compiled Python. OSError.
 
-    It is that of one line for each file, sorted by path: its own digest, two spaces, its path from `root` with
-    forward slashes. `find . -type f ! -path "*/__pycache__/*" | LC_ALL=C sort | xargs sha256sum` gives these
-    lines, with ./ before each path.
+    It is that of one line for each file, sorted by path: its own digest, two spaces, its path from `root`
+    with forward slashes, a line break. In the folder itself:
+    find * -type f ! -path "*__pycache__*" | LC_ALL=C sort | xargs sha256sum | sha256sum
     """
     lines = sorted((path.relative_to(root).as_posix(), of_file(path)) for path in files_below(root))
     text = "".join(f"{digest}  {name}\n" for name, digest in lines)

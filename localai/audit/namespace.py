@@ -5,7 +5,6 @@ Source: network_namespaces(7), netdevice(7), proc_pid_net(5).
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import struct
@@ -31,7 +30,7 @@ def enter() -> None:
 
 
 def packets() -> int:
-    """All packets that were sent in this network so far, by any process, whether or not they arrived. OSError."""
+    """All packets sent in this network so far, by any process, whether or not they arrived. OSError."""
     return sum(_sent(line) for line in _COUNTERS.read_text().splitlines()[2:])
 
 
@@ -48,6 +47,8 @@ def _sent(line: str) -> int:
 
 
 def _bring_up(interface: str) -> None:
+    import fcntl  # Windows has none
+
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         request = struct.pack("16sH14x", interface.encode(), 0)
         flags = struct.unpack_from("=H", fcntl.ioctl(any_socket, _GET_FLAGS, request), 16)[0]

@@ -1,9 +1,9 @@
 """The live proof: a real answer from a confined worker, no packet meanwhile, and attacks from within it.
 
-Run as `python -P -m localai.audit.proof`, with a `Request` on standard input, which is answered by a `Proof` on
-standard output, both as JSON. It is a process of its own, for it moves to a network of its own, and attacks are
-what the app forbids itself. Each attack is first tried by a worker without a sandbox: what that one cannot do
-proves nothing, and is called not provable here.
+Run as `python -P -m localai.audit.proof`, with a `Request` on standard input, which is answered by a `Proof`
+on standard output, both as JSON. It is a process of its own, for it moves to a network of its own, and
+attacks are what the app forbids itself. Each attack is first tried by a worker without a sandbox: what that
+one cannot do proves nothing, and is called not provable here.
 """
 
 from __future__ import annotations
@@ -216,15 +216,22 @@ def _judged(
     return ""
 
 
-def main() -> None:
-    """Entry point of the process."""
-    request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
-    counted, note = True, ""
+def _own_network() -> tuple[bool, str]:
+    """Move to a network of its own: (whether packets can be counted there, why not)."""
+    if str(sys.platform) != "linux":
+        return False, "packets were not counted: that is only known for Linux"
     try:
         namespace.enter()
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        counted, note = False, f"packets were not counted: this system allows no network of its own ({why})"
+        return False, f"packets were not counted: this system allows no network of its own ({why})"
+    return True, ""
+
+
+def main() -> None:
+    """Entry point of the process."""
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
+    counted, note = _own_network()
     try:
         with tempfile.TemporaryDirectory(prefix="localai-audit-", ignore_cleanup_errors=True) as folder:
             found = asyncio.run(run(request, Path(folder), counted=counted, note=note))

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from localai import __version__
-from localai.cli import ask, bench, chat, history, models, output, quantize, selftest
+from localai.cli import ask, audit, bench, chat, history, models, output, quantize, selftest
 from localai.errors import LocalAIError, UsageError
 
 INTERRUPTED = 130
@@ -32,6 +32,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(history.app, name="history")
 app.command("bench")(bench.bench)
 app.command("selftest")(selftest.selftest)
+app.command("audit")(audit.audit)
 
 
 def _under_policy(group: typer.Typer) -> None:
