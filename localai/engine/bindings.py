@@ -123,6 +123,10 @@ def ggml() -> Any:
         ("ggml_quantize_chunk", size, [integer, pointer, pointer, long, long, long, pointer]),
         ("ggml_validate_row_data", ctypes.c_bool, [integer, pointer, size]),
         ("ggml_get_type_traits", pointer, [integer]),
+        ("ggml_op_name", text, [integer]),
+        ("ggml_tensor_overhead", size, []),
+        ("ggml_backend_buffer_is_host", ctypes.c_bool, [pointer]),
+        ("ggml_backend_tensor_get", None, [pointer, pointer, size, size]),
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments

@@ -225,6 +225,21 @@ class Engine:
                 await worker.send(protocol.Attack(inbox.id, targets))
                 return (await _first(inbox, protocol.Attacked)).outcomes
 
+    async def observe(
+        self, text: str, chunk: int, chunks: int = 0, *, special: bool = False
+    ) -> AsyncGenerator[protocol.ObserveProgress | protocol.Activations | protocol.Observed, None]:
+        """How strongly the model's matrices are used where it reads `text`, as in `protocol.Observe`.
+
+        The last event is `Observed`. Who leaves the stream early closes the engine.
+        """
+        async with self._using() as worker:
+            with worker.open(self._new_id()) as inbox:
+                await worker.send(protocol.Observe(inbox.id, text, chunk, chunks, special))
+                while not isinstance(event := await inbox.get(), protocol.Observed):
+                    if isinstance(event, protocol.ObserveProgress | protocol.Activations):
+                        yield event
+                yield event
+
     async def prefill(self, messages: Sequence[ChatMessage]) -> None:
         """Let the worker read a draft while it has nothing else to do; nothing if no model is loaded."""
         worker = self._worker

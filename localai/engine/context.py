@@ -22,7 +22,8 @@ from localai.engine.settings import FlashAttention, KvType
 from localai.errors import EngineError, LoadError
 
 MOST_OUTPUTS = 64
-"""Positions of one batch whose logits can be asked for. llama.cpp reserves memory for so many."""
+"""Positions of one batch whose logits can be asked for, unless a context is made for more. llama.cpp reserves
+memory for so many."""
 
 _GGML_TYPES: dict[KvType, int] = {"f16": 1, "q8_0": 8, "q4_0": 2}
 _FLASH_ATTENTION: dict[FlashAttention, int] = {"auto": -1, "off": 0, "on": 1}
@@ -70,16 +71,26 @@ class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
     sequences: int = 1
     kv_type: KvType = "f16"
     flash_attention: FlashAttention = "auto"
+    outputs: int = MOST_OUTPUTS
+    """Most positions of one batch whose logits will be asked for."""
 
 
 class Context(Handle):
-    """KV cache and compute buffers for a model. Raises LoadError if memory does not suffice."""
+    """KV cache and compute buffers for a model. Raises LoadError if memory does not suffice.
 
-    def __init__(self, model: Model, settings: ContextSettings, abort: AbortFlag) -> None:
+    `observer`: what llama.cpp calls for each operation that it computes, a callback of ctypes that must live
+    as long as the context.
+    """
+
+    def __init__(
+        self, model: Model, settings: ContextSettings, abort: AbortFlag, observer: Any = None
+    ) -> None:
         self._api = bindings()
         self._abort = abort
         log_tail.clear()
         parameters = self._parameters(settings, abort)
+        if observer is not None:
+            parameters.cb_eval = observer
         super().__init__(self._api.llama_init_from_model(model.handle, parameters), self._api.llama_free)
         if not self.handle:
             raise LoadError(
@@ -100,7 +111,7 @@ class Context(Handle):
         parameters.n_batch = parameters.n_ubatch = settings.batch
         parameters.n_seq_max = settings.sequences
         parameters.kv_unified = True  # sequences share the cells
-        parameters.n_outputs_max = max(settings.sequences, min(MOST_OUTPUTS, settings.batch))
+        parameters.n_outputs_max = max(settings.sequences, min(settings.outputs, settings.batch))
         parameters.n_threads = parameters.n_threads_batch = settings.threads
         parameters.type_k = parameters.type_v = _GGML_TYPES[settings.kv_type]
         parameters.flash_attn_type = _FLASH_ATTENTION[settings.flash_attention]

@@ -207,6 +207,11 @@ class Model(Handle):
             raise EngineError(f"llama.cpp could not tokenize a text of {len(data)} bytes")
         return list(tokens[:count])
 
+    def tokenize_document(self, text: str, *, special: bool = False) -> list[int]:
+        """The tokens of a whole text: as `tokenize`, after the token that begins one if there is one."""
+        begin = [int(self._api.llama_vocab_bos(self._vocab))] if self.adds_bos else []
+        return begin + self.tokenize(text, special=special)
+
     @property
     def longest_piece(self) -> int:
         """Bytes of the longest token: no text has fewer tokens than its bytes divided by this.

@@ -7,7 +7,7 @@ come back.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -18,6 +18,9 @@ from localai.confine.choice import Mode
 from localai.confine.report import Sandbox
 from localai.engine.settings import KvType, Limits, LoadOptions, Sampling
 
+Whole = Annotated[int, msgspec.Meta(ge=0)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
+"""What events tell in numbers: a worker that a model has taken over may tell anything, such as NaN."""
 FinishReason = Literal["stop", "length", "context", "cancelled"]
 
 
@@ -141,6 +144,22 @@ class Attack(_Frame, frozen=True):
     """The MessagePack of `localai.confine.attacks.Targets`, which only those two read."""
 
 
+class Observe(_Frame, frozen=True):
+    """Ask how strongly each column of each matrix is used where the model reads a text.
+
+    Answered by `ObserveProgress`..., then one `Activations` for each matrix, then `Observed`.
+    """
+
+    id: int
+    text: str
+    chunk: int
+    """The text is read in pieces of so many tokens, each for itself; what is left of it is not read."""
+    chunks: int = 0
+    """How many of them; 0: all."""
+    special: bool = False
+    """Whether markers in the text are read as markers."""
+
+
 class Describe(_Frame, frozen=True):
     """Ask what the engine is made of; answered by `EngineInfo`."""
 
@@ -158,9 +177,9 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     description: str
     kind: Literal["cpu", "gpu", "igpu", "accelerator"]
-    memory_free: int
+    memory_free: Whole
     """Bytes; 0 where the backend does not tell."""
-    memory_total: int
+    memory_total: Whole
 
 
 class EngineInfo(_Frame, frozen=True):
@@ -188,10 +207,38 @@ class Attacked(_Frame, frozen=True):
     """The MessagePack of a list of `localai.confine.attacks.Outcome`."""
 
 
+class ObserveProgress(_Frame, frozen=True):
+    """How much of a text has been read, in tokens."""
+
+    id: int
+    done: int
+    total: int
+
+
+class Activations(_Frame, frozen=True):
+    """How strongly each column of one matrix was used."""
+
+    id: int
+    name: str
+    """The matrix, as the file calls it."""
+    sums: bytes
+    """For each column the sum of the squares of what it was multiplied with: float64, little-endian."""
+    rows: int
+    """How many numbers each sum is of."""
+
+
+class Observed(_Frame, frozen=True):
+    """All `Activations` have been sent."""
+
+    id: int
+    chunks: int
+    """Pieces of text that were read."""
+
+
 class LoadProgress(_Frame, frozen=True):
     """The share of the model that is loaded, 0 to 1."""
 
-    fraction: float
+    fraction: Amount
 
 
 class Loaded(_Frame, frozen=True):
@@ -204,13 +251,13 @@ class Loaded(_Frame, frozen=True):
     """`general.name` of the file, may be empty."""
     file_type: str
     """Such as "Q4_K_M"."""
-    parameters: int
-    size: int
+    parameters: Whole
+    size: Whole
     """Bytes of all tensors."""
-    context: int
-    context_trained: int
-    threads: int
-    gpu_layers: int
+    context: Whole
+    context_trained: Whole
+    threads: Whole
+    gpu_layers: Whole
     backend: str
     """The devices that compute, such as "CPU" or "CUDA0 + CPU"."""
     prompt_format: str
@@ -221,14 +268,14 @@ class Loaded(_Frame, frozen=True):
     """Whether a system prompt is a message of its own; if not, it is folded into the first user message."""
     sampling: Sampling
     """The recommended sampling; no field but `seed` is None."""
-    load_s: float
-    vocabulary: int
+    load_s: Amount
+    vocabulary: Whole
     """Number of tokens that the model knows."""
-    parallel: int
+    parallel: Whole
     """Requests that are decoded at the same time."""
     kv_type: KvType
-    kv_bytes_per_token: int
-    weights_read: int
+    kv_bytes_per_token: Whole
+    weights_read: Whole
     """Bytes of weights that are read for each generated token: all but a separate input embedding."""
     fingerprint: str
     """Saved states fit only a model that was loaded with the same."""
@@ -240,8 +287,8 @@ class PrefillProgress(_Frame, frozen=True):
     """How much of the prompt has been read, in tokens, those taken from the cache included."""
 
     id: int
-    done: int
-    total: int
+    done: Whole
+    total: Whole
 
 
 class Thinking(_Frame, frozen=True):
@@ -249,7 +296,7 @@ class Thinking(_Frame, frozen=True):
 
     id: int
     text: str
-    tokens: int
+    tokens: Whole
 
 
 class Answer(_Frame, frozen=True):
@@ -257,7 +304,7 @@ class Answer(_Frame, frozen=True):
 
     id: int
     text: str
-    tokens: int
+    tokens: Whole
 
 
 class Looping(_Frame, frozen=True):
@@ -267,7 +314,7 @@ class Looping(_Frame, frozen=True):
     part: Literal["thinking", "answer"]
     text: str
     """The beginning of the passage that comes again and again."""
-    times: int
+    times: Whole
     """How often it has come, at least."""
     proposal: Literal["answer-now", "stop"]
 
@@ -276,9 +323,9 @@ class Overflow(_Frame, frozen=True):
     """The conversation does not fit into the context: nothing was computed or left out. Ends the request."""
 
     id: int
-    prompt_tokens: int
-    context: int
-    over: int
+    prompt_tokens: Whole
+    context: Whole
+    over: Whole
     """Tokens that must go, so that the prompt and the beginning of a reply have room."""
     offers: tuple[Offer, ...]
     """What can be done, the least harmful first."""
@@ -288,14 +335,14 @@ class Counted(_Frame, frozen=True):
     """What a conversation costs, in tokens."""
 
     id: int
-    total: int
+    total: Whole
     """The whole prompt, markers included."""
-    messages: tuple[int, ...]
+    messages: tuple[Whole, ...]
     """Of each message of the request, its markers included."""
-    cached: int
+    cached: Whole
     """Those of `total` that would not have to be read."""
-    context: int
-    prompt_s: float | None
+    context: Whole
+    prompt_s: Amount | None
     """Seconds until the first token, as far as can be foretold from earlier prompts."""
 
 
@@ -311,52 +358,52 @@ class Restored(_Frame, frozen=True):
     """A state was taken in: so many tokens; 0 if it did not match and was ignored."""
 
     id: int
-    tokens: int
+    tokens: Whole
 
 
 class StatusReport(_Frame, frozen=True):
     """What the worker holds and uses."""
 
     id: int
-    memory: int
+    memory: Whole
     """Bytes of memory that the process occupies."""
-    context: int
+    context: Whole
     """Tokens that the KV cache has room for."""
-    live: tuple[int, ...]
+    live: tuple[Whole, ...]
     """Tokens of each sequence in the KV cache."""
-    parked: tuple[int, ...]
+    parked: tuple[Whole, ...]
     """Tokens of each sequence that is kept beside it."""
-    parked_bytes: int
-    threads: int
+    parked_bytes: Whole
+    threads: Whole
     """Threads that compute at present."""
 
 
 class Speculated(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tokens that were drafted, and those of them that the model itself would have drawn."""
 
-    drafted: int = 0
-    accepted: int = 0
+    drafted: Whole = 0
+    accepted: Whole = 0
 
 
 class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Token counts of one generation."""
 
-    prompt_tokens: int
-    cached_tokens: int
+    prompt_tokens: Whole
+    cached_tokens: Whole
     """Those of `prompt_tokens` that the KV cache already held."""
-    completion_tokens: int
-    thinking_tokens: int
+    completion_tokens: Whole
+    thinking_tokens: Whole
     """Those of `completion_tokens` that are reasoning, its closing tag included."""
 
 
 class Timings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the time of one generation went; seconds, as the worker measured them."""
 
-    prompt_s: float
-    generation_s: float
-    tokens_per_s: float
+    prompt_s: Amount
+    generation_s: Amount
+    tokens_per_s: Amount
     """Generated tokens after the first, over the time from the first to the last; 0 if there are none."""
-    prompt_tokens_per_s: float
+    prompt_tokens_per_s: Amount
     """Prompt tokens that were not cached, over `prompt_s`."""
 
 
@@ -379,7 +426,7 @@ class Done(_Frame, frozen=True):
 class Alive(_Frame, frozen=True):
     """Sent every second while the worker is busy; `step` grows while it gets anywhere."""
 
-    step: int
+    step: Whole
 
 
 class Failed(_Frame, frozen=True):
@@ -404,6 +451,7 @@ Request = (
     | AnswerNow
     | Cancel
     | Attack
+    | Observe
     | Describe
     | Shutdown
 )
@@ -419,6 +467,9 @@ Event = (
     | Restored
     | StatusReport
     | Attacked
+    | ObserveProgress
+    | Activations
+    | Observed
     | Alive
     | Failed
 )

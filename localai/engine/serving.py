@@ -16,7 +16,7 @@ import psutil
 
 from localai.chat import budget
 from localai.chat.messages import ChatMessage
-from localai.engine import loading, protocol
+from localai.engine import activations, loading, protocol
 from localai.engine.cache import KVCache, Parked
 from localai.engine.context import AbortFlag, Context, ContextSettings
 from localai.engine.drafting import DraftModel, ModelDrafter
@@ -78,7 +78,7 @@ class Served:
         self._plan = plan = loading.Plan(path, options)
         if options.converse:
             loading.require_format(plan.header, path, accepted_templates)
-        self._options = options
+        self._options, self._abort = options, abort
         self._model = resources.enter_context(
             Model(path, plan.gpu_layers, on_progress, mmap=options.mmap, mlock=options.mlock)
         )
@@ -169,6 +169,8 @@ class Served:
                 yield from self._restore(request)
             case protocol.Status():
                 yield self._status(request)
+            case protocol.Observe():
+                yield from activations.observe(self._model, request, self._plan.threads, self._abort)
             case protocol.AnswerNow():
                 if generation := self.scheduler.find(request.id):
                     generation.answer_now()

@@ -119,6 +119,7 @@ class Worker:
                     raise EngineError("the worker is confined already")
                 case _:
                     for event in self._loaded().serve(request):
+                        self._steps += 1
                         self._send(event)
         except LocalAIError as error:
             self._fail(error, getattr(request, "id", 0))
