@@ -151,6 +151,9 @@ def findings(facts: Program, made_of: EngineFacts) -> list[Finding]:
     if made_of.error:
         what = f"the engine could not be started: {made_of.error}"
         found.append(Finding("program", what, "`localai selftest` tells more"))
+    if any("ggml-rpc" in one.name for one in made_of.libraries):
+        what = "the engine has the RPC backend, which speaks to a network"
+        found.append(Finding("program", what, "Compile llama.cpp without GGML_RPC"))
     if made_of.gpu_backends:
         what = f"the engine has GPU backends ({', '.join(made_of.gpu_backends)}), whose sandbox is weaker"
         found.append(

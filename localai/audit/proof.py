@@ -124,6 +124,8 @@ async def run(request: Request, folder: Path, *, counted: bool, note: str = "") 
         sent = namespace.packets() - before if counted else None
     tried = _compared(control, outcomes)
     reason = _judged(tokens, tried, sent, control_packets, engine.sandbox)
+    if not reason and len(tried) < len(control):
+        reason = f"the worker did not tell of {len(control) - len(tried)} attacks"
     return Proof(
         passed=not reason,
         reason=reason,

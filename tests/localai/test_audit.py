@@ -116,6 +116,15 @@ def test_another_library_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [one.name for one in program.engine(None).libraries if not one.as_installed] == [target.name]
 
 
+def test_an_engine_with_rpc_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path))
+    ours = program.program()
+    for name, shown in (("libggml-base.so", False), ("libggml-rpc.so", True)):
+        (tmp_path / name).write_bytes(b"\x7fELF")
+        found = program.findings(ours, program.engine(None))
+        assert any("RPC" in one.what for one in found) is shown
+
+
 def test_the_list_of_advisories_is_dated_and_has_sources() -> None:
     known = advisories.read()
     assert known.checked <= advisories.today()
