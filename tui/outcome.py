@@ -11,7 +11,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from localai.chat.budget import DropOldest, Enlarge, Offer, Shorten, describe
+from localai.chat import budget
+from localai.chat.budget import DropOldest, Enlarge, describe
 from localai.chat.conversation import Message
 from localai.chat.messages import ChatMessage
 from localai.engine.protocol import Begun, Looping, Overflow
@@ -57,17 +58,7 @@ def outcome_of(message: Message) -> Outcome:
 
 def sound(overflow: Overflow, prompt: Sequence[ChatMessage]) -> Overflow:
     """`overflow` without offers that name messages which `prompt` has not, or would drop its question."""
-    last = len(prompt) - 1
-
-    def is_sound(offer: Offer) -> bool:
-        match offer:
-            case DropOldest(messages=indices):
-                return all(0 <= index < last for index in indices)
-            case Shorten(message=index):
-                return 0 <= index <= last
-        return True
-
-    return msgspec.structs.replace(overflow, offers=tuple(filter(is_sound, overflow.offers)))
+    return msgspec.structs.replace(overflow, offers=budget.sound(overflow.offers, len(prompt)))
 
 
 Remedy = DropOldest | Enlarge

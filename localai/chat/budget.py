@@ -6,7 +6,7 @@ Nothing is ever cut silently: `offers` says what would help, and only what the u
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate
 
 import msgspec
@@ -61,6 +61,23 @@ class StartAnew(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=Tru
 
 
 Offer = DropOldest | Shorten | Enlarge | StartAnew
+
+
+def sound(offers: Iterable[Offer], messages: int) -> tuple[Offer, ...]:
+    """Those of `offers` that name what is among so many messages, and do not drop the last of them.
+
+    Who made them has read a stranger's model.
+    """
+
+    def is_sound(offer: Offer) -> bool:
+        match offer:
+            case DropOldest(messages=indices):
+                return all(0 <= index < messages - 1 for index in indices)
+            case Shorten(message=index):
+                return 0 <= index < messages
+        return True
+
+    return tuple(filter(is_sound, offers))
 
 
 def room_for_reply(context: int) -> int:

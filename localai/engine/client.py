@@ -9,6 +9,7 @@ request, and the next request gets a new worker with the same model.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from localai import confine, policy, processes
+from localai.chat import budget
 from localai.chat.messages import ChatMessage
 from localai.confine.report import NOT_STARTED, Sandbox, require
 from localai.engine import allowed, protocol
@@ -193,9 +195,10 @@ class Engine:
             self._running[inbox.id] = worker
             ended = False
             try:
-                await worker.send(request(inbox.id))
+                made = request(inbox.id)
+                await worker.send(made)
                 while not ended:
-                    event = await inbox.get()
+                    event = _sound(await inbox.get(), made)
                     ended = isinstance(event, protocol.Done | protocol.Overflow)
                     if isinstance(event, protocol.GenerationEvent):
                         yield event
@@ -252,7 +255,10 @@ class Engine:
         async with self._using() as worker:
             with worker.open(self._new_id()) as inbox:
                 await worker.send(protocol.Count(inbox.id, list(messages)))
-                return await _first(inbox, protocol.Counted)
+                counted = await _first(inbox, protocol.Counted)
+        if len(counted.messages) != len(messages):
+            raise EngineError("the engine counted other messages than it was given")
+        return counted
 
     async def status(self) -> protocol.StatusReport:
         """What the worker holds and uses; also while a reply is under way."""
@@ -375,7 +381,7 @@ class Engine:
                 await worker.send(request)
                 model = await _loaded(inbox, on_progress)
                 seen.require_unchanged()
-                self._model = model
+                self._model = model = _bound(model, request)
         except WorkerDied as error:
             message = f"the engine could not load {request.path}: {error.message}"
             raise LoadError(self._named(message), "Fetch or make the file again, or free memory") from error
@@ -419,6 +425,24 @@ def _load_request(path: Path, options: LoadOptions, sha256: str) -> protocol.Loa
     draft = None if options.draft is None else str(Path(options.draft).absolute())
     options = msgspec.structs.replace(options, draft=draft)
     return protocol.Load(str(path.absolute()), options, sha256, templates.accepted())
+
+
+def _bound(model: protocol.Loaded, request: protocol.Load) -> protocol.Loaded:
+    """`model` with a fingerprint that is that file's alone.
+
+    A model that has taken its worker over can call itself another: what it saves must not be given to that.
+    """
+    file = request.sha256 or request.path
+    found = hashlib.sha256("\0".join((file, model.fingerprint)).encode(errors="surrogateescape"))
+    return msgspec.structs.replace(model, fingerprint=found.hexdigest())
+
+
+def _sound(event: protocol.Event, request: protocol.Generate | protocol.Continue) -> protocol.Event:
+    """`event` without offers about messages that are not in `request`."""
+    if not isinstance(event, protocol.Overflow):
+        return event
+    messages = request.messages if isinstance(request, protocol.Generate) else ()
+    return msgspec.structs.replace(event, offers=budget.sound(event.offers, len(messages)))
 
 
 async def _first(inbox: Inbox, kind: type[_Event]) -> _Event:

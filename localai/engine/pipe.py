@@ -27,6 +27,8 @@ BUFFER_BYTES = 1024 * 1024
 """What may be on its way before a sender has to wait."""
 _TICK_S = 1.0
 _STDERR_KEPT = 8192
+_LONGEST_REASON = 16 * 1024
+"""Characters of an error that people are shown: some paths, but not megabytes of a hostile file."""
 _STDIN, _STDOUT = 0, 1
 _AGAIN = "The next question starts a new one"
 
@@ -101,7 +103,7 @@ class Inbox:
                 self._waiter = None
         event = self._events.popleft()
         if isinstance(event, protocol.Failed):
-            raise by_name(event.kind)(event.message, event.hint)
+            raise by_name(event.kind)(event.message[:_LONGEST_REASON], event.hint[:_LONGEST_REASON])
         return event
 
     def put(self, event: protocol.Event) -> None:

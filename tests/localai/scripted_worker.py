@@ -79,6 +79,12 @@ async def ask(engine: Engine) -> list[protocol.GenerationEvent]:
     return [event async for event in engine.generate(HI)]
 
 
+def fingerprint(engine: Engine) -> str:
+    """What states of the model that is loaded are tied to."""
+    assert engine.model is not None
+    return engine.model.fingerprint
+
+
 def text(events: list[protocol.GenerationEvent]) -> str:
     """The answer in `events`."""
     return "".join(event.text for event in events if isinstance(event, protocol.Answer))

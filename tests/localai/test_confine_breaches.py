@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 
 from localai import frames, processes
+from localai.chat.budget import Enlarge
 from localai.confine import readable
+from localai.engine import protocol
+from localai.errors import EngineError, LoadError
 from models.catalog import builtin_checkpoint
 from quantize.protocol import Confined, Event, Failed, Job, decode_event, pack
+from tests.localai.scripted_worker import HI, ask, fingerprint, loaded, scripted
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what confines workers there is Linux's")
 ROOT = Path(__file__).parents[2]
@@ -156,3 +160,67 @@ print(*linux.enter("cpu", [], layers=[name for name in linux.LAYERS if name != "
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "memory without a limit\n"
+
+
+# ------------------------------------------------------------------------- what a worker tells that is taken over
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "p.PrefillProgress(r.id, -1, 0)",
+        "p.Answer(r.id, 'x', -1)",
+        "p.Done(r.id, 'stop', p.Usage(1, 0, 1, 0), p.Timings(0, float('nan'), 0, 0))",
+        "p.Done(r.id, 'stop', p.Usage(1, 0, 1, 0), p.Timings(0, float('inf'), 0, 0))",
+        "p.Done(r.id, 'stop', p.Usage(1, 0, -9, 0), p.Timings(0, 0, 0, 0))",
+    ],
+)
+async def test_no_number_is_impossible(event: str) -> None:
+    engine = await loaded(f"load(); r = receive(p.Generate); send({event}); receive()")
+    with pytest.raises(EngineError, match="sent something that is not a message"):
+        await ask(engine)
+    await engine.close()
+
+
+async def test_no_offer_is_about_what_was_not_asked() -> None:
+    """Whoever describes it would look for a message that is not there."""
+    script = """
+from localai.chat.budget import DropOldest, Enlarge, Shorten
+load(); r = receive(p.Generate)
+offers = (Shorten(99, 5, 5), DropOldest((0,), 5), DropOldest((-9,), 5), Enlarge(4096))
+send(p.Overflow(r.id, 5, 2048, 3, offers)); receive()
+"""
+    engine = await loaded(script)
+    (overflow,) = await ask(engine)
+    assert isinstance(overflow, protocol.Overflow)
+    assert overflow.offers == (Enlarge(4096),)
+    await engine.close()
+
+
+async def test_what_is_counted_is_what_was_asked_for() -> None:
+    engine = await loaded(
+        "load(); r = receive(p.Count); send(p.Counted(r.id, 5, (), 0, 2048, None)); receive()"
+    )
+    with pytest.raises(EngineError, match="counted other messages"):
+        await engine.count(HI)
+    await engine.close()
+
+
+async def test_no_reason_is_megabytes_long() -> None:
+    engine = scripted("receive(p.Load); send(p.Failed('LoadError', 'x' * 30_000_000)); receive()")
+    with pytest.raises(LoadError) as found:
+        await engine.load(Path("model.gguf"))
+    assert len(found.value.message) < 100_000
+    await engine.close()
+
+
+async def test_a_model_that_calls_itself_another_saves_nothing_for_that() -> None:
+    """Both of these say that they are "print"."""
+    fingerprints = []
+    for file, digest in (("a.gguf", ""), ("b.gguf", ""), ("b.gguf", "1" * 64), ("c.gguf", "1" * 64)):
+        engine = scripted("load(); receive()")
+        await engine.load(Path(file), sha256=digest)
+        fingerprints.append(fingerprint(engine))
+        await engine.close()
+    assert fingerprints[2] == fingerprints[3]
+    assert len(set(fingerprints)) == 3

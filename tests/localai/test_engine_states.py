@@ -11,7 +11,7 @@ import pytest
 from localai import hardware
 from localai.engine.states import PART_BYTES, State, StateCache
 from localai.errors import WorkerDied
-from tests.localai.scripted_worker import HI, loaded, until
+from tests.localai.scripted_worker import HI, fingerprint, loaded, until
 
 ECHO = """
 load(); state = b""
@@ -40,10 +40,10 @@ send(p.StatePart(r.id, state, True)); receive()
 """
     engine = await loaded(ECHO + script)
     parts = [some_bytes(size) for size in (3_500_000, 7, PART_BYTES, PART_BYTES + 1, 0, 2_000_000)]
-    assert await engine.restore(State("print", parts)) == sum(map(len, parts)) // 1000
+    assert await engine.restore(State(fingerprint(engine), parts)) == sum(map(len, parts)) // 1000
     saved = await engine.save(HI)
     assert saved is not None
-    assert saved.fingerprint == "print"
+    assert saved.fingerprint == fingerprint(engine)
     assert saved.size == sum(map(len, parts))
     assert b"".join(saved.parts) == b"".join(parts)
     await engine.close()
@@ -59,7 +59,7 @@ def test_pieces_are_the_state() -> None:
 async def test_a_state_of_another_model_is_not_even_sent() -> None:
     engine = await loaded("load(); counted(receive(p.Count).id); receive()")
     assert await engine.restore(State("another", [b"abc"])) == 0
-    assert await engine.restore(State("print", [])) == 0
+    assert await engine.restore(State(fingerprint(engine), [])) == 0
     await engine.count(HI)
     await engine.close()
 
@@ -67,7 +67,7 @@ async def test_a_state_of_another_model_is_not_even_sent() -> None:
 async def test_a_state_that_the_worker_does_not_want() -> None:
     script = "load(); r = receive(p.Restore)\nwhile not r.last: r = receive(p.Restore)\n"
     engine = await loaded(script + "send(p.Restored(r.id, 0)); receive()")
-    assert await engine.restore(State("print", [b"abc"])) == 0
+    assert await engine.restore(State(fingerprint(engine), [b"abc"])) == 0
     await engine.close()
 
 
@@ -101,7 +101,7 @@ counted(receive(p.Count).id, len(state)); receive()
 """
     engine = await loaded(ECHO + script)
     size = 20 * PART_BYTES
-    restoring = asyncio.create_task(engine.restore(State("print", [some_bytes(size)])))
+    restoring = asyncio.create_task(engine.restore(State(fingerprint(engine), [some_bytes(size)])))
     worker = engine._worker
     assert worker is not None
     await until(lambda: worker.congested)
@@ -117,7 +117,9 @@ counted(receive(p.Count).id, len(state)); receive()
 async def test_two_states_do_not_mix() -> None:
     engine = await loaded(ECHO + "first = restore(); second = restore(); receive()")
     sizes = (5_000_000, 3_000_000)
-    restored = await asyncio.gather(*(engine.restore(State("print", [bytes(size)])) for size in sizes))
+    restored = await asyncio.gather(
+        *(engine.restore(State(fingerprint(engine), [bytes(size)])) for size in sizes)
+    )
     assert restored == [5000, 3000]
     await engine.close()
 
@@ -125,7 +127,7 @@ async def test_two_states_do_not_mix() -> None:
 async def test_death_in_the_middle_of_a_state() -> None:
     engine = await loaded("load(); receive(p.Restore); sys.exit(3)")
     with pytest.raises(WorkerDied, match="exit code 3"):
-        await engine.restore(State("print", [bytes(20 * PART_BYTES)]))
+        await engine.restore(State(fingerprint(engine), [bytes(20 * PART_BYTES)]))
     assert engine.model is None
 
 
