@@ -162,7 +162,7 @@ print(*linux.enter("cpu", [], layers=[name for name in linux.LAYERS if name != "
     assert done.stdout == "memory without a limit\n"
 
 
-# ------------------------------------------------------------------------- what a worker tells that is taken over
+# ------------------------------------------------------------------- what a worker tells that is taken over
 
 
 @pytest.mark.parametrize(
