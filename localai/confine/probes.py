@@ -41,17 +41,17 @@ _REFUSED: Final = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 
 
 class Outside(NamedTuple):
-    """What this process can do now, and should not once it is confined. None: not even now."""
+    """What this process can do now, and should not once it is confined."""
 
-    readable: str | None
-    """A file."""
+    readable: str
+    """A file; the root folder where there is none of those that nearly every system has."""
     writable: str | None
-    """A folder that takes a file without a name, of which nothing stays."""
+    """A folder that takes a file without a name, of which nothing stays. None: there is none even now."""
 
     @classmethod
     def look(cls) -> Self:
         """To be called before the process is confined."""
-        readable = next((path for path in _READABLE if os.access(path, os.R_OK)), None)
+        readable = next((path for path in _READABLE if os.access(path, os.R_OK)), os.sep)
         return cls(readable, next(filter(_takes_file, _WRITABLE), None))
 
 
@@ -70,7 +70,7 @@ def still_open(outside: Outside) -> list[Concern]:
             lambda: Path(_NOWHERE).unlink(),
             _write_to_open,
         ),
-        "read": () if readable is None else (lambda: os.close(os.open(readable, os.O_RDONLY)),),
+        "read": (lambda: os.close(os.open(readable, os.O_RDONLY)),),
         "execute": (lambda: os.execve(_NOWHERE, [_NOWHERE], {}), _fork),
         "processes": (lambda: os.kill(os.getppid(), 0), _limits_of_parent),
         "kernel": (_personality,),

@@ -224,3 +224,20 @@ async def test_a_model_that_calls_itself_another_saves_nothing_for_that() -> Non
         await engine.close()
     assert fingerprints[2] == fingerprints[3]
     assert len(set(fingerprints)) == 3
+
+
+# ------------------------------------------------------------------------------------------- an honest report
+
+
+def test_where_none_of_the_usual_files_are_reading_is_tried_all_the_same() -> None:
+    """As in an image of a container that holds nothing but Python."""
+    code = """
+import sys
+from localai.confine import linux, probes
+probes._READABLE = ()
+print(*linux.enter("cpu", [], layers=[name for name in linux.LAYERS if name not in sys.argv]).open)
+"""
+    for left_out, opened in (("landlock", "reading other files"), ("none", "")):
+        words = [sys.executable, "-c", code, left_out]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{opened}\n"
