@@ -241,6 +241,11 @@ class WorkerPipe(asyncio.SubprocessProtocol):
         self._process.close()
         return self.returncode, self._stderr.decode("utf-8", "replace")
 
+    def give_up(self, fault: EngineError) -> EngineError:
+        """End the worker for `fault`, which is returned; whoever waits for it gets the same."""
+        self._break(fault)
+        return fault
+
     def _break(self, fault: EngineError) -> None:
         """Give the worker up."""
         self._fault = fault

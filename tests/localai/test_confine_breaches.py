@@ -14,7 +14,7 @@ import pytest
 from localai import frames, processes
 from localai.chat.budget import Enlarge
 from localai.confine import readable
-from localai.engine import protocol
+from localai.engine import client, protocol
 from localai.errors import EngineError, LoadError
 from models.catalog import builtin_checkpoint
 from quantize.protocol import Confined, Event, Failed, Job, decode_event, pack
@@ -211,6 +211,16 @@ async def test_no_reason_is_megabytes_long() -> None:
     with pytest.raises(LoadError) as found:
         await engine.load(Path("model.gguf"))
     assert len(found.value.message) < 100_000
+    await engine.close()
+
+
+async def test_a_reply_without_end_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "LONGEST_REPLY", 10_000)
+    script = "load(); r = receive(p.Generate)\nwhile True: answer(r.id, 'x' * 99)"
+    engine = await loaded(script)
+    with pytest.raises(EngineError, match="longer than any can be"):
+        await ask(engine)
+    assert engine.model is None
     await engine.close()
 
 
