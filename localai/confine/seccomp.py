@@ -36,6 +36,8 @@ _SET_MODE_FILTER = 1
 _TSYNC, _SPEC_ALLOW = 1, 4
 """All threads; and without what older kernels do against speculation, which slows the whole process."""
 _CLONE_THREAD = 0x00010000
+_NAMESPACES = 0x7E020000
+"""CLONE_NEWNS to CLONE_NEWNET: threads that were there before may still have root's capabilities."""
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_TMPFILE", 0) & ~os.O_DIRECTORY
 
 # Those that computing needs most come first: the kernel looks from the beginning.
@@ -105,7 +107,8 @@ def allowed(profile: Profile) -> list[str]:
 
 def _conditional(on: Machine, profile: Profile, pid: int) -> Iterator[Instruction]:
     """What depends on arguments: threads but no processes, files but only to read, only oneself."""
-    yield from _if_call("clone", on, [*_argument(0), Instruction(_ANY_BIT, 0, 1, _CLONE_THREAD), *_either()])
+    thread = [Instruction(_ANY_BIT, 2, 0, _NAMESPACES), Instruction(_ANY_BIT, 0, 1, _CLONE_THREAD)]
+    yield from _if_call("clone", on, [*_argument(0), *thread, *_either()])
     for name, flags in () if profile == "gpu" else (("openat", 2), ("open", 1)):
         writes = Instruction(_ANY_BIT, 1, 0, _WRITES)
         yield from _if_call(name, on, [*_argument(flags), writes, *_either()])

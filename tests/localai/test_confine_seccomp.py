@@ -97,6 +97,8 @@ def test_what_reaches_out_is_refused(on: Machine, profile: Profile) -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_arguments_count(on: Machine, profile: Profile) -> None:
     assert verdict(on, profile, "clone", 17) == seccomp.REFUSE, "fork"
+    for namespace in (0x20000, *(1 << bit for bit in range(25, 31))):
+        assert verdict(on, profile, "clone", 0x3D0F00 | namespace) == seccomp.REFUSE
     assert verdict(on, profile, "tgkill", PID + 1, PID + 1, 9) == seccomp.REFUSE
     assert verdict(on, profile, "prlimit64", PID + 1, 7) == seccomp.REFUSE
     assert verdict(on, profile, "sched_setaffinity", PID + 1) == seccomp.REFUSE
