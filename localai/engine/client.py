@@ -107,12 +107,13 @@ class Engine:
         sha256: str = "",
         name: str = "",
         draft_name: str = "",
+        reference_name: str = "",
         made_here: bool = False,
     ) -> protocol.Loaded:
         """Load the GGUF at `path`, in a fresh worker if one was loaded before; raises from the error tree.
 
         Requests that are under way end first. `sha256` is the file's, where it is known. Errors call the
-        file, and that of the draft model, by their names where those are given, else by their paths.
+        file, and those of the other models, by their names where those are given, else by their paths.
         `made_here`: it is a file that this program has just made, only to try it, which no organization's
         list of models can have.
         """
@@ -124,8 +125,10 @@ class Engine:
             self._require_open(closes)
             if self._last_load is not None:
                 await self._stop()
-            files = {request.path: name, request.options.draft: draft_name}
-            self._names = {file: known for file, known in files.items() if file and known}
+            names = {"draft": draft_name, "reference": reference_name}
+            files = {path: names[field] for field, path in request.options.others.items()}
+            files[request.path] = name
+            self._names = {file: known for file, known in files.items() if known}
             self._made_here = made_here
             _, model = await self._load(request, on_progress)
             return model
@@ -248,6 +251,25 @@ class Engine:
                     if isinstance(event, protocol.ObserveProgress | protocol.Activations):
                         yield event
                 yield event
+
+    async def evaluate(
+        self, text: str, chunk: int, first: int = 0, chunks: int = 0
+    ) -> AsyncGenerator[protocol.Evaluating | protocol.EvaluateProgress | protocol.Evaluated, None]:
+        """How well the model foretells `text`, and how far it is from its reference: see `protocol.Evaluate`.
+
+        Who leaves the stream early closes the engine.
+        """
+        async with self._using() as worker:
+            with worker.open(self._new_id()) as inbox:
+                await worker.send(protocol.Evaluate(inbox.id, text, chunk, first, chunks))
+                left = 1
+                while left:
+                    event = await inbox.get()
+                    if isinstance(event, protocol.Evaluating | protocol.Evaluated):
+                        left = event.left
+                        yield event
+                    elif isinstance(event, protocol.EvaluateProgress):
+                        yield event
 
     async def prefill(self, messages: Sequence[ChatMessage]) -> None:
         """Let the worker read a draft while it has nothing else to do; nothing if no model is loaded."""
@@ -402,7 +424,7 @@ class Engine:
     async def _seen(self, request: protocol.Load) -> allowed.Seen:
         """The files of `request`, if the organization lets them be run."""
         closes = self._closes
-        seen = await allowed.seen([] if self._made_here else [request.path, request.options.draft])
+        seen = await allowed.seen([] if self._made_here else [request.path, *request.options.others.values()])
         self._require_open(closes)
         return seen
 
@@ -422,14 +444,14 @@ class Engine:
 def _confinement(request: protocol.Load, further: Sequence[str]) -> protocol.Confine:
     """What the worker for `request` may do: read the files that it names, and `further` ones."""
     options = request.options
-    models = [request.path, *([options.draft] if options.draft is not None else [])]
+    models = [request.path, *options.others.values()]
     reads = tuple(str(file) for model in models for file in files_of(Path(model)))
     return protocol.Confine(policy.sandbox_mode(), (*reads, *further), gpu=options.gpu_layers != 0)
 
 
 def _load_request(path: Path, options: LoadOptions, sha256: str) -> protocol.Load:
-    draft = None if options.draft is None else str(Path(options.draft).absolute())
-    options = msgspec.structs.replace(options, draft=draft)
+    others = {field: str(Path(other).absolute()) for field, other in options.others.items()}
+    options = msgspec.structs.replace(options, **others)
     return protocol.Load(str(path.absolute()), options, sha256, templates.accepted())
 
 

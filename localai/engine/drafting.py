@@ -153,13 +153,17 @@ class ModelDrafter:
 
 def check_same_tokens(target: Model, draft: Model, path: Path) -> None:
     """Raises UsageError unless both vocabularies have the same tokens, but for some at their ends."""
-    shared = min(target.vocabulary, draft.vocabulary)
-    compared = (*range(0, shared, max(1, shared // _COMPARED)), shared - 1)
-    same = (target.bos, target.eos) == (draft.bos, draft.eos) and all(
-        target.text(token) == draft.text(token) for token in compared
-    )
-    if not same or abs(target.vocabulary - draft.vocabulary) > EXTRA_TOKENS:
+    if not same_tokens(target, draft) or abs(target.vocabulary - draft.vocabulary) > EXTRA_TOKENS:
         raise UsageError(
             f"{path} cannot draft for this model: its tokens are not the same",
             "A draft model must be of the same family, such as R1's Qwen 1.5B for its Qwen 14B",
         )
+
+
+def same_tokens(one: Model, other: Model) -> bool:
+    """Whether the tokens that two vocabularies share are the same; looks at some thousands of them."""
+    shared = min(one.vocabulary, other.vocabulary)
+    compared = (*range(0, shared, max(1, shared // _COMPARED)), shared - 1)
+    return (one.bos, one.eos) == (other.bos, other.eos) and all(
+        one.text(token) == other.text(token) for token in compared
+    )

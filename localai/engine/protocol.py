@@ -160,6 +160,22 @@ class Observe(_Frame, frozen=True):
     """Whether markers in the text are read as markers."""
 
 
+class Evaluate(_Frame, frozen=True):
+    """Ask how well the model foretells a text, and how far it is from its reference, if it has one.
+
+    Answered by `Evaluating`, then `EvaluateProgress` and one `Evaluated` for each chunk.
+    """
+
+    id: int
+    text: str
+    chunk: int
+    """The text is read in chunks of so many tokens, each for itself; what is left of it is not read."""
+    first: int = 0
+    """Begin with this one, counted from 0."""
+    chunks: int = 0
+    """End before this one; 0: with the last."""
+
+
 class Describe(_Frame, frozen=True):
     """Ask what the engine is made of; answered by `EngineInfo`."""
 
@@ -233,6 +249,42 @@ class Observed(_Frame, frozen=True):
     id: int
     chunks: int
     """Pieces of text that were read."""
+
+
+class Evaluating(_Frame, frozen=True):
+    """What is going to be evaluated."""
+
+    id: int
+    tokens: Whole
+    """Of the whole text."""
+    chunks: Whole
+    """Those of the text, or as many as were asked for."""
+    left: Whole
+    """How many `Evaluated` will follow."""
+
+
+class EvaluateProgress(_Frame, frozen=True):
+    """How much of the current chunk has been read, in tokens; by both models, if there is a reference."""
+
+    id: int
+    done: Whole
+
+
+class Evaluated(_Frame, frozen=True):
+    """One chunk: something for each of its tokens that counts, as little-endian numbers."""
+
+    id: int
+    chunk: Whole
+    nll: bytes
+    """float32: minus the natural logarithm of the probability that the model gave to the token."""
+    reference_nll: bytes = b""
+    """The same of the reference; empty without one, as what follows."""
+    kl: bytes = b""
+    """float32: the KL divergence of the model's probabilities from the reference's, in nats."""
+    same: bytes = b""
+    """One byte: 1 if both think that the same token is the most likely, else 0."""
+    left: Whole = 0
+    """How many chunks follow."""
 
 
 class LoadProgress(_Frame, frozen=True):
@@ -452,6 +504,7 @@ Request = (
     | Cancel
     | Attack
     | Observe
+    | Evaluate
     | Describe
     | Shutdown
 )
@@ -470,6 +523,9 @@ Event = (
     | ObserveProgress
     | Activations
     | Observed
+    | Evaluating
+    | EvaluateProgress
+    | Evaluated
     | Alive
     | Failed
 )

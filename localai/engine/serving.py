@@ -16,7 +16,7 @@ import psutil
 
 from localai.chat import budget
 from localai.chat.messages import ChatMessage
-from localai.engine import activations, loading, protocol
+from localai.engine import loading, protocol, reference
 from localai.engine.cache import KVCache, Parked
 from localai.engine.context import AbortFlag, Context, ContextSettings
 from localai.engine.drafting import DraftModel, ModelDrafter
@@ -82,7 +82,7 @@ class Served:
         self._model = resources.enter_context(
             Model(path, plan.gpu_layers, on_progress, mmap=options.mmap, mlock=options.mlock)
         )
-        settings = ContextSettings(
+        self._settings = settings = ContextSettings(
             size=plan.context,
             threads=plan.threads,
             batch=plan.batch,
@@ -93,6 +93,7 @@ class Served:
         self._context = resources.enter_context(Context(self._model, settings, abort))
         self._voice = Voice(self._model, loading.prompt_format(self._model, plan, accepted_templates))
         self._drafter = DraftModel.load(options, self._model, settings, abort, resources)
+        self._reference = reference.load(options, self._model, resources)
         self._policy = DraftPolicy()
         pinned = options.threads is not None or not plan.on_cpu
         self.governor = ThreadGovernor(plan.threads, self._set_threads, fixed=pinned)
@@ -146,7 +147,10 @@ class Served:
             kv_bytes_per_token=plan.kv_bytes_per_token,
             weights_read=plan.weights_read(),
             fingerprint=self._fingerprint,
-            notes=(*plan.notes, *(self._drafter.notes if self._drafter is not None else ())),
+            notes=(
+                *plan.notes,
+                *(note for other in (self._drafter, self._reference) if other for note in other.notes),
+            ),
         )
 
     # ------------------------------------------------------------------------------------------- requests
@@ -170,7 +174,14 @@ class Served:
             case protocol.Status():
                 yield self._status(request)
             case protocol.Observe():
+                from localai.engine import activations  # numpy takes 0.1 s, and chats need none
+
                 yield from activations.observe(self._model, request, self._plan.threads, self._abort)
+            case protocol.Evaluate():
+                from localai.engine import evaluation
+
+                models = [self._model, *([self._reference.model] if self._reference is not None else [])]
+                yield from evaluation.evaluate(models, request, self._settings, self._abort)
             case protocol.AnswerNow():
                 if generation := self.scheduler.find(request.id):
                     generation.answer_now()

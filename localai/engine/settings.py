@@ -80,7 +80,15 @@ class LoadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Draft from the conversation's own text, where that is quicker."""
     draft: str | None = None
     """Path of a small model of the same tokenizer that drafts for this one."""
+    reference: str | None = None
+    """Path of a model of the same tokens that this one is compared with."""
     allow_architectures: tuple[str, ...] = ()
     """Architectures beside those of R1's models that the user lets run."""
     converse: bool = True
     """Whether there will be conversations. Without, the model needs no chat template that somebody read."""
+
+    @property
+    def others(self) -> dict[str, str]:
+        """The paths of further models that are loaded with it, by the names of their fields."""
+        named = {"draft": self.draft, "reference": self.reference}
+        return {field: path for field, path in named.items() if path is not None}

@@ -153,11 +153,10 @@ class Worker:
     def _load(self, request: protocol.Load) -> None:
         if self._served is not None:
             raise LoadError("a model is loaded already", "Start another worker")
-        draft = request.options.draft
-        renamed = None if draft is None else self._names.get(draft, draft)
+        renamed = {field: self._names.get(path, path) for field, path in request.options.others.items()}
         served = Served(
             Path(self._names.get(request.path, request.path)),
-            msgspec.structs.replace(request.options, draft=renamed),
+            msgspec.structs.replace(request.options, **renamed),
             self._abort,
             self._resources,
             self._on_load_progress,
