@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from localai.errors import CheckpointError, UnsupportedModel
-from quantize import strict_json
+from quantize import links, strict_json
 from quantize.safetensors import StoredTensor, read_header
 
 INDEX = "model.safetensors.index.json"
@@ -94,29 +94,17 @@ def _nearest(path: Path) -> str:
 def require_inside(folder: Path, path: Path) -> None:
     """CheckpointError if `path`, an entry of the checkpoint in `folder`, leads to a file elsewhere.
 
-    A checkpoint could so have another file of the user's read and its content put into the output. Only the
-    hub's cache is laid out in this way: models--X--Y/snapshots/REVISION/name -> models--X--Y/blobs/HASH. That
-    may itself be a link, to blobs/HH/HASH beside all repositories.
+    A checkpoint could so have another file of the user's read and its content put into the output.
     """
-    home, target = folder.resolve(), _target(path)
-    if target.is_relative_to(home) or not target.is_file():  # what is no file is refused where it is read
-        return
-    snapshots, repository = home.parent, home.parent.parent
-    in_cache = snapshots.name == "snapshots" and repository.name.startswith("models--")
-    homes = (target.parent == repository / "blobs", target.parent.parent == repository.parent / "blobs")
-    if not (in_cache and any(homes)):
+    try:
+        target = links.outside(folder, path)
+    except RuntimeError as error:  # of Python before 3.13; then on, it is found where the file is opened
+        raise CheckpointError(f"{path} is a link to itself", strict_json.FETCH_AGAIN) from error
+    if target is not None:
         raise CheckpointError(
             f"{path} is a link to {target}, which is outside of the checkpoint's folder",
             "Put the file itself in its place, or give the folder in the hub's cache",
         )
-
-
-def _target(path: Path) -> Path:
-    """Where links lead to in the end. CheckpointError if they lead in a circle."""
-    try:
-        return path.resolve()
-    except RuntimeError as error:  # of Python before 3.13; then on, it is found where the file is opened
-        raise CheckpointError(f"{path} is a link to itself", strict_json.FETCH_AGAIN) from error
 
 
 def _refuse_other_uses(path: Path, names: list[str], config: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from localai.errors import UsageError
+from quantize import links
 from quantize.protocol import Job
 
 TEMPLATES: Final = "additional_chat_templates"
@@ -19,10 +20,18 @@ MOST_FILES: Final = 4096
 
 
 def files(job: Job) -> list[str]:
-    """All files that the worker may have to read: of a folder those in it, and templates one below."""
-    templates = Path(job.source, TEMPLATES).glob("*") if Path(job.source).is_dir() else ()
+    """All files that the worker may have to read: of a folder those in it, and templates one below.
+
+    Links of a folder that lead out of it give nothing away: what they name is refused, and cannot be read.
+    """
+    source, named = Path(job.source), Path(job.imatrix)
+    templates = source.joinpath(TEMPLATES).glob("*") if source.is_dir() else ()
     paths = itertools.islice(itertools.chain(_read_by(job), templates), MOST_FILES)
-    return [str(path) for path in paths if path.is_file()]
+    return [str(path) for path in paths if path.is_file() and (path == named or not _leads_out(source, path))]
+
+
+def _leads_out(source: Path, path: Path) -> bool:
+    return source.is_dir() and path.is_relative_to(source) and links.outside(source, path) is not None
 
 
 def folders(job: Job) -> list[str]:

@@ -17,6 +17,7 @@ from localai.confine import readable
 from localai.engine import client, protocol
 from localai.errors import EngineError, LoadError
 from models.catalog import builtin_checkpoint
+from quantize import inputs
 from quantize.protocol import Confined, Event, Failed, Job, decode_event, pack
 from tests.localai.scripted_worker import HI, ask, fingerprint, loaded, scripted
 
@@ -49,6 +50,21 @@ def test_a_quantize_worker_below_full_reads_nothing_if_full_is_required() -> Non
     assert told.sandbox.level == "partial"
     assert [event.kind for event in rest if isinstance(event, Failed)] == ["SandboxError"]
     assert len(rest) == 1
+
+
+def test_links_of_a_checkpoint_open_nothing_else(tmp_path: Path) -> None:
+    checkpoint, other = tmp_path / "checkpoint", tmp_path / "secret.txt"
+    matrix = checkpoint / "a matrix that the user names"
+    (checkpoint / "additional_chat_templates").mkdir(parents=True)
+    for file in (checkpoint / "config.json", other):
+        file.touch()
+    matrix.symlink_to(other)
+    (checkpoint / "notes.txt").symlink_to(other)
+    (checkpoint / "additional_chat_templates" / "x.jinja").symlink_to(other)
+    (checkpoint / "tokenizer.json").symlink_to("config.json")
+    job = Job(source=str(checkpoint), imatrix=str(matrix))
+    names = {str(matrix), str(checkpoint / "config.json"), str(checkpoint / "tokenizer.json")}
+    assert {*inputs.files(job)} == names
 
 
 # ----------------------------------------------------------------------------------------- where Python is
