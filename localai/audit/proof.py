@@ -48,6 +48,8 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     model: str = ""
     """A GGUF file; "": r1-nano, which is shipped with the program, quantized for this."""
+    name: str = ""
+    """For people; "": that of its file."""
     sha256: str = ""
     command: tuple[str, ...] = ()
     """Starts the worker that is tested; none: the program's own. Tests put one with a hole there."""
@@ -129,7 +131,7 @@ async def run(request: Request, folder: Path, *, counted: bool, note: str = "") 
     return Proof(
         passed=not reason,
         reason=reason,
-        model=model.name,
+        model=request.name or model.name,
         generated=text,
         tokens=tokens,
         namespace=counted,

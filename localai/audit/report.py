@@ -26,6 +26,7 @@ from models.library import Library
 from models.progress import Progress, silent
 
 FORMAT: Final = 1
+_SEE_PROOF: Final = "See what was tried: the section Proof, or `proof` with --json"
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -128,9 +129,16 @@ def _policy() -> PolicyFacts:
 
 def _sandbox(sandbox: Sandbox, proved: Proof | None) -> list[Finding]:
     found = []
-    if sandbox != NOT_STARTED and sandbox.level != "full":
+    switched_off = policy.sandbox_mode() == "off"  # of which `settings` tells
+    if sandbox != NOT_STARTED and sandbox.level != "full" and not switched_off:
         what = f"the sandbox of the engine is {words(sandbox)}"
         found.append(Finding("sandbox", what, "--sandbox require loads no model without a full one"))
     if proved is not None and not proved.passed:
-        found.append(Finding("proof", f"the proof failed: {proved.reason}", "See its lines above"))
+        found.append(
+            Finding(
+                "proof",
+                f"the proof failed: {proved.reason}",
+                _SEE_PROOF,
+            )
+        )
     return found

@@ -39,7 +39,8 @@ def _variables(environment: Mapping[str, str]) -> list[Finding]:
         found.append(Finding(area, f"{name} is set: {what}", f"unset {name}"))
 
     if environment.get(choice.VARIABLE) == "off":
-        told("sandbox", choice.VARIABLE, "the engine is not confined")
+        what = f"the sandbox is switched off, by --sandbox off or by {choice.VARIABLE}"
+        found.append(Finding("sandbox", what, f"Leave --sandbox off out, and unset {choice.VARIABLE}"))
     for name in _LOADED:
         if environment.get(name):
             told("environment", name, "other code is loaded into the program and its engine")

@@ -12,8 +12,8 @@ from localai.cli import options, output
 from localai.errors import LocalAIError
 
 if TYPE_CHECKING:
-    from localai.audit.proof import Proof, Request
-    from localai.audit.report import Report
+    from localai.audit.proof import Request
+    from models.manifest import Manifest
 
 
 def audit(
@@ -49,6 +49,7 @@ def audit(
         _write_sbom(sbom)
         return
     from localai.audit import report
+    from localai.cli import audit_text
 
     request = _request(model) if prove else None
     with output.progress() as progress:
@@ -61,22 +62,31 @@ def audit(
     if json:
         output.print_json(found)
     else:
-        _print(found)
+        audit_text.show(found)
     if strict and found.findings:
         raise typer.Exit(1)
 
 
 def _request(model: str | None) -> Request:
+    """What to prove it with. Without a model that the policy lets run: the one that is shipped."""
     from localai.audit.proof import Request
     from models.store import Store
 
     store = Store()
-    chosen = store.default() if model is None else None
-    if model is None and chosen is None:
-        return Request()
-    resolved = store.resolve(model if chosen is None else chosen.name)  # type: ignore[arg-type]
+    if model is None:
+        chosen = store.default()
+        if chosen is None or not _runs(chosen):
+            return Request(name="r1-nano")
+        model = chosen.name
+    resolved = store.resolve(model)
     digest = resolved.manifest.sha256 if resolved.manifest and not resolved.manifest.parts else ""
-    return Request(model=str(resolved.path.absolute()), sha256=digest)
+    return Request(model=str(resolved.path.absolute()), name=resolved.name, sha256=digest)
+
+
+def _runs(one: Manifest) -> bool:
+    from localai import policy
+
+    return policy.current().lists([part.sha256 for part in one.parts] or [one.sha256])
 
 
 def _write_sbom(where: str) -> None:
@@ -92,128 +102,3 @@ def _write_sbom(where: str) -> None:
         Path(where).write_bytes(text + b"\n")
     except OSError as error:
         raise LocalAIError(f"{where} cannot be written: {error.strerror}", "Name another file") from error
-
-
-def _print(found: Report) -> None:
-    _print_program(found)
-    _print_advisories(found)
-    _print_models(found)
-    _print_sandbox(found)
-    if found.proof is not None:
-        _print_proof(found.proof)
-    _heading(f"What weakens a protection: {len(found.findings) or 'nothing'}")
-    for one in found.findings:
-        _line("!", f"{one.what}. {one.do}.")
-
-
-def _print_program(found: Report) -> None:
-    program, engine = found.program, found.engine
-    _heading("Program")
-    _line("-", f"localai {program.version}, {program.installed}, in {program.folder}")
-    _line("-", f"{program.implementation} {program.python} on {program.platform}")
-    for package in program.packages:
-        _line("-", f"{package.name}: {package.files} files, sha256 {package.sha256}")
-    if program.checked:
-        same = program.checked - len(program.differing)
-        mark = "!" if program.differing else "ok"
-        _line(mark, f"{same} of {program.checked} files are as they were installed")
-    _heading("Engine")
-    _line("-", f"{engine.package} {engine.version}, llama.cpp {engine.commit or 'not running'}")
-    _line("-", f"features: {' '.join(engine.features) or 'none'}")
-    _line("-", f"GPU backends: {', '.join(engine.gpu_backends) or 'none'}")
-    names: dict[tuple[str, bool | None], list[str]] = {}
-    for library in engine.libraries:  # a library is there under several names
-        names.setdefault((library.sha256, library.as_installed), []).append(library.name)
-    for (digest, as_installed), alike in names.items():
-        mark = {True: "ok", False: "!", None: "-"}[as_installed]
-        _line(mark, f"{', '.join(alike)}: sha256 {digest}")
-
-
-def _print_advisories(found: Report) -> None:
-    known = found.advisories
-    _heading(f"Known advisories: {len(known.entries)}, as of {known.checked}, {known.age_days} days ago")
-    marks = {"fixed": "ok", "not reachable": "ok", "affected": "!", "not assessed": "!", "not installed": "-"}
-    for one in known.entries:
-        reason = f": {one.reason}" if one.reason else ""
-        _line(marks[one.status], f"{one.id} ({one.component}), {one.title}: {one.status}{reason}")
-
-
-def _print_models(found: Report) -> None:
-    _heading(f"Models: {len(found.models) or 'none'}")
-    for one in found.models:
-        verified = {True: "verified now", False: "NOT as it was", None: f"last hashed {one.hashed[:10]}"}
-        known = "known before it came" if one.pinned else "as it was first seen"
-        _line("!" if one.fault else "ok" if one.verified else "-", f"{one.name}: {one.source}")
-        _line("", f"license {one.license or 'not stated'}; {verified[one.verified]}; digest {known}")
-        _line("", f"sha256 {one.sha256}")
-
-
-def _print_sandbox(found: Report) -> None:
-    from localai.confine.report import words
-
-    _heading(f"Sandbox: {found.sandbox.level}, profile {found.sandbox.profile}, mode {found.sandbox_mode}")
-    for layer in found.sandbox.layers:
-        _line("ok" if layer.on else "!", layer.name + (f": {layer.detail}" if layer.detail else ""))
-    if found.sandbox.level != "full":
-        _line("!", words(found.sandbox))
-    history = found.history
-    ways = _ways(history.protection)
-    days = history.retention_days
-    _heading("Conversations")
-    _line("!" if history.kept == "plain" else "ok", f"stored: {history.kept}, in {history.path}")
-    _line("-", f"key: {ways}")
-    _line("-", f"kept: {'until deleted' if days is None else f'{days:g} days'}")
-    dumps = {0: "none", None: "not known"}.get(history.core_dump_bytes, "possible")
-    _line({"none": "ok", "not known": "-"}.get(dumps, "!"), f"dumps of memory: {dumps}")
-    _line("!" if history.swap == "unknown" else "ok", f"swap: {history.swap}")
-    _heading("Policy" if found.policy.rules else "Policy: none")
-    for rule in found.policy.rules:
-        _line("-", f"{rule.what} ({rule.file})")
-    if found.policy.sha256:
-        _line("-", f"sha256 {found.policy.sha256}")
-
-
-def _print_proof(proof: Proof) -> None:
-    _heading(f"Proof: {'passed' if proof.passed else 'FAILED'}")
-    if proof.reason:
-        _line("!", proof.reason)
-    if proof.note:
-        _line("-", proof.note)
-    if proof.tokens:
-        _line("ok", f"{proof.model} generated {proof.tokens} tokens: {proof.generated}")
-    if proof.packets is not None:
-        what = f"{proof.packets} packets were sent; a packet on purpose was seen as {proof.control_packets}"
-        _line("!" if proof.packets or not proof.control_packets else "ok", what)
-    provable = [one for one in proof.attacks if one.provable]
-    denied = [one for one in provable if one.denied]
-    if proof.attacks:
-        what = f"{len(denied)} of {len(provable)} attacks that work without the sandbox fail within it"
-        _line("ok" if len(denied) == len(provable) else "!", what)
-    for one in proof.attacks:
-        if not one.denied:
-            _line("!", f"{one.name} ({one.concern}): {one.confined}")
-    others = [one.name for one in proof.attacks if not one.provable]
-    if others:
-        _line("-", f"not provable here: {', '.join(others)}")
-
-
-def _ways(protection: tuple[str, ...] | None) -> str:
-    if protection is None:
-        return "nothing was chosen yet"
-    return ", ".join(protection) or "none: plain, as chosen"
-
-
-def _heading(text: str) -> None:
-    print(f"\n{output.one_line(text)}")
-
-
-def _line(mark: str, text: str) -> None:
-    """One fact, over as many lines of 80 columns as it takes."""
-    import textwrap
-
-    words = output.one_line(text)
-    print(
-        textwrap.fill(
-            words, 79, initial_indent=f"  {mark:<3}", subsequent_indent="     ", break_on_hyphens=False
-        )
-    )
