@@ -7,6 +7,7 @@ of the two does not have are None there.
 from __future__ import annotations
 
 import platform
+import sys
 from typing import Final, Literal, NamedTuple
 
 Machine = Literal["x86_64", "aarch64"]
@@ -156,9 +157,12 @@ CALLS: Final[dict[str, Numbers]] = {
 
 
 def machine() -> Machine | None:
-    """The architecture of this process; None: another one, or not Linux."""
+    """The architecture of this process; None: another one, or not Linux.
+
+    The system's is another for a 32-bit Python on it: its calls have other numbers.
+    """
     found = platform.machine()
-    if platform.system() != "Linux" or found not in ("x86_64", "aarch64"):
+    if platform.system() != "Linux" or found not in ("x86_64", "aarch64") or sys.maxsize < 2**32:
         return None
     return found  # type: ignore[return-value]
 

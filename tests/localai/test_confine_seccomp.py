@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import struct
+import sys
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from localai.confine import seccomp
+from localai.confine import seccomp, syscalls
 from localai.confine.report import Profile
 from localai.confine.syscalls import AUDIT_ARCH, CALLS, LAST_KNOWN, Machine
 
@@ -153,3 +155,11 @@ def test_the_kernel_would_take_the_program(on: Machine, profile: Profile) -> Non
         if code != 0x06:
             assert place + 1 + max(if_true, if_false) < len(program)
         assert max(if_true, if_false) < 256
+
+
+def test_a_program_of_32_bits_has_no_filter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as Python on many a Raspberry Pi, whose kernel has 64: each of its calls would end it."""
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert syscalls.machine() == ("aarch64" if sys.platform == "linux" else None)
+    monkeypatch.setattr(sys, "maxsize", 2**31 - 1)
+    assert syscalls.machine() is None
