@@ -41,6 +41,8 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status: Judged | None = None
     """For the engines of the list, or for any version of a package; None: `fixed_in` decides."""
     reason: str = ""
+    unconfirmed: str = ""
+    """What of the entry no source told; "" where all was found."""
 
 
 class KnownEngine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,6 +74,8 @@ class Advisory(msgspec.Struct, frozen=True):
     fixed_in: str
     status: Status
     reason: str
+    unconfirmed: str
+    """What of it no source told; "" where all was found."""
     source: str
 
 
@@ -145,6 +149,7 @@ def _judge(entry: Entry, commit: str, engine_known: bool) -> Advisory:
         fixed_in=entry.fixed_in,
         status=status,
         reason=entry.reason if status == entry.status else "",
+        unconfirmed=entry.unconfirmed,
         source=entry.source,
     )
 

@@ -182,8 +182,9 @@ def _vulnerabilities(commit: str, found: dict[str, metadata.Distribution]) -> li
             continue
         ref = _ENGINE_REF if one.component == advisories.ENGINE else _ref(found[_canonical(one.component)])
         analysis: Json = dict(_ANALYSIS[one.status])
-        if one.reason:
-            analysis["detail"] = one.reason
+        detail = [one.reason, one.unconfirmed and f"not confirmed: {one.unconfirmed}"]
+        if any(detail):
+            analysis["detail"] = "; ".join(filter(None, detail))
         lines.append(
             {
                 "bom-ref": f"advisory/{one.id}",
