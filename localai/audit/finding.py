@@ -6,7 +6,9 @@ from typing import Literal
 
 import msgspec
 
-Area = Literal["program", "advisories", "models", "sandbox", "history", "policy", "environment", "proof"]
+Area = Literal[
+    "program", "engine", "advisories", "models", "sandbox", "history", "policy", "environment", "proof"
+]
 
 
 class Finding(msgspec.Struct, frozen=True):

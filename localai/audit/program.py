@@ -140,20 +140,20 @@ def findings(facts: Program, made_of: EngineFacts) -> list[Finding]:
     found = []
     if facts.differing:
         shown = ", ".join(facts.differing[:3]) + (" ..." if facts.differing[3:] else "")
-        what = f"{len(facts.differing)} files of the program are not as they were installed: {shown}"
+        what = f"files of the program that are not as they were installed: {len(facts.differing)} ({shown})"
         found.append(Finding("program", what, INSTALL_AGAIN))
     if facts.installed != "wheel":
         what = "it runs from a working copy: no list says what its files should be"
         found.append(Finding("program", what, "Compare the digests of its packages, or install a wheel"))
     for one in made_of.libraries:
         if one.as_installed is False:
-            found.append(Finding("program", f"{one.name} is not as it was installed", INSTALL_AGAIN))
+            found.append(Finding("engine", f"{one.name} is not as it was installed", INSTALL_AGAIN))
     if made_of.error:
         what = f"the engine could not be started: {made_of.error}"
-        found.append(Finding("program", what, "`localai selftest` tells more"))
+        found.append(Finding("engine", what, "`localai selftest` tells more"))
     if any("ggml-rpc" in one.name for one in made_of.libraries):
         what = "the engine has the RPC backend, which speaks to a network"
-        found.append(Finding("program", what, "Compile llama.cpp without GGML_RPC"))
+        found.append(Finding("engine", what, "Compile llama.cpp without GGML_RPC"))
     if made_of.gpu_backends:
         what = f"the engine has GPU backends ({', '.join(made_of.gpu_backends)}), whose sandbox is weaker"
         found.append(

@@ -26,6 +26,7 @@ from models.library import Library
 from models.progress import Progress, silent
 
 FORMAT: Final = 1
+_AGAIN: Final = "See to that, then run it again"
 _SEE_PROOF: Final = "See what was tried: the section Proof, or `proof` with --json"
 
 
@@ -138,7 +139,7 @@ def _sandbox(sandbox: Sandbox, proved: Proof | None) -> list[Finding]:
             Finding(
                 "proof",
                 f"the proof failed: {proved.reason}",
-                _SEE_PROOF,
+                _SEE_PROOF if proved.attacks else _AGAIN,
             )
         )
     return found

@@ -69,10 +69,11 @@ def summary(found: Report) -> Iterator[tuple[str, str, str]]:
 
     program, engine, history = found.program, found.engine, found.history
     yield mark("proof", "ok" if found.proof else "-"), "Proof", _proof_in_short(found.proof)
-    yield mark("sandbox"), "Sandbox", f"{found.sandbox.level} (--sandbox {found.sandbox_mode})"
+    sandbox = found.sandbox.level
+    asked = f"{sandbox} (--sandbox {found.sandbox_mode})"
+    yield mark("sandbox", "ok" if sandbox == "full" else "!"), "Sandbox", asked
     yield mark("program"), "Program", f"{program.version}, {_as_installed(found)}"
-    sound = engine.commit and all(one.as_installed is not False for one in engine.libraries)
-    yield "ok" if sound else "!", "Engine", _engine_in_short(engine)
+    yield mark("engine"), "Engine", _engine_in_short(engine)
     yield mark("advisories"), "Advisories", _advisories_in_short(found.advisories)
     yield mark("models", "ok" if found.models else "-"), "Models", _models_in_short(found)
     days = "until deleted" if history.retention_days is None else f"{history.retention_days:g} days"

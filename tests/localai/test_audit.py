@@ -76,6 +76,13 @@ def test_equal_libraries_are_shown_once() -> None:
         assert text.count(library.sha256) == 1
 
 
+def test_an_engine_that_does_not_start_is_never_well(tmp_path: Path) -> None:
+    first = policies.run("audit", LLAMA_CPP_LIB_PATH=str(tmp_path)).stdout.split("Details")[0]
+    assert "Verdict: NOTHING is known of the engine" in first
+    marks = {line[5:20].strip(): line[2:5].strip() for line in first.splitlines()}
+    assert (marks["Proof"], marks["Sandbox"], marks["Engine"]) == ("!", "!", "!")
+
+
 def test_strict_fails_for_what_weakens_and_names_it() -> None:
     done = policies.run("audit", "--no-proof", "--strict", LOCALAI_SANDBOX="off")
     assert done.returncode == 1
@@ -141,7 +148,10 @@ def test_another_library_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert all(one.as_installed for one in program.engine(None).libraries)
     target = next(tmp_path.glob("*llama*"))
     target.write_bytes(target.read_bytes() + b"\0")
-    assert [one.name for one in program.engine(None).libraries if not one.as_installed] == [target.name]
+    facts = program.engine(None)
+    assert [one.name for one in facts.libraries if not one.as_installed] == [target.name]
+    found = program.findings(program.program(), facts)
+    assert any(one.area == "engine" and target.name in one.what for one in found)
 
 
 def test_an_engine_with_rpc_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
