@@ -67,7 +67,16 @@ def test_an_alignment_without_a_bound_is_refused_by_our_own_reader(tmp_path: Pat
 
 @pytest.mark.parametrize(
     "name",
-    ["GGUFReader", "diskcache", "llama_sampler_init_grammar", "llama_state_load_file", "mtmd", "rpc_servers"],
+    [
+        "GGUFReader",
+        "diskcache",
+        "llama_batch_init",
+        "llama_sampler_init_dry",
+        "llama_sampler_init_grammar",
+        "llama_state_load_file",
+        "llama_state_seq_load_file",
+        "mtmd",
+    ],
 )
 def test_nothing_here_uses_what_the_list_says_is_never_used(name: str) -> None:
     users = [
