@@ -22,6 +22,7 @@ import numpy as np
 from localai.engine import protocol, scores
 from localai.engine.context import Aborted, AbortFlag, Context, ContextSettings
 from localai.engine.llama import Model
+from localai.engine.threads import ThreadGovernor
 from localai.errors import EngineError, UsageError
 
 LEAST_CHUNK: Final = 32
@@ -41,10 +42,16 @@ class _Piece(NamedTuple):
 
 
 def evaluate(
-    models: Sequence[Model], request: protocol.Evaluate, settings: ContextSettings, abort: AbortFlag
+    models: Sequence[Model],
+    request: protocol.Evaluate,
+    settings: ContextSettings,
+    abort: AbortFlag,
+    *,
+    pinned: bool,
 ) -> Iterator[protocol.Evaluating | protocol.EvaluateProgress | protocol.Evaluated]:
     """Answer `request`; `models` are the one to evaluate and, if there is one, its reference.
 
+    `pinned`: compute with the threads of `settings`, also where other programs want the cores.
     UsageError if the text is too short, LoadError without memory, EngineError for what computes no numbers.
     """
     size = request.chunk
@@ -57,9 +64,11 @@ def evaluate(
         settings, size=size, sequences=1, outputs=_most_outputs(models[0], settings.batch)
     )
     with ExitStack() as resources:
-        readers = [
-            _Reader(model, resources.enter_context(Context(model, settings, abort))) for model in models
-        ]
+        readers = []
+        for model in models:
+            context = resources.enter_context(Context(model, settings, abort))
+            governor = ThreadGovernor(settings.threads, context.set_threads, fixed=pinned)
+            readers.append(_Reader(model, context, governor))
         for number in range(request.first, end):
             parts = []
             chunk = tokens[number * size : (number + 1) * size]
@@ -137,8 +146,8 @@ def _packed(values: scores.Numbers) -> bytes:
 class _Reader:
     """A model that reads chunks."""
 
-    def __init__(self, model: Model, context: Context) -> None:
-        self._context = context
+    def __init__(self, model: Model, context: Context, governor: ThreadGovernor) -> None:
+        self._context, self._governor = context, governor
         self._vocabulary = model.vocabulary
         self._begin = model.tokenize_document("") if model.adds_bos else []
 
@@ -150,10 +159,12 @@ class _Reader:
             self._context.truncate(0, 0)
             tokens[: len(self._begin)] = self._begin
         index = self._context.add(0, start, tokens, len(tokens) if counts else 0)
+        self._governor.begin(float(len(tokens)))
         try:
             self._context.evaluate()
         except Aborted:
             raise EngineError("the evaluation was stopped") from None
+        self._governor.end()
         return self._logits(index, len(tokens)) if counts else None
 
     def _logits(self, index: int, count: int) -> Any:

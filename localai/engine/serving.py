@@ -181,7 +181,9 @@ class Served:
                 from localai.engine import evaluation
 
                 models = [self._model, *([self._reference.model] if self._reference is not None else [])]
-                yield from evaluation.evaluate(models, request, self._settings, self._abort)
+                yield from evaluation.evaluate(
+                    models, request, self._settings, self._abort, pinned=self._pinned
+                )
             case protocol.AnswerNow():
                 if generation := self.scheduler.find(request.id):
                     generation.answer_now()
