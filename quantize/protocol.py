@@ -8,7 +8,7 @@ wanted.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -17,6 +17,9 @@ from localai.confine.choice import Mode
 from localai.confine.report import Sandbox
 from models.origins import Sha256
 
+Whole = Annotated[int, msgspec.Meta(ge=0)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
+"""What events tell in numbers: a worker that a checkpoint has taken over may tell anything, such as NaN."""
 Stage = Literal["convert", "hash", "check"]
 
 
@@ -77,13 +80,13 @@ class Candidate(_Part, frozen=True):
     """A type that the model could have."""
 
     file_type: str
-    size: int
+    size: Whole
     """Bytes of the file, exactly."""
-    bits_per_weight: float
+    bits_per_weight: Amount
     """Bits of tensor data for each weight, on average."""
     needs_imatrix: bool
     """Whether it cannot be made without an importance matrix, and none was given."""
-    memory: dict[int, int]
+    memory: dict[Whole, Whole]
     """Bytes of memory that it needs to run, by tokens of context."""
 
 
@@ -92,16 +95,16 @@ class Forecast(_Frame, frozen=True):
 
     architecture: str
     """As in `general.architecture`."""
-    tensors: int
-    weights: int
+    tensors: Whole
+    weights: Whole
     """Number of weights in all tensors."""
     source_type: str
     """The type of most of the weights."""
-    source_bytes: int
+    source_bytes: Whole
     """Bytes of the weight files."""
-    context_trained: int
+    context_trained: Whole
     """Tokens of context that the model was trained for; 0 if it does not say."""
-    working_memory: int
+    working_memory: Whole
     """Bytes of memory, about, that the conversion takes."""
     candidates: tuple[Candidate, ...]
     """All file types, best first."""
@@ -112,8 +115,8 @@ class Progress(_Frame, frozen=True):
 
     stage: Stage
     tensor: str
-    done_bytes: int
-    total_bytes: int
+    done_bytes: Whole
+    total_bytes: Whole
 
 
 class Written(_Part, frozen=True):
@@ -121,12 +124,12 @@ class Written(_Part, frozen=True):
 
     path: str
     file_type: str
-    size: int
+    size: Whole
     """Bytes."""
     sha256: Sha256
     """As the worker hashed it while it wrote; the store takes its own."""
-    bits_per_weight: float
-    types: dict[str, int]
+    bits_per_weight: Amount
+    types: dict[str, Whole]
     """How many tensors have each ggml type, by its name."""
 
 
@@ -134,16 +137,16 @@ class Report(_Part, frozen=True):
     """What was made, and from what."""
 
     architecture: str
-    tensors: int
-    weights: int
-    source_bytes: int
+    tensors: Whole
+    weights: Whole
+    source_bytes: Whole
     inputs: dict[str, Sha256]
     """sha256 of each file that was read, by its name within the source's folder, if it was asked for."""
     imatrix_sha256: str
     """"" without one."""
     llama_cpp_commit: str
     outputs: tuple[Written, ...]
-    seconds: float
+    seconds: Amount
 
 
 class Check(_Part, frozen=True):
@@ -152,7 +155,7 @@ class Check(_Part, frozen=True):
     result: Literal["passed", "skipped"]
     reason: str = ""
     """Why it was skipped."""
-    tokens: int = 0
+    tokens: Whole = 0
     """How many the model generated."""
 
 

@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from localai import frames, processes
@@ -267,3 +268,22 @@ print(*linux.enter("cpu", [], layers=[name for name in linux.LAYERS if name not 
         words = [sys.executable, "-c", code, left_out]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         assert done.stdout == f"{opened}\n"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "Progress", "stage": "convert", "tensor": "", "done_bytes": -1, "total_bytes": 1},
+        {
+            "type": "Finished",
+            "report": {
+                **dict.fromkeys(("tensors", "weights", "source_bytes"), 1),
+                **dict.fromkeys(("architecture", "imatrix_sha256", "llama_cpp_commit"), ""),
+                **{"inputs": {}, "outputs": [], "seconds": float("nan")},
+            },
+        },
+    ],
+)
+def test_nor_is_one_of_the_quantizers(event: dict[str, object]) -> None:
+    with pytest.raises(msgspec.ValidationError, match=">= 0"):
+        decode_event(msgspec.msgpack.encode(event))
