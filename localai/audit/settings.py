@@ -21,6 +21,7 @@ _ENDS: Final = {
     (3, 12): datetime.date(2028, 10, 31),
     (3, 13): datetime.date(2029, 10, 31),
     (3, 14): datetime.date(2030, 10, 31),
+    (3, 15): datetime.date(2031, 10, 31),
 }
 """After the month of this day a version gets no more security fixes: https://devguide.python.org/versions/."""
 
