@@ -24,6 +24,10 @@ CONFINED_PREFIXES: Final = (
 """What a confined worker gets of the environment: for Python, libraries and GPUs. No keys, no proxies."""
 
 
+FIRST_TO_GO: Final = 800
+"""oom_score_adj of workers."""
+
+
 def worker_command(module: str) -> list[str]:
     """The command that runs `module` as a worker, whatever the current folder holds."""
     return [sys.executable, "-P", "-m", module]
@@ -53,6 +57,15 @@ def confined_environment() -> dict[str, str]:
 def environment() -> dict[str, str]:
     """The environment for any other program: ours without `SECRETS`."""
     return {name: value for name, value in os.environ.items() if name not in SECRETS}
+
+
+def be_first_to_go() -> None:
+    """Where memory runs out, Linux ends this worker and not the app with the conversation in it."""
+    if sys.platform == "linux":
+        from pathlib import Path  # the app does not need it to start
+
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))
 
 
 def close_inherited(kept: Collection[int] = ()) -> None:

@@ -37,6 +37,7 @@ from quantize.protocol import (
 def main() -> int:
     """Serve one job; 0 if its result was reported, good or bad."""
     offline.forbid_network()
+    processes.be_first_to_go()
     reader, writer = processes.claim_stdio()
     body = frames.read(reader)
     if body is None:

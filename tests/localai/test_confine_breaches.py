@@ -19,6 +19,7 @@ from localai.engine import client, protocol
 from localai.errors import EngineError, LoadError
 from models.catalog import builtin_checkpoint
 from quantize import inputs
+from quantize.client import Wanted, run
 from quantize.protocol import Confined, Event, Failed, Job, decode_event, pack
 from tests.localai.scripted_worker import HI, ask, fingerprint, loaded, scripted
 
@@ -51,6 +52,19 @@ def test_a_quantize_worker_below_full_reads_nothing_if_full_is_required() -> Non
     assert told.sandbox.level == "partial"
     assert [event.kind for event in rest if isinstance(event, Failed)] == ["SandboxError"]
     assert len(rest) == 1
+
+
+def test_a_quantize_worker_goes_before_the_app_where_memory_runs_out(tmp_path: Path) -> None:
+    pids: list[int] = []
+    scores: list[str] = []
+    run(
+        Job(source=str(builtin_checkpoint("r1-nano"))),
+        [Wanted("Q8_0", tmp_path / "x.gguf")],
+        load=False,
+        on_event=lambda _: scores.append(Path(f"/proc/{pids[0]}/oom_score_adj").read_text()),
+        on_start=pids.append,
+    )
+    assert scores[0] == f"{processes.FIRST_TO_GO}\n"
 
 
 def test_links_of_a_checkpoint_open_nothing_else(tmp_path: Path) -> None:
