@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
@@ -31,8 +31,6 @@ from localai.engine.serving import Served
 from localai.errors import EngineError, LoadError, LocalAIError
 
 HEARTBEAT_S = 1.0
-FIRST_TO_GO = 800
-"""oom_score_adj: where memory runs out, Linux ends the worker and not the app with the conversation in it."""
 
 
 class Worker:
@@ -238,9 +236,7 @@ def main() -> None:
     """Entry point of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     offline.forbid_network()
-    if sys.platform == "linux":
-        with suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text(str(FIRST_TO_GO))
+    processes.be_first_to_go()
     processes.close_inherited()
     reader, writer = processes.claim_stdio()
     worker = Worker(reader, writer)
