@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from localai import policy
-from localai.audit import advisories, installed, proof, settings, storage
+from localai.audit import advisories, digests, installed, proof, settings, storage
 from localai.audit import program as programs
 from localai.audit.advisories import Advisories
 from localai.audit.finding import Finding
@@ -97,6 +97,7 @@ def gather(
         *_sandbox(sandbox, proved),
         *storage.findings(history),
         *settings.findings(clock=clock),
+        *_open_policy(),
     ]
     return Report(
         format=FORMAT,
@@ -126,6 +127,16 @@ async def _engine() -> tuple[protocol.EngineInfo | None, Sandbox, str]:
 
 def _policy() -> PolicyFacts:
     return PolicyFacts(tuple(Rule(*rule) for rule in policy.describe()), policy.fingerprint())
+
+
+def _open_policy() -> list[Finding]:
+    """Of the files that are in force: who may write to one, or to its folder, decides what it says."""
+    files = policy.current().files
+    opened = digests.writable_by_others([one for path in files for one in (path, path.parent)])
+    what = "others may change the policy, by their rights on {}"
+    return [
+        Finding("policy", what.format(path), f"Take them: chmod go-w {path}, or chown") for path in opened
+    ]
 
 
 def _sandbox(sandbox: Sandbox, proved: Proof | None) -> list[Finding]:

@@ -18,6 +18,7 @@ from localai.history import database, key
 Kept = Literal["encrypted", "plain", "nothing"]
 Swap = Literal["none", "encrypted", "in memory", "unknown"]
 
+_LOCK: Final = "`localai history lock` encrypts them"
 _SWAPS: Final = Path("/proc/swaps")
 _BLOCKS: Final = Path("/sys/class/block")
 
@@ -76,20 +77,18 @@ def findings(found: Storage) -> list[Finding]:
     """What is not protected."""
     lines = []
     if found.kept == "plain":
-        lines.append(Finding("history", "conversations are stored in plain text", "localai history lock"))
+        lines.append(Finding("history", "conversations are stored in plain text", _LOCK))
     elif found.protection == ():
-        lines.append(
-            Finding("history", "new conversations will be stored in plain text", "localai history lock")
-        )
+        lines.append(Finding("history", "new conversations will be stored in plain text", _LOCK))
     if found.error:
-        lines.append(Finding("history", found.error, "localai history status"))
+        lines.append(Finding("history", found.error, "`localai history status` tells more"))
     for one in found.open_paths:
         rights = "0700" if Path(one.path).is_dir() else "0600"
         what = f"others can look into {one.path} ({one.mode})"
         lines.append(Finding("history", what, f"chmod {rights} {one.path}"))
     if found.core_dump_bytes:
         what = "a crash of the program may write its memory, with the conversation in it, to a file"
-        lines.append(Finding("history", what, "ulimit -c 0"))
+        lines.append(Finding("history", what, "Allow none in the shell that starts it: ulimit -c 0"))
     if found.swap == "unknown":
         what = "memory may get to a swap area that is not seen to be encrypted"
         lines.append(Finding("history", what, "Encrypt the swap area, or use none"))

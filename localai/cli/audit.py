@@ -41,8 +41,9 @@ def audit(
 ) -> None:
     """Report what runs here, where it came from, what confines it, and what weakens any of that.
 
-    Proves that the engine cannot reach the network, files or other programs: it answers a question in the
-    sandbox, then attacks from within it, and counts packets. Changes nothing and uses no network.
+    Proves that the engine cannot reach the network, files or other programs: it
+    answers a question in the sandbox, then attacks from within it, and counts
+    packets. Changes nothing and uses no network. The first screen has the verdict.
     """
     output.require_stdout()
     if sbom is not None:

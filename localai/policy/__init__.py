@@ -91,5 +91,6 @@ def sandbox_mode() -> choice.Mode:
     if not current().has("require.sandbox"):
         return wanted
     if os.environ.get(choice.VARIABLE) and wanted != "require":
-        raise current().error("require.sandbox", f"the sandbox cannot be {wanted!r}", "Leave --sandbox out")
+        hint = f"Leave --sandbox out, and unset {choice.VARIABLE}"
+        raise current().error("require.sandbox", f"the sandbox cannot be {wanted!r}", hint)
     return "require"

@@ -257,6 +257,18 @@ def test_the_policy_is_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found["sandbox_mode"] == "require"
 
 
+def test_a_policy_that_others_may_change_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = policies.enforce(tmp_path, monkeypatch, "[require]\nsandbox = true\n")
+    tmp_path.chmod(0o755)
+    for rights, open_to_others in ((0o644, False), (0o666, True)):
+        file.chmod(rights)
+        areas = {one["area"] for one in audit()["findings"]}
+        assert ("policy" in areas) is open_to_others
+    file.chmod(0o644)
+    tmp_path.chmod(0o777)
+    assert any(str(tmp_path) in one["what"] for one in audit()["findings"] if one["area"] == "policy")
+
+
 def test_the_list_of_parts_is_valid_and_whole(nano: Path) -> None:
     assert policies.run("models", "import", nano, "--name", "mine").returncode == 0
     texts = [policies.run("audit", "--sbom", "-", SOURCE_DATE_EPOCH="1").stdout for _ in range(2)]
