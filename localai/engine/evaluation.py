@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
+import psutil
 
 from localai.engine import protocol, scores
 from localai.engine.context import Aborted, AbortFlag, Context, ContextSettings
@@ -136,6 +137,7 @@ def _evaluated(request: int, number: int, parts: Sequence[scores.Scores], left: 
         kl=_packed(kl),
         same=same.astype(np.uint8).tobytes(),
         left=left,
+        memory=int(psutil.Process().memory_info().rss),
     )
 
 

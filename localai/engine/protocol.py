@@ -285,6 +285,8 @@ class Evaluated(_Frame, frozen=True):
     """One byte: 1 if both think that the same token is the most likely, else 0."""
     left: Whole = 0
     """How many chunks follow."""
+    memory: Whole = 0
+    """Bytes of memory that the process occupies."""
 
 
 class LoadProgress(_Frame, frozen=True):
