@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from localai import __version__
-from localai.cli import ask, audit, bench, chat, history, models, output, quantize, selftest
+from localai.cli import ask, audit, bench, chat, evaluate, history, models, output, quantize, selftest
 from localai.errors import LocalAIError, UsageError
 
 INTERRUPTED = 130
@@ -31,6 +31,7 @@ app.command("quantize")(quantize.quantize)
 app.add_typer(models.app, name="models")
 app.add_typer(history.app, name="history")
 app.command("bench")(bench.bench)
+app.command("evaluate")(evaluate.evaluate)
 app.command("selftest")(selftest.selftest)
 app.command("audit")(audit.audit)
 
