@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, cast
@@ -97,25 +97,49 @@ def run(
         inputs.require_no_input(output, job)
     with ExitStack() as stack:
         partials = [stack.enter_context(Partial(output, overwrite=overwrite)) for output in outputs]
-        targets = tuple(
-            Target(output_type(one.file_type), str(output), partial.fd)
-            for one, output, partial in zip(wanted, outputs, partials, strict=True)
-        )
-        errors = stack.enter_context(tempfile.TemporaryFile())
-        handed = msgspec.structs.replace(job, targets=targets)
-        free = {folder: free_bytes(folder) for folder in {output.parent for output in outputs}}
-
-        def observe(event: Forecast | Progress) -> None:
-            if isinstance(event, Forecast):
-                _require_space(handed, event, free)
-            on_event(event)
-
-        known, report = _work(handed, partials, observe, on_start, errors)
-        checks = tuple(
-            _checked(partial, written, known, load, on_event)
-            for partial, written in zip(partials, report.outputs, strict=True)
-        )
+        made = _fill(job, [one.file_type for one in wanted], partials, load, on_event, on_start)
         _commit(partials)
+    return made
+
+
+@contextmanager
+def scratch(job: Job, file_type: str, folder: Path, on_event: OnEvent = lambda event: None) -> Iterator[Path]:
+    """A file of `file_type` that is made of `job`, for the body of the block: it never gets a name.
+
+    It takes room on the disk of `folder`. Raises as `run` does.
+    """
+    with Partial(folder / f"localai-{file_type}.gguf", overwrite=False) as partial:
+        _fill(job, [file_type], [partial], load=False, on_event=on_event)
+        yield partial.path
+
+
+def _fill(
+    job: Job,
+    types: Sequence[str],
+    partials: Sequence[Partial],
+    load: bool,
+    on_event: OnEvent,
+    on_start: Callable[[int], None] | None = None,
+) -> Made:
+    """Have the worker write files of `types` into `partials`, and look at them."""
+    targets = tuple(
+        Target(output_type(one), str(partial.output), partial.fd)
+        for one, partial in zip(types, partials, strict=True)
+    )
+    handed = msgspec.structs.replace(job, targets=targets)
+    free = {folder: free_bytes(folder) for folder in {partial.output.parent for partial in partials}}
+
+    def observe(event: Forecast | Progress) -> None:
+        if isinstance(event, Forecast):
+            _require_space(handed, event, free)
+        on_event(event)
+
+    with tempfile.TemporaryFile() as errors:
+        known, report = _work(handed, partials, observe, on_start, errors)
+    checks = tuple(
+        _checked(partial, written, known, load, on_event)
+        for partial, written in zip(partials, report.outputs, strict=True)
+    )
     return Made(known, report, checks)
 
 

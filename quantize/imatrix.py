@@ -1,8 +1,9 @@
 """Importance matrices of llama.cpp as untrusted input: the GGUF form, and the older binary one ("dat").
 
-llama-imatrix writes how strongly each column of each weight was used on a sample text. The GGUF form holds
-sums of squares and the number of tokens that they were taken over; the older form holds means times the
-number of chunks. Both are brought to means in float32, to the bit as llama-quantize does.
+llama-imatrix, and `quantize.collecting`, write how strongly each column of each weight was used on a sample
+text. The GGUF form holds sums of squares and the number of tokens that they were taken over; the older form
+holds means times the number of chunks. Both are brought to means in float32, to the bit as llama-quantize
+does.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import struct
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -40,8 +42,8 @@ _DATASETS = "imatrix.datasets"
 _CHUNKS = "imatrix.chunk_count"
 _CHUNK_SIZE = "imatrix.chunk_size"
 
-_MAKE_ONE = "Make one: llama-imatrix -m MODEL.gguf -f TEXT.txt -o imatrix.gguf"
-_MAKE_AGAIN = "Fetch it or make it again with llama-imatrix"
+_MAKE_ONE = "Make one: localai imatrix MODEL -o imatrix.gguf"
+_MAKE_AGAIN = "Fetch it or make it again with localai imatrix"
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -60,6 +62,15 @@ class ImportanceMatrix:
     A tensor of several experts has the columns of one after those of the other. The arrays are read-only,
     of one dimension and contiguous. Whether they fit the tensors of a model is not known here.
     """
+
+
+def promised(columns: Mapping[str, int], dataset: str) -> ImportanceMatrix:
+    """A stand-in for one that will be made from `dataset`, for a model whose matrices have so many `columns`.
+
+    All weights are 1. With it, sizes and types are known before it is there.
+    """
+    weights = {name: np.ones(n, np.float32) for name, n in columns.items() if name.startswith("blk.")}
+    return ImportanceMatrix(Path("auto"), (dataset,), 1, weights)
 
 
 class _Source:

@@ -40,8 +40,9 @@ def run(job: Job, on_event: OnEvent = lambda event: None) -> Report:
     types = [output_type(target.file_type) for target in job.targets]
     with _system_errors(job):
         source = open_source(job)
-        importance = imatrix.read_imatrix(Path(job.imatrix)) if job.imatrix else None
-        options = Options(job.pure, job.output_type, job.embedding_type, job.tensor_types, job.imatrix)
+        importance = _importance(job, source)
+        named = job.imatrix_name or job.imatrix
+        options = Options(job.pure, job.output_type, job.embedding_type, job.tensor_types, named)
         with planner(source, options, importance) as plans:
             _require_runnable(source, plans.bare)
             on_event(forecast.of(source, plans))
@@ -61,6 +62,15 @@ def open_source(job: Job) -> Source:
             "Start from the checkpoint or a BF16, F16 or F32 GGUF, or insist with --allow-requantize",
         )
     return source
+
+
+def _importance(job: Job, source: Source) -> ImportanceMatrix | None:
+    if job.imatrix:
+        return imatrix.read_imatrix(Path(job.imatrix))
+    if job.imatrix_promised and not job.targets:
+        columns = {tensor.name: tensor.shape[-1] for tensor in source.tensors if len(tensor.shape) == 2}
+        return imatrix.promised(columns, job.imatrix_promised)
+    return None
 
 
 def _require_runnable(source: Source, bare: Path) -> None:

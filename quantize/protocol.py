@@ -56,6 +56,10 @@ class Job(_Frame, frozen=True):
     """The model's name in the file; "": from the model card, config.json or the folder."""
     imatrix: str = ""
     """A file with an importance matrix, or ""."""
+    imatrix_name: str = ""
+    """What the outputs say that it is called; "": its path."""
+    imatrix_promised: str = ""
+    """Only for forecasts, without `imatrix`: as with one that will be made from a text of this name."""
     pure: bool = False
     output_type: int | None = None
     """ggml's number of the type of the output matrix; None: by the file type."""

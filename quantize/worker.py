@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from localai import confine, frames, offline, processes
+from localai.confine import readable
 from localai.confine.report import Sandbox, require
 from localai.engine import bindings
 from localai.errors import LocalAIError
@@ -48,11 +49,20 @@ def main() -> int:
         print(f"not a job: {error}", file=sys.stderr)
         return 2
     processes.close_inherited({reader.fileno(), writer.fileno(), *(target.fd for target in job.targets)})
+    job = _reachable(job)
     send = _Sender(writer)
     event = _confine(job, send)
     threading.Thread(target=_end_with_parent, args=(reader,), name="parent", daemon=True).start()
     send(event or _serve(job, send))
     return 0
+
+
+def _reachable(job: Job) -> Job:
+    """`job` with its importance matrix as it is reached from here, if it is a file without a name."""
+    try:
+        return msgspec.structs.replace(job, imatrix=readable.opened(job.imatrix)[0])
+    except OSError:
+        return job  # reading it tells what is wrong
 
 
 def _confine(job: Job, send: _Sender) -> Failed | None:

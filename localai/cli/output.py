@@ -135,7 +135,8 @@ def duration(seconds: float) -> str:
 class Progress:
     """A bar on standard error on a terminal; elsewhere a line for every tenth of what is slow.
 
-    Called as (step, done, total), the last two in bytes, and what it is at; a total of 0 means unknown.
+    Called as (step, done, total), the last two in bytes or in `unit`, and what it is at; a total of 0 means
+    unknown.
 
     With LOCALAI_PROGRESS=json in the environment, for programs: each call is a line of JSON (docs/json.md).
     If nobody reads them any more, nobody waits for the result: OSError, which ends the work.
@@ -150,22 +151,23 @@ class Progress:
         self._started = self._at = 0.0
         self._base = 0
 
-    def __call__(self, step: str, done: int, total: int, detail: str = "") -> None:
+    def __call__(self, step: str, done: int, total: int, detail: str = "", unit: str = "bytes") -> None:
         now = time.monotonic()
         if step != self._step:
             self._step, self._tenth, self._started, self._at, self._base = step, -1, now, 0.0, done
         if self._for_programs:
-            self._tell(now, done, total)
+            self._tell(now, done, total, unit)
         elif self._terminal:
-            self._draw(now, done, total, detail)
+            self._draw(now, done, total, detail, unit)
         elif int(done / total * 10 if total else 0) > self._tenth and now - self._started >= QUIET_S:
             self._tenth = int(done / total * 10 if total else 0)
-            self._log(one_line(step), done, total)
+            self._log(one_line(step), done, total, unit)
 
-    def _log(self, step: str, done: int, total: int) -> None:
-        aside((f"{step}: {done / total:.0%} of {size(total)}" if total else step) + "\n")
+    def _log(self, step: str, done: int, total: int, unit: str) -> None:
+        whole = size(total) if unit == "bytes" else f"{total:,} {unit}"
+        aside((f"{step}: {done / total:.0%} of {whole}" if total else step) + "\n")
 
-    def _tell(self, now: float, done: int, total: int) -> None:
+    def _tell(self, now: float, done: int, total: int, unit: str) -> None:
         if now - self._at < 0.1 and done != total:
             return
         self._at = now
@@ -173,11 +175,11 @@ class Progress:
 
         passed = now - self._started
         rate = (done - self._base) / passed if passed > 0.5 else 0.0
-        event = {"step": self._step, "done": done, "total": total, "bytes_per_s": round(rate)}
+        event = {"step": self._step, "done": done, "total": total, f"{unit}_per_s": round(rate)}
         sys.stderr.write(json.dumps(event) + "\n")
         sys.stderr.flush()
 
-    def _draw(self, now: float, done: int, total: int, detail: str) -> None:
+    def _draw(self, now: float, done: int, total: int, detail: str, unit: str) -> None:
         if now - self._at < 0.1 and done != total:
             return
         self._at = now
@@ -185,7 +187,7 @@ class Progress:
             from localai.cli.progress_bar import Bar
 
             self._bar = Bar().__enter__()
-        self._bar.show(clean_line(self._step), done, total, clean_line(detail))
+        self._bar.show(clean_line(self._step), done, total, clean_line(detail), unit)
 
     def end(self) -> None:
         """Take it off the screen."""

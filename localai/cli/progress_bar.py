@@ -16,7 +16,20 @@ class _Speed(Speed):
     """Nothing where nothing moves yet."""
 
     def render(self, task: Task) -> Text:
-        return super().render(task) if task.finished_speed or task.speed else Text("")
+        speed = task.finished_speed or task.speed
+        if not speed or task.fields["unit"] == "bytes":
+            return super().render(task) if speed else Text("")
+        return Text(f"{speed:.3g}/s" if speed < 100 else f"{speed:,.0f}/s", style="progress.data.speed")
+
+
+class _Amount(DownloadColumn):
+    """How much of how much, in the unit of the step."""
+
+    def render(self, task: Task) -> Text:
+        if task.fields["unit"] == "bytes":
+            return super().render(task)
+        words = f"{task.completed:,.0f}/{task.total or 0:,.0f} {task.fields['unit']}"
+        return Text(words, style="progress.download")
 
 
 class Bar:
@@ -27,14 +40,14 @@ class Bar:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
-            DownloadColumn(),
+            _Amount(),
             _Speed(),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[detail]}", markup=False),
         )
         console = Console(file=sys.stderr, highlight=False, emoji=False)
         self._progress = Progress(*columns, console=console, transient=True, refresh_per_second=5)
-        self._task = self._progress.add_task("", total=None, detail="", visible=False)
+        self._task = self._progress.add_task("", total=None, detail="", unit="bytes", visible=False)
         self._step = ""
 
     def __enter__(self) -> Self:
@@ -46,11 +59,14 @@ class Bar:
     ) -> None:
         self._progress.stop()
 
-    def show(self, step: str, done: int, total: int, detail: str) -> None:
-        """Draw it within a moment; a `total` of 0 is not known. Texts must be clean."""
+    def show(self, step: str, done: int, total: int, detail: str, unit: str = "bytes") -> None:
+        """Draw it within a moment, `done` and `total` in `unit`; a `total` of 0 is not known.
+
+        Texts must be clean.
+        """
         if step != self._step:
             self._step = step
             self._progress.reset(
                 self._task, description=step, total=total or None, completed=done, visible=True
             )
-        self._progress.update(self._task, completed=done, total=total or None, detail=detail)
+        self._progress.update(self._task, completed=done, total=total or None, detail=detail, unit=unit)

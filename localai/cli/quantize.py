@@ -56,7 +56,11 @@ def quantize(
     ] = None,
     imatrix: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="An importance matrix of llama-imatrix.", show_default=False),
+        typer.Option(
+            metavar="FILE|auto",
+            help="An importance matrix, as `localai imatrix` and llama-imatrix write it; auto: collect one.",
+            show_default=False,
+        ),
     ] = None,
     tensor_types: Annotated[
         list[str] | None,
@@ -106,6 +110,7 @@ def quantize(
     json: options.Json = False,
 ) -> None:
     """Convert a checkpoint to GGUF and quantize it, in one pass."""
+    from localai.cli.imatrix import CALIBRATION
     from quantize import file_types
     from quantize.protocol import Job
 
@@ -121,7 +126,8 @@ def quantize(
         source=str(path),
         threads=threads or 0,
         pre_tokenizer=pre_tokenizer,
-        imatrix=str(options.path(imatrix)) if imatrix else "",
+        imatrix=str(options.path(imatrix)) if imatrix and imatrix != "auto" else "",
+        imatrix_promised=CALIBRATION if imatrix == "auto" else "",
         pure=pure,
         output_type=file_types.tensor_type(output_type) if output_type else None,
         embedding_type=file_types.tensor_type(embedding_type) if embedding_type else None,

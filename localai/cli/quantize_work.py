@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,8 @@ def forecast(job: Job, max_size: int | None, max_memory: int | None) -> tuple[Fo
     return known, advice.choose(known, max_size, max_memory)
 
 
-def _require_outside_of_the_store(target: Path) -> None:
+def require_outside_of_the_store(target: Path) -> None:
+    """UsageError for an output among the store's own files."""
     from localai import paths
 
     if paths.models_dir().resolve() in [*target.resolve().parents, target.resolve()]:
@@ -55,7 +57,7 @@ class Work:
         from quantize.client import Wanted
 
         target = options.path(target)
-        _require_outside_of_the_store(target)
+        require_outside_of_the_store(target)
         is_folder = os.path.isdir(target)  # noqa: PTH112 - also for names that cannot be
         if len(self._types) > 1 and not is_folder:
             raise UsageError(
@@ -88,16 +90,33 @@ class Work:
                 ]
 
     def _run(self, wanted: list[Wanted], overwrite: bool) -> Made:
-        from quantize import client
+        from quantize import client, partials
 
-        with output.progress() as progress:
+        for one in wanted if self._job.imatrix_promised else ():
+            with partials.system_errors(one.output):  # before a long text is read
+                partials.require_target(one.output, overwrite)
+        with output.progress() as progress, self._ready(wanted[0].output.parent, progress) as job:
             return client.run(
-                self._job,
+                job,
                 wanted,
                 overwrite=overwrite,
                 load=self._check,
                 on_event=quantize_output.Events(progress, self._types),
             )
+
+    def _ready(self, folder: Path, progress: output.Progress) -> AbstractContextManager[Job]:
+        """The job, with the importance matrix if one is to be collected for it."""
+        if not self._job.imatrix_promised:
+            return nullcontext(self._job)
+        from localai.cli.imatrix import calibration_text
+        from quantize.collecting import collected_for
+
+        convert = quantize_output.Events(progress, [])
+
+        def read(done: int, total: int) -> None:
+            progress("Read", done, total, unit="tokens")
+
+        return collected_for(self._job, folder.absolute(), calibration_text(), convert, read)
 
     def _keep(self, store: Store, name: str, wanted: Wanted, made: Made, progress: output.Progress) -> str:
         manifest = store.add(
@@ -134,6 +153,7 @@ class Work:
         job = self._job
         words = ["--type", file_type]
         words += ["--imatrix", job.imatrix] if job.imatrix else []
+        words += ["--imatrix", "auto"] if job.imatrix_promised else []
         words += ["--pure"] if job.pure else []
         for option, number in (("--output-type", job.output_type), ("--embedding-type", job.embedding_type)):
             words += [option, TENSOR_TYPES[number].name] if number is not None else []

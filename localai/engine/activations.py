@@ -22,6 +22,7 @@ from localai.engine import protocol
 from localai.engine.bindings import bindings, ggml
 from localai.engine.context import Aborted, AbortFlag, Context, ContextSettings
 from localai.engine.llama import Model
+from localai.engine.threads import ThreadGovernor
 from localai.errors import EngineError, UnsupportedModel, UsageError
 
 LEAST_CHUNK: Final = 32
@@ -59,9 +60,12 @@ _Tensor._fields_ = (
 
 
 def observe(
-    model: Model, request: protocol.Observe, threads: int, abort: AbortFlag
+    model: Model, request: protocol.Observe, threads: int, abort: AbortFlag, *, pinned: bool
 ) -> Iterator[protocol.ObserveProgress | protocol.Activations | protocol.Observed]:
-    """Answer `request`. UsageError if the text is too short, UnsupportedModel, EngineError."""
+    """Answer `request`. UsageError if the text is too short, UnsupportedModel, EngineError.
+
+    `pinned`: compute with so many `threads`, also where other programs want the cores.
+    """
     size = request.chunk
     if size < LEAST_CHUNK:
         raise UsageError(f"pieces of {size} tokens are too short", f"Take {LEAST_CHUNK} or more")
@@ -75,11 +79,12 @@ def observe(
     observer = _Observer()
     settings = ContextSettings(size=size, threads=threads, batch=min(BATCH, size), outputs=BATCH)
     with Context(model, settings, abort, observer.callback) as context:
+        governor = ThreadGovernor(threads, context.set_threads, fixed=pinned)
         for number in range(count):
             piece = tokens[number * size : (number + 1) * size]
             if model.adds_bos:
                 piece[0] = tokens[0]
-            for done in _read(context, piece, observer):
+            for done in _read(context, piece, observer, governor):
                 yield protocol.ObserveProgress(request.id, number * size + done, count * size)
     for name, sums in sorted(observer.sums.items()):
         data = sums.astype("<f8").tobytes()
@@ -87,17 +92,19 @@ def observe(
     yield protocol.Observed(request.id, count)
 
 
-def _read(context: Context, piece: list[int], observer: _Observer) -> Iterator[int]:
+def _read(context: Context, piece: list[int], observer: _Observer, governor: ThreadGovernor) -> Iterator[int]:
     """Evaluate `piece` from an empty cache, in batches of about the same size; how much is done."""
     context.truncate(0, 0)
     batches = -(-len(piece) // context.batch)
     ends = [len(piece) * number // batches for number in range(1, batches + 1)]
     for start, end in zip([0, *ends], ends, strict=False):
         context.add(0, start, piece[start:end], end - start)
+        governor.begin(float(end - start))
         try:
             context.evaluate()
         except Aborted:
             raise EngineError("the reading of the text was stopped") from None
+        governor.end()
         observer.check()
         yield end
 

@@ -176,7 +176,9 @@ class Served:
             case protocol.Observe():
                 from localai.engine import activations  # numpy takes 0.1 s, and chats need none
 
-                yield from activations.observe(self._model, request, self._plan.threads, self._abort)
+                yield from activations.observe(
+                    self._model, request, self._plan.threads, self._abort, pinned=self._pinned
+                )
             case protocol.Evaluate():
                 from localai.engine import evaluation
 

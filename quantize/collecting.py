@@ -1,0 +1,191 @@
+"""Collects an importance matrix: a model reads a text in the engine's worker, and what it used is added up.
+
+    collected = collect(Path("model.gguf"), read_text(Path("text.txt")), Reading(context=512))
+
+The app neither parses the weights nor loads llama.cpp. What the worker sends is believed only as far as it
+fits the header of the model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from localai import hardware
+from localai.engine.client import Engine
+from localai.engine.protocol import Activations, Observed, ObserveProgress
+from localai.engine.settings import LoadOptions
+from localai.errors import EngineError, UsageError
+from models import fit
+from models.header import Header
+from models.parts import read_whole
+from quantize import client, file_kinds, imatrix_file
+from quantize.client import OnEvent
+from quantize.imatrix_file import Collected, Usage
+from quantize.partials import Partial
+from quantize.protocol import Job
+
+CHUNK: Final = 512
+"""Tokens of each piece of text unless told otherwise: as llama-imatrix."""
+MAX_TEXT: Final = 16 << 20
+"""Bytes of the longest text. A hundredth of it is plenty."""
+
+_SMALL_BATCH = 16
+"""Of the context that conversations would use, and that is not used here."""
+
+OnTokens = Callable[[int, int], None]
+"""Called with how many tokens were read, and of how many."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text to read. `special`: markers in it, such as those of a chat, are read as markers."""
+
+    name: str
+    content: str
+    special: bool = False
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a text is read; None and 0 leave the choice to us."""
+
+    context: int | None = None
+    """Tokens of each chunk; None: `CHUNK`, or what the model was trained for if that is less."""
+    chunks: int = 0
+    """0: all that the text has."""
+    threads: int | None = None
+    gpu_layers: int | None = None
+    allow_architectures: tuple[str, ...] = ()
+
+
+def read_text(path: Path, *, special: bool = False) -> Text:
+    """The text in the file at `path`, without the line's end at its end, as llama.cpp's tools read it.
+
+    UsageError if there is none, or it is no text.
+    """
+    try:
+        if not file_kinds.is_regular(mode := path.stat().st_mode):
+            raise UsageError(f"{path} is {file_kinds.describe(mode)}, not a text", "Give a file of text")
+        with path.open("rb") as file:
+            data = file.read(MAX_TEXT + 1)
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}", "Check the path") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', '') or error}") from error
+    if len(data) > MAX_TEXT:
+        raise UsageError(f"{path} is larger than {MAX_TEXT >> 20} MiB", "Take a part of it: 100 kB do")
+    try:
+        return Text(str(path), data.decode().removesuffix("\n"), special)
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not text in UTF-8", "Give a file of text") from None
+
+
+def collect(
+    model: Path,
+    text: Text,
+    reading: Reading = Reading(),
+    on_tokens: OnTokens = lambda done, total: None,
+    *,
+    name: str = "",
+    sha256: str = "",
+    made_here: bool = False,
+) -> Collected:
+    """How strongly the GGUF at `model` uses its matrices where it reads `text`. Raises from the error tree.
+
+    `name`, `sha256` and `made_here` as in `Engine.load`. Whatever ends this call ends the worker.
+    """
+    header = read_whole(model, reading.allow_architectures)
+    chunk = reading.context or min(CHUNK, header.context_trained or CHUNK)
+    options = LoadOptions(
+        context=chunk,
+        threads=reading.threads,
+        gpu_layers=reading.gpu_layers,
+        batch=_SMALL_BATCH,
+        speculate=False,
+        allow_architectures=reading.allow_architectures,
+        converse=False,
+    )
+
+    async def work() -> Collected:
+        engine = Engine()
+        try:
+            await engine.load(model, options, name=name, sha256=sha256, made_here=made_here)
+            return await _listen(engine, header, text, chunk, reading.chunks, on_tokens)
+        finally:
+            await engine.close()
+
+    return asyncio.run(work())
+
+
+async def _listen(
+    engine: Engine, header: Header, text: Text, chunk: int, chunks: int, on_tokens: OnTokens
+) -> Collected:
+    matrices: dict[str, Usage] = {}
+    columns = {tensor.name: tensor.shape[0] for tensor in header.tensors}
+    async for event in engine.observe(text.content, chunk, chunks, special=text.special):
+        match event:
+            case ObserveProgress(done=done, total=total):
+                on_tokens(done, total)
+            case Activations(name=name):
+                matrices[name] = _checked(event, columns.get(name, 0))
+            case Observed(chunks=found) if matrices and 0 < found < 1 << 31:
+                return Collected(text.name, found, chunk, matrices)
+    raise EngineError("the engine sent no importance matrix")
+
+
+def _checked(event: Activations, columns: int) -> Usage:
+    """What the worker says of one matrix, if it can be; EngineError."""
+    sums = np.frombuffer(event.sums, "<f8") if len(event.sums) == 8 * columns else np.zeros(0)
+    if not (sums.size and np.isfinite(sums).all() and (sums >= 0).all() and 0 < event.rows < 1 << 62):
+        raise EngineError(f"the engine sent sums for {event.name!r} that do not fit the model")
+    return Usage(sums, event.rows)
+
+
+@contextmanager
+def collected_for(
+    job: Job, folder: Path, text: Text, on_event: OnEvent, on_tokens: OnTokens
+) -> Iterator[Job]:
+    """`job` with an importance matrix of its own source, made from `text`, for the body of the block.
+
+    A checkpoint is converted to Q8_0 first, and so is a GGUF in floats that memory cannot hold; any other is
+    read itself. Both files take room on the disk of `folder`, and never get a name. What is wrong with
+    `job` is told before a long text is read. Raises from the error tree.
+    """
+    client.forecast(msgspec.structs.replace(job, imatrix_promised=text.name))
+    plain = Job(
+        source=job.source,
+        threads=job.threads,
+        pre_tokenizer=job.pre_tokenizer,
+        name=job.name,
+        hash_inputs=False,
+        allow_requantize=job.allow_requantize,
+    )
+    reading = Reading(threads=job.threads or None)
+    with Partial(folder / "localai-imatrix.gguf", overwrite=False) as partial:
+        if _is_read_itself(Path(job.source)):
+            found = collect(Path(job.source), text, reading, on_tokens)
+        else:
+            with client.scratch(plain, "Q8_0", folder, on_event) as path:
+                found = collect(path, text, reading, on_tokens, made_here=True)
+        imatrix_file.write(found, partial)
+        yield msgspec.structs.replace(
+            job, imatrix=str(partial.path), imatrix_name="auto", imatrix_promised=""
+        )
+
+
+def _is_read_itself(source: Path) -> bool:
+    if source.is_dir():
+        return False
+    header = read_whole(source)
+    needed = fit.memory_needed(fit.Shape.of(header), fit.weights_read(header), CHUNK)
+    return needed <= hardware.available_memory() or all(
+        tensor.type_name not in ("F32", "F16", "BF16") for tensor in header.tensors if len(tensor.shape) > 1
+    )
