@@ -13,7 +13,19 @@ from typing import Annotated, Any
 import typer
 
 from localai import __version__
-from localai.cli import ask, audit, bench, chat, evaluate, history, models, output, quantize, selftest
+from localai.cli import (
+    ask,
+    audit,
+    bench,
+    chat,
+    evaluate,
+    history,
+    imatrix,
+    models,
+    output,
+    quantize,
+    selftest,
+)
 from localai.errors import LocalAIError, UsageError
 
 INTERRUPTED = 130
@@ -28,6 +40,7 @@ app = typer.Typer(
 app.command("chat")(chat.chat)
 app.command("ask")(ask.ask)
 app.command("quantize")(quantize.quantize)
+app.command("imatrix")(imatrix.imatrix)
 app.add_typer(models.app, name="models")
 app.add_typer(history.app, name="history")
 app.command("bench")(bench.bench)
