@@ -14,7 +14,8 @@ from localai.cli import options, output
 from localai.errors import WorkerDied, WorkerHung
 
 if TYPE_CHECKING:
-    from localai.evaluation.run import Candidate, Plan, Report, Step
+    from localai.evaluation.report import Report
+    from localai.evaluation.run import Candidate, Plan, Step
     from models.store import Resolved
 
 _SHOWN_S = 0.2
@@ -178,7 +179,7 @@ def print_report(report: Report) -> None:
             f"stopped after {report.chunks:,} of {report.chunks_planned:,} chunks; the next run goes on there"
         )
     for label, value in [*_about(report), *_figures(report)]:
-        print(f"{label:<18}{output.clean(value)}".rstrip())
+        print(f"{label:<24}{output.clean(value)}".rstrip())
 
 
 def _about(report: Report) -> list[tuple[str, str]]:
@@ -216,13 +217,13 @@ def _figures(report: Report) -> list[tuple[str, str]]:
 
     row("  of the reference", report.reference_perplexity, report.reference_perplexity_stderr)
     row("  ratio", report.perplexity_ratio, report.perplexity_ratio_stderr)
-    row("KL divergence", kl.mean, kl.mean_stderr)
+    row("KL divergence, mean", kl.mean, kl.mean_stderr)
     row("  median", kl.median, kl.median_stderr)
     row("  90 %", kl.p90, kl.p90_stderr)
     row("  99 %", kl.p99, kl.p99_stderr)
     row("  99.9 %", kl.p999, kl.p999_stderr)
     rows.append(("  maximum", f"{kl.max:.3f}"))
-    row("same first choice", report.top1_agreement, report.top1_agreement_stderr, 100, " %")
-    row("right token", report.dp_mean, report.dp_mean_stderr, 100, " %")
+    row("same most likely token", report.top1_agreement, report.top1_agreement_stderr, 100, " %")
+    row("right token's chance", report.dp_mean, report.dp_mean_stderr, 100, " %")
     row("  root mean square", report.dp_rms, report.dp_rms_stderr, 100, " %")
     return rows

@@ -11,17 +11,17 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from localai.confine.report import Sandbox
 from localai.engine import protocol
 from localai.engine.client import Engine
 from localai.engine.settings import LoadOptions
 from localai.errors import EngineError, UsageError
 from localai.evaluation import kept, statistics
-from localai.evaluation.statistics import Divergence, Tokens
+from localai.evaluation.report import Report, comparison
+from localai.evaluation.statistics import Tokens
 from localai.evaluation.texts import Text
 from models.header import Header
 
@@ -61,48 +61,6 @@ class Step(NamedTuple):
     """About so many seconds more; None while that is not known."""
     report: Report | None
     """What the chunks so far say."""
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What `localai evaluate --json` prints: see docs/json.md."""
-
-    model: str
-    reference: str | None
-    text: str
-    text_sha256: str
-    context: int
-    chunks: int
-    chunks_planned: int
-    tokens: int
-    perplexity: float
-    perplexity_stderr: float
-    reference_perplexity: float | None
-    reference_perplexity_stderr: float | None
-    perplexity_ratio: float | None
-    perplexity_ratio_stderr: float | None
-    kl: Divergence | None
-    top1_agreement: float | None
-    top1_agreement_stderr: float | None
-    dp_mean: float | None
-    dp_mean_stderr: float | None
-    dp_rms: float | None
-    dp_rms_stderr: float | None
-    file_type: str
-    size: int
-    reference_file_type: str | None
-    reference_size: int | None
-    backend: str
-    threads: int
-    kv_type: str
-    llama_cpp_commit: str
-    chunks_measured: int
-    """The others were measured before."""
-    tokens_per_s: float | None
-    seconds: float
-    memory: int
-    """Bytes that the worker occupied, at most; 0 if nothing was measured."""
-    notes: list[str]
-    sandbox: Sandbox
 
 
 async def run(
@@ -230,7 +188,7 @@ class _Run:
         perplexity = statistics.perplexity(tokens.nll)
         new = len(self.parts) - self._before
         rate = new * self._plan.context / self._seconds if new and self._seconds else None
-        loaded, model = self._loaded, self._model
+        loaded, model, other = self._loaded, self._model, self._reference
         return Report(
             model=model.name,
             text=self._plan.text.name,
@@ -253,44 +211,5 @@ class _Run:
             memory=self._memory,
             notes=list(loaded.notes),
             sandbox=self._engine.sandbox,
-            **_comparison(self._reference, tokens),
+            **({} if other is None else comparison(other.name, other.header, tokens)),
         )
-
-
-def _comparison(reference: Candidate | None, tokens: Tokens) -> dict[str, Any]:
-    """The fields of a report that are None without a reference."""
-    if reference is None:
-        return dict.fromkeys(_COMPARED)
-    own, ratio = statistics.perplexity(tokens.reference_nll), statistics.ratio(tokens)
-    agreement = statistics.agreement(tokens.same)
-    change, root = statistics.probability_change(tokens)
-    values = (
-        reference.name,
-        *own,
-        *ratio,
-        statistics.divergence(tokens.kl),
-        *agreement,
-        *change,
-        *root,
-        reference.header.file_type,
-        reference.header.tensor_bytes,
-    )
-    return dict(zip(_COMPARED, values, strict=True))
-
-
-_COMPARED = (
-    "reference",
-    "reference_perplexity",
-    "reference_perplexity_stderr",
-    "perplexity_ratio",
-    "perplexity_ratio_stderr",
-    "kl",
-    "top1_agreement",
-    "top1_agreement_stderr",
-    "dp_mean",
-    "dp_mean_stderr",
-    "dp_rms",
-    "dp_rms_stderr",
-    "reference_file_type",
-    "reference_size",
-)
