@@ -9,7 +9,6 @@ request, and the next request gets a new worker with the same model.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
@@ -18,10 +17,9 @@ from typing import TypeVar
 import msgspec
 
 from localai import confine, policy, processes
-from localai.chat import budget
 from localai.chat.messages import ChatMessage
 from localai.confine.report import NOT_STARTED, Sandbox, require
-from localai.engine import allowed, protocol
+from localai.engine import allowed, protocol, told
 from localai.engine.pipe import Inbox, Patience, WorkerPipe
 from localai.engine.settings import Limits, Sampling
 from localai.engine.settings import LoadOptions as LoadOptions
@@ -203,7 +201,7 @@ class Engine:
                 made = request(inbox.id)
                 await worker.send(made)
                 while not ended:
-                    event = _sound(await inbox.get(), made)
+                    event = told.sound(await inbox.get(), made)
                     ended = isinstance(event, protocol.Done | protocol.Overflow)
                     if isinstance(event, protocol.Thinking | protocol.Answer):
                         room -= len(event.text)
@@ -409,7 +407,7 @@ class Engine:
                 await worker.send(request)
                 model = await _loaded(inbox, on_progress)
                 seen.require_unchanged()
-                self._model = model = _bound(model, request)
+                self._model = model = told.bound(model, request)
         except WorkerDied as error:
             message = f"the engine could not load {request.path}: {error.message}"
             raise LoadError(self._named(message), "Fetch or make the file again, or free memory") from error
@@ -453,24 +451,6 @@ def _load_request(path: Path, options: LoadOptions, sha256: str) -> protocol.Loa
     others = {field: str(Path(other).absolute()) for field, other in options.others.items()}
     options = msgspec.structs.replace(options, **others)
     return protocol.Load(str(path.absolute()), options, sha256, templates.accepted())
-
-
-def _bound(model: protocol.Loaded, request: protocol.Load) -> protocol.Loaded:
-    """`model` with a fingerprint that is that file's alone.
-
-    A model that has taken its worker over can call itself another: what it saves must not be given to that.
-    """
-    file = request.sha256 or request.path
-    found = hashlib.sha256("\0".join((file, model.fingerprint)).encode(errors="surrogateescape"))
-    return msgspec.structs.replace(model, fingerprint=found.hexdigest())
-
-
-def _sound(event: protocol.Event, request: protocol.Generate | protocol.Continue) -> protocol.Event:
-    """`event` without offers about messages that are not in `request`."""
-    if not isinstance(event, protocol.Overflow):
-        return event
-    messages = request.messages if isinstance(request, protocol.Generate) else ()
-    return msgspec.structs.replace(event, offers=budget.sound(event.offers, len(messages)))
 
 
 async def _first(inbox: Inbox, kind: type[_Event]) -> _Event:

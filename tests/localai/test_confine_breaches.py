@@ -15,7 +15,7 @@ import pytest
 from localai import frames, processes
 from localai.chat.budget import Enlarge
 from localai.confine import readable
-from localai.engine import client, protocol
+from localai.engine import client, protocol, told
 from localai.errors import EngineError, LoadError
 from models.catalog import builtin_checkpoint
 from quantize import inputs
@@ -242,6 +242,23 @@ async def test_no_reason_is_megabytes_long() -> None:
     with pytest.raises(LoadError) as found:
         await engine.load(Path("model.gguf"))
     assert len(found.value.message) < 100_000
+    await engine.close()
+
+
+async def test_no_model_says_megabytes_of_itself() -> None:
+    """All of it stands on the screen."""
+    script = """
+sent, told = [], send
+send = sent.append
+load()
+loud = {name: "x" * 9_000_000 for name in ("description", "name", "architecture", "backend")}
+told(__import__("msgspec").structs.replace(sent[0], notes=("n",) * 100_000, **loud))
+receive()
+"""
+    engine = await loaded(script)
+    assert engine.model is not None
+    assert {len(engine.model.description), len(engine.model.name)} == {told.LONGEST_WORDS}
+    assert len(engine.model.notes) == told.MOST_NOTES
     await engine.close()
 
 
