@@ -108,7 +108,7 @@ def scratch(job: Job, file_type: str, folder: Path, on_event: OnEvent = lambda e
 
     It takes room on the disk of `folder`. Raises as `run` does.
     """
-    with Partial(folder / f"localai-{file_type}.gguf", overwrite=False) as partial:
+    with Partial(folder / f"localai-{file_type}.gguf", overwrite=True) as partial:
         _fill(job, [file_type], [partial], load=False, on_event=on_event)
         yield partial.path
 

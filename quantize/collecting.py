@@ -1,6 +1,6 @@
 """Collects an importance matrix: a model reads a text in the engine's worker, and what it used is added up.
 
-    collected = collect(Path("model.gguf"), read_text(Path("text.txt")), Reading(context=512))
+    collected = collect(Path("model.gguf"), Text("a text", content), Reading(context=512))
 
 The app neither parses the weights nor loads llama.cpp. What the worker sends is believed only as far as it
 fits the header of the model.
@@ -22,11 +22,11 @@ from localai import hardware
 from localai.engine.client import Engine
 from localai.engine.protocol import Activations, Observed, ObserveProgress
 from localai.engine.settings import LoadOptions
-from localai.errors import EngineError, UsageError
+from localai.errors import EngineError
 from models import fit
 from models.header import Header
 from models.parts import read_whole
-from quantize import client, file_kinds, imatrix_file
+from quantize import client, imatrix_file
 from quantize.client import OnEvent
 from quantize.imatrix_file import Collected, Usage
 from quantize.partials import Partial
@@ -34,8 +34,6 @@ from quantize.protocol import Job
 
 CHUNK: Final = 512
 """Tokens of each piece of text unless told otherwise: as llama-imatrix."""
-MAX_TEXT: Final = 16 << 20
-"""Bytes of the longest text. A hundredth of it is plenty."""
 
 _SMALL_BATCH = 16
 """Of the context that conversations would use, and that is not used here."""
@@ -64,28 +62,6 @@ class Reading:
     threads: int | None = None
     gpu_layers: int | None = None
     allow_architectures: tuple[str, ...] = ()
-
-
-def read_text(path: Path, *, special: bool = False) -> Text:
-    """The text in the file at `path`, without the line's end at its end, as llama.cpp's tools read it.
-
-    UsageError if there is none, or it is no text.
-    """
-    try:
-        if not file_kinds.is_regular(mode := path.stat().st_mode):
-            raise UsageError(f"{path} is {file_kinds.describe(mode)}, not a text", "Give a file of text")
-        with path.open("rb") as file:
-            data = file.read(MAX_TEXT + 1)
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {path}", "Check the path") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', '') or error}") from error
-    if len(data) > MAX_TEXT:
-        raise UsageError(f"{path} is larger than {MAX_TEXT >> 20} MiB", "Take a part of it: 100 kB do")
-    try:
-        return Text(str(path), data.decode().removesuffix("\n"), special)
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not text in UTF-8", "Give a file of text") from None
 
 
 def collect(
@@ -169,7 +145,7 @@ def collected_for(
         allow_requantize=job.allow_requantize,
     )
     reading = Reading(threads=job.threads or None)
-    with Partial(folder / "localai-imatrix.gguf", overwrite=False) as partial:
+    with Partial(folder / "localai-imatrix.gguf", overwrite=True) as partial:
         if _is_read_itself(Path(job.source)):
             found = collect(Path(job.source), text, reading, on_tokens)
         else:

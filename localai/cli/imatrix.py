@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from quantize.imatrix_file import Collected
     from quantize.partials import Partial
 
-CALIBRATION = "localai calibration text"
-"""What matrices say that they were made from, where it is the text that comes with the program."""
-
 
 def imatrix(
     model: Annotated[
@@ -55,7 +52,7 @@ def imatrix(
     one. The file is as llama-imatrix writes it.
     """
     from models.store import Store
-    from quantize.collecting import Reading, read_text
+    from quantize.collecting import Reading
     from quantize.partials import Partial
 
     started = time.monotonic()
@@ -65,9 +62,7 @@ def imatrix(
     options.header(resolved, allowed := loading.allowed(resolved))
     given = options.path(text) if text is not None else None
     _require_no_input(target, resolved.path, given)
-    if given is None and parse_special:
-        raise UsageError("--parse-special is for a text of your own", "Give one with --text")
-    words = read_text(given, special=parse_special) if given is not None else calibration_text()
+    words = _text(given, parse_special)
     reading = Reading(context, chunks, threads, gpu_layers, allowed)
     with Partial(target.absolute(), overwrite=overwrite) as partial:
         found = _write(resolved, words, reading, partial)
@@ -86,12 +81,23 @@ def _require_no_input(target: Path, *inputs: Path | None) -> None:
 
 
 def calibration_text() -> Text:
-    """The text that comes with the program: its origin is told in localai/evaluation/texts/ORIGIN.md."""
-    from localai import evaluation
+    """The text that comes with the program for this."""
+    from localai.evaluation import texts
     from quantize.collecting import Text
 
-    path = Path(evaluation.__path__[0], "texts", "calibration.txt")
-    return Text(CALIBRATION, path.read_text(encoding="utf-8").removesuffix("\n"))
+    return Text(*texts.built_in(texts.CALIBRATION))
+
+
+def _text(given: Path | None, special: bool) -> Text:
+    """The text in the file `given`, or the one that comes with the program."""
+    from localai.evaluation import texts
+    from quantize.collecting import Text
+
+    if given is not None:
+        return Text(str(given), texts.read(given).content, special)
+    if special:
+        raise UsageError("--parse-special is for a text of your own", "Give one with --text")
+    return calibration_text()
 
 
 def _write(model: Resolved, words: Text, reading: Reading, partial: Partial) -> Collected:

@@ -110,7 +110,7 @@ def quantize(
     json: options.Json = False,
 ) -> None:
     """Convert a checkpoint to GGUF and quantize it, in one pass."""
-    from localai.cli.imatrix import CALIBRATION
+    from localai.cli.imatrix import calibration_text
     from quantize import file_types
     from quantize.protocol import Job
 
@@ -127,7 +127,7 @@ def quantize(
         threads=threads or 0,
         pre_tokenizer=pre_tokenizer,
         imatrix=str(options.path(imatrix)) if imatrix and imatrix != "auto" else "",
-        imatrix_promised=CALIBRATION if imatrix == "auto" else "",
+        imatrix_promised=calibration_text().name if imatrix == "auto" else "",
         pure=pure,
         output_type=file_types.tensor_type(output_type) if output_type else None,
         embedding_type=file_types.tensor_type(embedding_type) if embedding_type else None,
