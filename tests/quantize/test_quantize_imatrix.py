@@ -389,7 +389,7 @@ def test_a_model_is_not_an_importance_matrix(tmp_path: Path) -> None:
     model = write_gguf(tmp_path / "x.gguf", {"b.weight": [1]}, {"general.architecture": "qwen2"})
     with pytest.raises(UsageError, match="is a model, not an importance matrix") as caught:
         read_imatrix(model)
-    assert "llama-imatrix" in caught.value.hint
+    assert "localai imatrix MODEL" in caught.value.hint
     with pytest.raises(UsageError, match="is a GGUF file of another kind"):
         read_imatrix(write_gguf(tmp_path / "x.gguf", {"b.weight": [1]}, {"general.type": "adapter"}))
 
