@@ -7,14 +7,13 @@ protection, and what to do about it. Marks: `ok`: as it should be; `!`: wants at
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from localai.cli import output
+from localai.cli.audit_summary import summary, verdict
 
 if TYPE_CHECKING:
     from localai.audit.advisories import Advisories
-    from localai.audit.finding import Area
     from localai.audit.program import EngineFacts
     from localai.audit.proof import Proof, Tried
     from localai.audit.report import Report
@@ -32,98 +31,16 @@ def show(found: Report) -> None:
         _line(mark, text, area=f"{area:<15}")
     _heading(f"What weakens a protection: {len(found.findings) or 'nothing'}")
     for one in found.findings:
-        _line("!", f"{one.what}. {one.do}.")
+        _line("!", one.what + (" " if one.what.endswith(".") else ". ") + f"{one.do}.")
     print("\n" + "-" * _WIDTH + "\nDetails")
     _print_proof(found.proof)
     _print_sandbox(found)
-    _print_program(found)
-    _print_engine(found.engine)
-    _print_advisories(found.advisories)
-    _print_models(found)
     _print_conversations(found)
     _print_policy(found)
-
-
-def verdict(found: Report) -> str:
-    """The answer to the question for which people run this, one sentence without its full stop."""
-    sandbox, proof, count = found.sandbox, found.proof, len(found.findings)
-    if not found.engine.commit:
-        told = "NOTHING is known of the engine, for it did not start"
-    elif sandbox.level == "none":
-        told = f"the engine is NOT CONFINED: {sandbox.why}"
-    elif sandbox.level == "partial":
-        told = "the engine is confined only IN PART"
-    elif proof is not None and not proof.passed:
-        told = "the engine should be fully confined, but that was NOT PROVED"
-    else:
-        told = "the engine is fully confined, " + ("and that was proved" if proof else "not proved this time")
-    return told + (f"; {count} thing{'s' if count > 1 else ''} to look at" if count else "")
-
-
-def summary(found: Report) -> Iterator[tuple[str, str, str]]:
-    """One line for each area: its mark, its name, and what is to be said of it."""
-    weak = {one.area for one in found.findings}
-
-    def mark(area: Area, otherwise: str = "ok") -> str:
-        return "!" if area in weak else otherwise
-
-    program, engine, history = found.program, found.engine, found.history
-    yield mark("proof", "ok" if found.proof else "-"), "Proof", _proof_in_short(found.proof)
-    sandbox = found.sandbox.level
-    asked = f"{sandbox} (--sandbox {found.sandbox_mode})"
-    yield mark("sandbox", "ok" if sandbox == "full" else "!"), "Sandbox", asked
-    yield mark("program"), "Program", f"{program.version}, {_as_installed(found)}"
-    yield mark("engine"), "Engine", _engine_in_short(engine)
-    yield mark("advisories"), "Advisories", _advisories_in_short(found.advisories)
-    yield mark("models", "ok" if found.models else "-"), "Models", _models_in_short(found)
-    days = "until deleted" if history.retention_days is None else f"{history.retention_days:g} days"
-    yield mark("history"), "Conversations", f"stored: {history.kept}; kept: {days}"
-    yield mark("environment"), "Environment", "see below" if "environment" in weak else "nothing weakens it"
-    rules = len(found.policy.rules)
-    yield mark("policy", "-"), "Policy", f"in force: {rules}" if rules else "none"
-
-
-def _proof_in_short(proof: Proof | None) -> str:
-    if proof is None:
-        return "left out (--no-proof)"
-    if not proof.attacks:
-        return "failed"
-    provable = [one for one in proof.attacks if one.provable]
-    denied = sum(one.denied for one in provable)
-    packets = "packets not counted" if proof.packets is None else f"{proof.packets} packets sent"
-    return f"{proof.model} answered; {denied} of {len(provable)} attacks denied; {packets}"
-
-
-def _as_installed(found: Report) -> str:
-    program = found.program
-    if program.checked:
-        same = program.checked - len(program.differing)
-        return f"{same} of {program.checked} files as installed"
-    return "installed without a list" if program.installed == "wheel" else "runs from a working copy"
-
-
-def _engine_in_short(engine: EngineFacts) -> str:
-    if not engine.commit:
-        return "could not be started"
-    states = [one.as_installed for one in engine.libraries]
-    files = f"{states.count(True)} of {len(states)} libraries as installed"
-    return f"llama.cpp {engine.commit}, {files}"
-
-
-def _advisories_in_short(known: Advisories) -> str:
-    states = [one.status for one in known.entries]
-    count = {status: states.count(status) for status in ("affected", "not assessed")}
-    told = ", ".join(f"{number} {status}" for status, number in count.items() if number)
-    return f"{len(states)} known on {known.checked}, {known.age_days} days ago: {told or 'none applies here'}"
-
-
-def _models_in_short(found: Report) -> str:
-    if not found.models:
-        return "none"
-    wrong = sum(bool(one.fault) or one.verified is False for one in found.models)
-    verified = sum(one.verified is True for one in found.models)
-    told = f"{len(found.models)}, {wrong} damaged" if wrong else f"{len(found.models)}"
-    return f"{told}, {verified} hashed now" if verified else f"{told}, not hashed now (--verify does that)"
+    _print_models(found)
+    _print_program(found)
+    _print_engine(found.engine)
+    _print_advisories(found.advisories)  # the longest
 
 
 def _print_program(found: Report) -> None:
@@ -154,11 +71,14 @@ def _print_engine(engine: EngineFacts) -> None:
 
 def _print_advisories(known: Advisories) -> None:
     _heading(f"Known advisories: {len(known.entries)}, as of {known.checked}, {known.age_days} days ago")
-    for one in known.entries:
+    plain = [one for one in known.entries if one.status == "fixed" and not one.unconfirmed]
+    for one in (one for one in known.entries if one not in plain):
         reason = f": {one.reason}" if one.reason else ""
         _line(_STATUS.get(one.status, "!"), f"{one.id} ({one.component}), {one.title}: {one.status}{reason}")
         if one.unconfirmed:
             _line("", f"not confirmed: {one.unconfirmed}")
+    if plain:
+        _line("ok", f"fixed (--json tells each and how): {', '.join(one.id for one in plain)}")
 
 
 def _print_models(found: Report) -> None:

@@ -70,8 +70,10 @@ def test_a_model_that_the_policy_forbids_is_not_what_it_is_proved_with(
     assert "not on the policy's list" in text
 
 
-def test_equal_libraries_are_shown_once() -> None:
+def test_equal_libraries_are_shown_once_and_each_advisory() -> None:
     text = policies.run("audit", "--no-proof").stdout
+    for one in advisories.read().advisories:
+        assert one.id in " ".join(text.split())
     for library in program.engine(None).libraries:
         assert text.count(library.sha256) == 1
 
@@ -267,6 +269,23 @@ def test_a_policy_that_others_may_change_shows(tmp_path: Path, monkeypatch: pyte
     file.chmod(0o644)
     tmp_path.chmod(0o777)
     assert any(str(tmp_path) in one["what"] for one in audit()["findings"] if one["area"] == "policy")
+
+
+def test_each_field_is_documented(nano: Path) -> None:
+    assert policies.run("models", "import", nano, "--name", "mine").returncode == 0
+    found = json.loads(policies.run("audit", "--json", "--model", "mine").stdout)
+    text = (program.HERE / "docs" / "json.md").read_text(encoding="utf-8")
+    section = text.split("## `localai audit --json`")[1].split("\n## ")[0]
+    told_elsewhere = found["sandbox"], found["proof"]["sandbox"], found["models"][0]["origin"]
+    for one in told_elsewhere:
+        one.clear()
+    assert {name for name in _names(found) if f"`{name}`" not in section} == set()
+
+
+def _names(value: object) -> set[str]:
+    if isinstance(value, dict):
+        return set(value).union(*map(_names, value.values()))
+    return set().union(*map(_names, value)) if isinstance(value, list) else set()
 
 
 def test_the_list_of_parts_is_valid_and_whole(nano: Path) -> None:
