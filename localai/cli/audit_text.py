@@ -97,8 +97,9 @@ def _print_sandbox(found: Report) -> None:
     from localai.confine.report import words
 
     _heading(f"Sandbox: {found.sandbox.level}, profile {found.sandbox.profile}, mode {found.sandbox_mode}")
+    off = "-" if found.sandbox.level == "full" else "!"  # where it is full, others close the same
     for layer in found.sandbox.layers:
-        _line("ok" if layer.on else "!", layer.name + (f": {layer.detail}" if layer.detail else ""))
+        _line("ok" if layer.on else off, layer.name + (f": {layer.detail}" if layer.detail else ""))
     if found.sandbox.level != "full":
         _line("!", words(found.sandbox))
 

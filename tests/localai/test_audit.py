@@ -15,7 +15,9 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from localai import paths, policy
-from localai.audit import advisories, installed, program, settings, storage
+from localai.audit import advisories, installed, program, report, settings, storage
+from localai.cli import audit_text
+from localai.confine.report import Layer
 from localai.errors import LocalAIError
 from models.gguf import read_header
 from models.library import Library
@@ -68,6 +70,15 @@ def test_a_model_that_the_policy_forbids_is_not_what_it_is_proved_with(
     text = policies.run("audit").stdout
     assert "r1-nano answered" in text
     assert "not on the policy's list" in text
+
+
+def test_a_layer_that_is_off_wants_attention_only_below_full(capsys: pytest.CaptureFixture[str]) -> None:
+    found = report.gather(None)
+    off = (Layer("network_namespace", on=False, detail="not allowed"),)
+    for level, mark in (("full", "-"), ("partial", "!")):
+        sandbox = advisories.msgspec.structs.replace(found.sandbox, level=level, layers=off)
+        audit_text.show(advisories.msgspec.structs.replace(found, sandbox=sandbox))
+        assert f"  {mark:<3}network_namespace: not allowed" in capsys.readouterr().out
 
 
 def test_equal_libraries_are_shown_once_and_each_advisory() -> None:
