@@ -227,8 +227,8 @@ class ObserveProgress(_Frame, frozen=True):
     """How much of a text has been read, in tokens."""
 
     id: int
-    done: int
-    total: int
+    done: Whole
+    total: Whole
 
 
 class Activations(_Frame, frozen=True):
@@ -239,7 +239,7 @@ class Activations(_Frame, frozen=True):
     """The matrix, as the file calls it."""
     sums: bytes
     """For each column the sum of the squares of what it was multiplied with: float64, little-endian."""
-    rows: int
+    rows: Whole
     """How many numbers each sum is of."""
 
 
@@ -247,7 +247,7 @@ class Observed(_Frame, frozen=True):
     """All `Activations` have been sent."""
 
     id: int
-    chunks: int
+    chunks: Whole
     """Pieces of text that were read."""
 
 
