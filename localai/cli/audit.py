@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from localai.cli import options, output
-from localai.errors import LocalAIError
+from localai.errors import LocalAIError, UsageError
 
 if TYPE_CHECKING:
     from localai.audit.proof import Request
@@ -43,10 +43,13 @@ def audit(
 
     Proves that the engine cannot reach the network, files or other programs: it
     answers a question in the sandbox, then attacks from within it, and counts
-    packets. Changes nothing and uses no network. The first screen has the verdict.
+    packets; where that fails, the exit code is 1. Changes nothing and uses no
+    network. The first screen has the verdict.
     """
     output.require_stdout()
     if sbom is not None:
+        if json or strict or verify or model:
+            raise UsageError("--sbom only writes the list of all parts", "Give it alone")
         _write_sbom(sbom)
         return
     from localai.audit import report
@@ -64,7 +67,8 @@ def audit(
         output.print_json(found)
     else:
         audit_text.show(found)
-    if strict and found.findings:
+    unproved = found.proof is not None and not found.proof.passed
+    if unproved or (strict and found.findings):
         raise typer.Exit(1)
 
 

@@ -102,6 +102,18 @@ def test_strict_fails_for_what_weakens_and_names_it() -> None:
     assert "sandbox is switched off" in done.stdout
 
 
+def test_a_proof_that_fails_is_a_failure_and_an_sbom_stands_alone() -> None:
+    """So that `localai audit && ...` goes on only where the sandbox holds."""
+    done = policies.run("audit", LOCALAI_SANDBOX="off")
+    assert done.returncode == 1
+    assert policies.run("audit", "--no-proof", LOCALAI_SANDBOX="off").returncode == 0
+    done = policies.run("audit", "--sbom", "-", "--json")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "localai: error: --sbom only writes the list of all parts. Give it alone.\n",
+    )
+
+
 @pytest.mark.parametrize(
     "variable", ["LOCALAI_DEBUG", "LD_PRELOAD", "PYTHONPATH", "LOCALAI_PASSPHRASE", "LLAMA_CPP_LIB_PATH"]
 )
