@@ -30,6 +30,8 @@ LEAST_CHUNK: Final = 32
 """Tokens."""
 LOGITS_BYTES: Final = 64 << 20
 """Of the logits of one model that are held at once."""
+STEP: Final = 32
+"""Batches are multiples of it: llama.cpp rounds what is left over of a batch in another way."""
 _FLOAT = 4
 
 
@@ -93,28 +95,23 @@ def _tokens(model: Model, request: protocol.Evaluate) -> list[int]:
 
 
 def _most_outputs(model: Model, batch: int) -> int:
-    return max(1, min(batch, LOGITS_BYTES // (_FLOAT * model.vocabulary)))
+    most = min(batch, LOGITS_BYTES // (_FLOAT * model.vocabulary))
+    return most // STEP * STEP or max(most, 1)
 
 
 def _pieces(size: int, batch: int, outputs: int) -> Iterator[_Piece]:
-    """The parts of a chunk. What would come after its last token is not known: that token is not read."""
+    """The parts of a chunk, those of each half in steps of `batch` and of `outputs`."""
     half = size // 2
-    yield from (_Piece(start, end, False) for start, end in _parts(0, half, batch))
-    yield from (_Piece(start, end, True) for start, end in _parts(half, size - 1, outputs))
-
-
-def _parts(start: int, end: int, most: int) -> Iterator[tuple[int, int]]:
-    """From `start` to `end` in steps of about the same size, none above `most`."""
-    count = -(-(end - start) // most)
-    ends = [start + (end - start) * number // count for number in range(count + 1)]
-    yield from pairwise(ends)
+    yield from (_Piece(start, end, False) for start, end in pairwise([*range(0, half, batch), half]))
+    yield from (_Piece(start, end, True) for start, end in pairwise([*range(half, size, outputs), size]))
 
 
 def _scores(readers: Sequence[_Reader], chunk: list[int], piece: _Piece) -> list[scores.Scores]:
-    logits = tuple(reader.read(chunk, piece) for reader in readers)
-    if not piece.counts:
-        return []
+    logits = [reader.read(chunk, piece) for reader in readers]
     came = np.array(chunk[piece.start + 1 : piece.end + 1], np.int64)
+    if not piece.counts or not len(came):
+        return []
+    logits = [rows[: len(came)] for rows in logits]  # what comes after the last of a chunk is not known
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         found = (
             scores.compared(logits[0], logits[1], came) if len(readers) > 1 else scores.alone(logits[0], came)

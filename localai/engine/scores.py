@@ -1,14 +1,16 @@
 """What logits say of the tokens that really came, and how far those of two models are apart.
 
 The definitions are those of llama-perplexity (tools/perplexity/perplexity.cpp of the llama.cpp tree inside
-llama-cpp-python), but for two things: it packs the reference's logarithms of probabilities into 16 bits, and
-leaves out what is below exp(-16), where we take all of them as they are. Logits are float32 and so are their
-exponentials; sums are float64. The difference of two logits is taken before anything else is done to them,
-so that a divergence that is much smaller than the logits is not lost in their last bits.
+llama-cpp-python), which also leaves out of the divergence what the reference gives less than exp(-16): some
+thousandths of it. But it packs the reference's logarithms of probabilities into 16 bits, where we take them
+as they are. Logits are float32 and so are their exponentials; sums are float64. The difference of two logits
+is taken before anything else is done to them, so that a divergence that is much smaller than the logits is
+not lost in their last bits.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,8 @@ Logits = NDArray[np.float32]
 """One row for each position, one column for each token."""
 Numbers = NDArray[np.float64]
 
+_LEAST = math.exp(-16)
+"""Tokens that the reference gives less do not count for the divergence."""
 _BLOCK = 1 << 17
 """About so many logits are worked on at once: what is made of them stays in the processor's cache."""
 
@@ -67,14 +71,16 @@ def _alone(logits: Logits, tokens: NDArray[np.int64]) -> Numbers:
 def _compared(logits: Logits, reference: Logits, tokens: NDArray[np.int64]) -> Scores:
     _, total, highest = _exponentials(logits)
     weights, weight, peak = _exponentials(reference)
+    np.multiply(weights, weights > (weight * _LEAST)[:, None].astype(np.float32), out=weights)
+    share = weights.sum(axis=1, dtype=np.float64) / weight
     apart = np.subtract(reference, logits)
     np.multiply(apart, weights, out=apart)
     mean = apart.sum(axis=1, dtype=np.float64) / weight
-    kl = mean + (np.log(total) - np.log(weight)) + (highest - peak)
+    kl = mean + share * ((np.log(total) - np.log(weight)) + (highest - peak))
     return Scores(
         nll=np.log(total) + (highest - _of(logits, tokens)),
         reference_nll=np.log(weight) + (peak - _of(reference, tokens)),
-        kl=np.maximum(kl, 0.0),  # what is below is the error of the last bits
+        kl=np.maximum(kl, 0.0),  # what is below comes of what does not count
         same=logits.argmax(axis=1) == reference.argmax(axis=1),
     )
 
