@@ -68,7 +68,7 @@ def choose(forecast: Forecast, max_size: int | None, max_memory: int | None) -> 
     raise UsageError(
         f"no type fits: {least.file_type} takes {megabytes(least.size)} of disk, and "
         f"{megabytes(least.memory[context])} of memory with {context:,} tokens",
-        "Raise the limit, give an importance matrix (--imatrix) for smaller types, or take a smaller model",
+        "Raise the limit, have smaller types with --imatrix auto, or take a smaller model",
     )
 
 

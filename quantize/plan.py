@@ -206,7 +206,7 @@ def importance_of(
         if importance is None:
             raise QuantizeError(
                 f"{file_type} needs an importance matrix, for {kind} in {tensor.name}",
-                "Give one with --imatrix FILE, or choose a type that needs none, such as Q2_K or IQ4_XS",
+                "Have one made with --imatrix auto, or choose a type that needs none, such as Q2_K or IQ4_XS",
             )
         raise QuantizeError(
             f"{importance.path} has nothing for {tensor.name}, which {kind} needs",
