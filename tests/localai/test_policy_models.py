@@ -227,6 +227,15 @@ def test_the_model_that_drafts_is_on_the_list_too(
     refused(run(*ask(nano, "--draft-model", other)), "draft.gguf", "models.allow", sha256(other))
 
 
+def test_the_model_that_another_is_compared_with_is_on_the_list_too(
+    nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "base.gguf"
+    other.write_bytes(nano.read_bytes() + b"\0" * 32)
+    enforce(tmp_path, monkeypatch, listed(sha256(nano)))
+    refused(run("evaluate", nano, "--reference", other), "base.gguf", "models.allow", sha256(other))
+
+
 async def test_each_part_is_on_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [tmp_path / f"m-0000{number}-of-00002.gguf" for number in (1, 2)]
     for number, path in enumerate(parts):
