@@ -166,7 +166,9 @@ def _with_error(value: float, error: float, unit: str = "") -> str:
     """A figure with the digits that its error leaves."""
     import math
 
-    digits = 3 if error <= 0 else min(max(1 - math.floor(math.log10(error)), 0), 6)
+    if error <= 0:
+        return f"{value:.3f}{unit}"
+    digits = min(max(1 - math.floor(math.log10(error)), 0), 6)
     return f"{value:.{digits}f}{unit} +- {error:.{digits}f}{unit}"
 
 

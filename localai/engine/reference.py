@@ -37,8 +37,14 @@ def load(options: LoadOptions, compared: Model, resources: ExitStack) -> Referen
     )
     if model.vocabulary != compared.vocabulary or not same_tokens(compared, model):
         raise UsageError(
-            f"{path} has other tokens than the model that is to be compared with it: "
-            f"{model.vocabulary:,} and {compared.vocabulary:,}",
+            f"{path} has {_other(model, compared)} than the model that is to be compared with it",
             "A reference is what the model was quantized from, or another quantization of that",
         )
     return Reference(model, tuple(f"reference: {note}" for note in plan.notes))
+
+
+def _other(model: Model, compared: Model) -> str:
+    if model.vocabulary == compared.vocabulary:
+        return "other tokens"
+    many = "more" if model.vocabulary > compared.vocabulary else "fewer"
+    return f"{many} tokens ({model.vocabulary:,}, not {compared.vocabulary:,})"

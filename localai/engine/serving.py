@@ -174,7 +174,7 @@ class Served:
             case protocol.Status():
                 yield self._status(request)
             case protocol.Observe():
-                from localai.engine import activations  # numpy takes 0.1 s, and chats need none
+                from localai.engine import activations  # here, because chats need neither of these two
 
                 yield from activations.observe(
                     self._model, request, self._plan.threads, self._abort, pinned=self._pinned

@@ -281,6 +281,12 @@ def test_for_people(nano: Path, exact: Path, text: Path) -> None:
     assert " % +- " in lines["same most likely token"]
 
 
+def test_the_same_file_has_no_errors_to_tell(nano: Path, text: Path) -> None:
+    done = evaluated(nano, "--reference", nano, "--text", text, "--context", CHUNK, "--chunks", 1)
+    assert "KL divergence, mean     0.000\n" in done.stdout
+    assert "same most likely token  100.000 %\n" in done.stdout
+
+
 def test_notes_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     report = Report(
         **{"model": "\x1b[31mm", "text": "t", "text_sha256": "", "context": 512, "chunks": 1},  # type: ignore[arg-type]
