@@ -136,14 +136,11 @@ class _Steps:
         self._terminal = output.is_terminal()
         self._shown = time.monotonic()
         self._tenth = 0
-        self._known = ""
 
     def __call__(self, step: Step) -> None:
         now, tenth = time.monotonic(), int(step.share * 10)
-        if step.report is not None:
-            self._known = _in_short(step.report)
         left = "" if step.left_s is None else f", {output.duration(step.left_s)} left"
-        line = f"chunk {min(step.done + 1, step.total)} of {step.total}{left}{self._known}"
+        line = f"chunk {min(step.done + 1, step.total)} of {step.total}{left}{_in_short(step)}"
         if self._terminal and now - self._shown >= _SHOWN_S:
             self._shown = now
             output.aside(f"\r\x1b[K{line}")
@@ -157,9 +154,9 @@ class _Steps:
             output.aside("\r\x1b[K")
 
 
-def _in_short(report: Report) -> str:
-    kl = "" if report.kl is None else f", KL {_with_error(report.kl.mean, report.kl.mean_stderr)}"
-    return f"; perplexity {_with_error(report.perplexity, report.perplexity_stderr)}{kl}"
+def _in_short(step: Step) -> str:
+    kl = "" if step.kl is None else f", KL {_with_error(*step.kl)}"
+    return "" if step.perplexity is None else f"; perplexity {_with_error(*step.perplexity)}{kl}"
 
 
 def _with_error(value: float, error: float, unit: str = "") -> str:

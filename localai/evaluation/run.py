@@ -21,7 +21,7 @@ from localai.engine.settings import LoadOptions
 from localai.errors import EngineError, UsageError
 from localai.evaluation import kept, statistics
 from localai.evaluation.report import Report, comparison
-from localai.evaluation.statistics import Tokens
+from localai.evaluation.statistics import Figure, Running, Tokens
 from localai.evaluation.texts import Text
 from models.header import Header
 
@@ -59,8 +59,10 @@ class Step(NamedTuple):
     """Of all chunks, the part of the current one included."""
     left_s: float | None
     """About so many seconds more; None while that is not known."""
-    report: Report | None
-    """What the chunks so far say."""
+    perplexity: Figure | None
+    """As the chunks so far say; None before the first."""
+    kl: Figure | None
+    """The mean divergence, the same; None also without a reference."""
 
 
 async def run(
@@ -142,6 +144,9 @@ class _Run:
         self.parts = kept.load(self._path, self._counted, compared=reference is not None)
         if plan.chunks:
             del self.parts[plan.chunks :]
+        self._nll, self._kl = Running(), Running()
+        for tokens in self.parts:
+            self._count(tokens)
         self._before, self._planned, self._memory = len(self.parts), len(self.parts), 0
         self._seconds = 0.0
 
@@ -173,14 +178,20 @@ class _Run:
             raise EngineError(f"the engine sent something that cannot be: {error}") from error
         self._memory = max(self._memory, event.memory)
         self.parts.append(tokens)
+        self._count(tokens)
         kept.add(self._path, event)
+
+    def _count(self, tokens: Tokens) -> None:
+        self._nll.add(tokens.nll)
+        self._kl.add(tokens.kl)
 
     def _step(self, event: protocol.Evaluating | protocol.EvaluateProgress | protocol.Evaluated) -> Step:
         part = event.done / self._plan.context if isinstance(event, protocol.EvaluateProgress) else 0.0
         new, total = len(self.parts) - self._before + part, max(self._planned, 1)
         left = (self._planned - self._before - new) * self._seconds / new if new else None
-        whole = self.report() if isinstance(event, protocol.Evaluated) else None
-        return Step(len(self.parts), self._planned, (len(self.parts) + part) / total, left, whole)
+        share, nll = (len(self.parts) + part) / total, self._nll.mean
+        known = None if nll is None else statistics.exponential(nll)
+        return Step(len(self.parts), self._planned, share, left, known, self._kl.mean)
 
     def report(self) -> Report:
         """What the chunks so far say; there must be one."""

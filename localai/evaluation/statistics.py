@@ -63,9 +63,35 @@ def mean(values: Numbers) -> Figure:
     return Figure(float(values.mean()), float(values.std() / math.sqrt(len(values) - 1)))
 
 
+class Running:
+    """The mean of numbers that come in parts, known after each without another look at those before."""
+
+    def __init__(self) -> None:
+        self._count, self._sum, self._squares = 0, 0.0, 0.0
+
+    def add(self, values: Numbers) -> None:
+        """Some more."""
+        self._count += len(values)
+        self._sum += float(values.sum())
+        self._squares += float((values**2).sum())
+
+    @property
+    def mean(self) -> Figure | None:
+        """The mean of all; None if there are none."""
+        if not self._count:
+            return None
+        found = self._sum / self._count
+        variance = max(self._squares / self._count - found**2, 0.0)
+        return Figure(found, math.sqrt(variance / max(self._count - 1, 1)))
+
+
 def perplexity(nll: Numbers) -> Figure:
     """The exponential of the mean."""
-    found = mean(nll)
+    return exponential(mean(nll))
+
+
+def exponential(found: Figure) -> Figure:
+    """The exponential of a figure."""
     value = math.exp(min(found.value, 700.0))  # beyond that floats end: such a model knows nothing
     return Figure(value, value * found.stderr)
 

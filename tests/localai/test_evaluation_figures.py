@@ -100,6 +100,14 @@ def test_means_and_their_errors() -> None:
     assert math.isfinite(statistics.perplexity(np.array([1e6, 2e6])).value)
 
 
+def test_the_mean_of_what_comes_in_parts() -> None:
+    values, running = tokens().nll, statistics.Running()
+    assert running.mean is None
+    for start in range(0, len(values), 255):
+        running.add(values[start : start + 255])
+    assert running.mean == pytest.approx(statistics.mean(values))
+
+
 def test_the_error_of_the_ratio_knows_that_the_tokens_are_the_same() -> None:
     found = tokens()
     a, b, n = found.nll, found.reference_nll, len(found.nll)
