@@ -109,7 +109,7 @@ def enter_32_bit() -> int:
 
 
 ATTACKS: Final = {
-    "unshare": Attack("kernel", _unshare),
+    "unshare": Attack("kernel", _unshare, "a system that allows it, as containers do not"),
     "program in the kernel": Attack("kernel", _bpf, "root, or a kernel that allows it"),
     "kernel log": Attack("kernel", _log, "root, or a kernel that shows it"),
     "performance counters": Attack("kernel", _measure, "a kernel that shows them"),

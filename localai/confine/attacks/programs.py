@@ -124,5 +124,5 @@ ATTACKS: Final = {
     "fork": Attack("execute", _fork),
     "process by fork": Attack("execute", _fork_by_number, "x86-64"),
     "process by clone": Attack("execute", _clone),
-    "process by clone3": Attack("execute", _clone3),
+    "process by clone3": Attack("execute", _clone3, "a system that allows it, as containers do not"),
 }

@@ -127,7 +127,9 @@ ATTACKS: Final = {
     "signal to the app by tkill": _by("tkill", lambda t: (t.app, 0), "processes"),
     "queued signal to a thread of the app": _by("rt_tgsigqueueinfo", _queued, "processes"),
     "scheduling of the app by sched_setattr": _by("sched_setattr", _scheduled, "processes"),
-    "pages of the app": _by("move_pages", lambda t: (t.app, 0, None, None, None, 0), "processes"),
+    "pages of the app": _by("move_pages", lambda t: (t.app, 0, None, None, None, 0), "processes")._replace(
+        needs="a system that allows it, as containers do not"
+    ),
     "shared memory": Attack("processes", _finding_nothing("shmget", _UNUSED, 4096, 0)),
     "semaphore": Attack("processes", _finding_nothing("semget", _UNUSED, 1, 0)),
     "message queue": Attack("processes", _finding_nothing("msgget", _UNUSED, 0)),
