@@ -18,6 +18,7 @@ from models.catalog import builtin_checkpoint
 from tests import tracing
 from tests.hub_server import HubServer
 from tests.localai.test_history_exchange import HOSTILE, talk
+from tests.localai.test_policy import COMMANDS
 from tests.tracing import Trace
 
 LOCALAI = [sys.executable, "-P", "-m", "localai"]
@@ -85,8 +86,10 @@ def test_the_method_sees_what_is_written(trace: Trace, tmp_path: Path) -> None:
 
 
 def commands(nano: Path, folder: Path) -> Iterator[tuple[str | Path, ...]]:
-    """Every command but `pull` of what is elsewhere, with something to do."""
+    """Every command but `chat`, with something to do; of `pull` and `audit` what needs no network."""
     kept, page, made = folder / "kept.json", folder / "page.html", folder / "made.gguf"
+    short, matrix = folder / "short.txt", folder / "matrix.gguf"
+    few = "--text", short, "--context", "32", "--chunks", "2"
     yield ("--version",)
     yield "ask", nano, "What is 6 + 7?", "--json"
     yield "models", "pull", "r1-nano"
@@ -94,17 +97,28 @@ def commands(nano: Path, folder: Path) -> Iterator[tuple[str | Path, ...]]:
     yield "models", "list"
     yield "models", "show", "r1-nano", "--json"
     yield "models", "fit"
+    yield "models", "import", nano, "--name", "mine"
+    yield "models", "accept", "mine", "--yes"
+    yield "models", "path", "mine"
+    yield "models", "rename", "mine", "yours"
+    yield "models", "remove", "yours"
+    yield "models", "restore", "yours"
+    yield "models", "prune"
     yield "models", "verify"
     yield "models", "discover", "--json"
     yield "quantize", builtin_checkpoint("r1-nano"), "--type", "Q4_0", "--output", made
     yield "bench", nano, "--prompt", "8", "--generate", "4", "--repetitions", "1"
+    yield "imatrix", nano, *few, "--output", matrix
+    yield "evaluate", nano, *few
     yield ("selftest",)
+    yield "audit", "--no-proof"
     yield "history", "import", kept
     yield "history", "list", "--json"
     yield "history", "show", SHOWN.id[:12]
     yield "history", "search", "reply"
     yield "history", "export", "--all", "--format", "html", "--output", page
     yield "history", "status", "--check"
+    yield "history", "lock", "--passphrase-file", folder / "passphrase"
     yield "history", "rekey"
     yield "history", "delete", SHOWN.id[:12], "--yes"
 
@@ -113,10 +127,18 @@ def test_no_command_opens_an_internet_socket_or_imports_network_code(
     trace: Trace, nano: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "kept.json").write_text(as_json([SHOWN]))
+    (tmp_path / "short.txt").write_text("One and two make three. " * 40)
+    (tmp_path / "passphrase").write_text("correct horse battery")
     for words in commands(nano, tmp_path):
         ran(*trace.command, *LOCALAI, *words)
     assert trace.internet() == []
     assert trace.network_code() == set()
+
+
+def test_no_command_is_left_out(nano: Path, tmp_path: Path) -> None:
+    ran_ones = list(commands(nano, tmp_path))
+    left = {words for words in COMMANDS if not any(one[: len(words)] == words for one in ran_ones)}
+    assert left == {("chat",)}
 
 
 def test_no_part_of_the_program_brings_network_code_along(trace: Trace) -> None:
