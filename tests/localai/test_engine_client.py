@@ -412,3 +412,14 @@ async def test_a_worker_does_not_learn_what_opens_the_conversations(monkeypatch:
         await ask(engine)
     assert error.value.message == "[]"
     await engine.close()
+
+
+async def test_a_worker_that_aborts_starts_no_debugger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ggml looks for one on PATH, and runs it, unless this variable is there."""
+    monkeypatch.delenv("GGML_NO_BACKTRACE", raising=False)
+    value = "str(os.environ.get('GGML_NO_BACKTRACE'))"
+    engine = await loaded(f"load(); send(p.Failed('EngineError', {value}, '', receive().id)); receive()")
+    with pytest.raises(EngineError) as error:
+        await ask(engine)
+    assert error.value.message == "1"
+    await engine.close()
