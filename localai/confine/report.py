@@ -79,7 +79,7 @@ def require(mode: Mode, sandbox: Sandbox) -> None:
     """SandboxError if `mode` requires more than was achieved."""
     if mode == "require" and sandbox.level != "full":
         without_gpu = "Only the processor, without a GPU, can have it: --gpu-layers 0"
-        as_it_is = "`localai audit` shows each layer; without --sandbox require, what this system has is taken"
+        as_it_is = "`localai audit` shows each layer; without --sandbox require, what there is is taken"
         raise SandboxError(
             f"nothing is loaded: the sandbox must be full (--sandbox require), and is {words(sandbox)}",
             without_gpu if sandbox.profile == "gpu" else as_it_is,
