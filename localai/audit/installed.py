@@ -9,7 +9,7 @@ import msgspec
 
 from localai.audit import digests
 from localai.audit.finding import Finding
-from localai.errors import IntegrityError, LocalAIError
+from localai.errors import IntegrityError, LocalAIError, StoreError
 from models.library import Library
 from models.manifest import Manifest
 from models.origins import Checkpoint, Origin, describe
@@ -101,6 +101,8 @@ def _model(
             verified = True
         except IntegrityError:
             verified, fault = False, fault or "was changed or is damaged"
+        except StoreError as error:  # it cannot be read: the rest of the report is wanted all the same
+            fault = fault or f"cannot be checked ({error.message})"
     return Model(
         name=one.name,
         title=one.title,

@@ -15,7 +15,7 @@ from localai.audit.finding import Finding
 from localai.errors import LocalAIError
 from localai.history import database, key
 
-Kept = Literal["encrypted", "plain", "nothing"]
+Kept = Literal["encrypted", "plain", "nothing", "unknown"]
 Swap = Literal["none", "encrypted", "in memory", "unknown"]
 
 _LOCK: Final = "`localai history lock` encrypts them"
@@ -35,7 +35,7 @@ class Storage(msgspec.Struct, frozen=True):
 
     path: str
     kept: Kept
-    """What the file is, whatever was chosen."""
+    """What the file is, whatever was chosen; "unknown" if it cannot be looked at."""
     protection: tuple[str, ...] | None
     """Where the key is ("keyring", "passphrase"); empty: plain by choice; None: nothing was chosen yet."""
     retention_days: float | None
@@ -53,12 +53,13 @@ class Storage(msgspec.Struct, frozen=True):
 def storage() -> Storage:
     """As it is now."""
     path, error, ways = paths.history_path(), "", None
+    kept: Kept = "unknown"
     try:
+        kept = _kept(path)  # first: it is what it is, also where what was chosen cannot be read
         chosen = key.protection()
         ways = None if chosen is None else tuple(map(str, chosen.ways))
-        kept = _kept(path)
     except (LocalAIError, OSError) as failure:
-        kept, error = "encrypted", str(failure)
+        error = str(failure)
     known = policy.current()
     return Storage(
         path=str(path),

@@ -108,7 +108,7 @@ def _print_conversations(found: Report) -> None:
     history = found.history
     days = history.retention_days
     _heading("Conversations")
-    _line("!" if history.kept == "plain" else "ok", f"stored: {history.kept}, in {history.path}")
+    _line("!" if history.kept in ("plain", "unknown") else "ok", f"stored: {history.kept}, in {history.path}")
     _line("-", f"key: {_ways(history.protection)}")
     _line("-", f"kept: {'until deleted' if days is None else f'{days:g} days'}")
     dumps = {0: "none", None: "not known"}.get(history.core_dump_bytes, "possible")
