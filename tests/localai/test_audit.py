@@ -22,6 +22,7 @@ from localai.errors import LocalAIError
 from models.gguf import read_header
 from models.library import Library
 from tests.localai import policies
+from tests.localai.kernels import needs_landlock
 
 KNOWN = "0c1e57098"
 
@@ -42,6 +43,7 @@ def test_the_report_tells_of_program_engine_and_sandbox() -> None:
     assert found["proof"] is None
 
 
+@needs_landlock
 def test_the_text_fits_80_columns_and_proves_it() -> None:
     done = policies.run("audit")
     assert done.returncode == 0, done.stderr
@@ -50,6 +52,7 @@ def test_the_text_fits_80_columns_and_proves_it() -> None:
     assert "0 packets were sent" in done.stdout or "packets were not counted" in done.stdout
 
 
+@needs_landlock
 def test_the_first_screen_has_the_verdict_and_what_weakens_it(nano: Path) -> None:
     assert policies.run("models", "import", nano, "--name", "mine").returncode == 0
     first = policies.run("audit", "--model", "mine").stdout.split("Details")[0]

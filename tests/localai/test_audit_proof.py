@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from localai.audit import proof
+from tests.localai.kernels import needs_landlock
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox that is proved is Linux's")
 
@@ -19,6 +20,7 @@ def passed(nano: Path) -> proof.Proof:
     return proof.prove(proof.Request(model=str(nano)))
 
 
+@needs_landlock
 def test_a_real_answer_from_the_full_sandbox(passed: proof.Proof) -> None:
     assert passed.passed, passed.reason
     assert passed.sandbox.level == "full"
@@ -26,6 +28,7 @@ def test_a_real_answer_from_the_full_sandbox(passed: proof.Proof) -> None:
     assert passed.generated
 
 
+@needs_landlock
 def test_attacks_that_work_without_the_sandbox_fail_within_it(passed: proof.Proof) -> None:
     provable = [one for one in passed.attacks if one.provable]
     assert len(provable) >= proof.FEWEST

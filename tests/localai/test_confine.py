@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
+from localai import confine
 from localai.confine import choice, landlock, limits, macos
 from localai.confine.report import OFF, Layer, Sandbox, require, short, words
 from localai.engine.client import Engine
 from localai.engine.protocol import Answer
 from localai.engine.settings import LoadOptions, Sampling
 from localai.errors import ModelFileError, SandboxError
+from tests.localai.kernels import needs_landlock
 from tests.localai.scripted_worker import HI
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what confines workers there is Linux's")
@@ -57,6 +59,7 @@ def on(sandbox: dict[str, Any]) -> list[str]:
 # ------------------------------------------------------------------------------------------- what is achieved
 
 
+@needs_landlock
 def test_a_real_answer_comes_at_full(nano: Path) -> None:
     sandbox = asked(nano, "--sandbox", "require")
     assert sandbox["level"] == "full"
@@ -64,12 +67,14 @@ def test_a_real_answer_comes_at_full(nano: Path) -> None:
     assert {"no_new_privs", "landlock", "rlimits", "seccomp"} <= {*on(sandbox)}
 
 
+@needs_landlock
 def test_full_needs_no_namespace_of_the_network(nano: Path) -> None:
     sandbox = asked(nano, "--sandbox", "require", without="unshare")
     assert sandbox["level"] == "full"
     assert "network_namespace" not in on(sandbox)
 
 
+@needs_landlock
 @pytest.mark.parametrize(
     ("without", "level", "opened"),
     [
@@ -96,6 +101,7 @@ def test_what_is_missing_is_said_and_can_be_refused(
     assert done.stderr.count("\n") == 1
 
 
+@needs_landlock
 def test_without_a_choice_of_ones_own_the_environment_counts(nano: Path) -> None:
     assert asked(nano, LOCALAI_SANDBOX="off")["level"] == "none"
     assert asked(nano, "--sandbox", "prefer", LOCALAI_SANDBOX="off")["level"] == "full"
@@ -114,6 +120,7 @@ def test_switched_off_says_so(nano: Path) -> None:
     }  # fmt: skip
 
 
+@needs_landlock
 @pytest.mark.parametrize("abi", range(1, landlock.NEWEST + 1))
 def test_every_version_of_landlock_confines(abi: int) -> None:
     """From the first on, with the filter beside it: nothing is open."""
@@ -131,6 +138,7 @@ sys.stdout.write(words(linux.enter("cpu", [], landlock_abi={abi})))
 # ------------------------------------------------------------------------------------------ quantize worker
 
 
+@needs_landlock
 def test_quantize_works_at_full_and_refuses_below(tmp_path: Path) -> None:
     from models.catalog import builtin_checkpoint
 
@@ -168,6 +176,7 @@ async def answer(engine: Engine) -> str:
     return "".join(event.text for event in events if isinstance(event, Answer))
 
 
+@needs_landlock
 async def test_drafts_and_questions_about_memory_work_at_full(
     nano: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +192,7 @@ async def test_drafts_and_questions_about_memory_work_at_full(
         await engine.close()
 
 
+@needs_landlock
 async def test_who_was_only_asked_what_it_is_made_of_is_replaced_to_load(nano: Path) -> None:
     """It may read no model; nobody told it which one would come."""
     engine = Engine()
@@ -303,3 +313,35 @@ def test_the_profile_for_macos() -> None:
     assert "(allow file-write-data)" in macos.rules([model], writes=True).splitlines()
     assert macos.command(["python", "-m", "x"], [model], writes=False)[:2] == ["/usr/bin/sandbox-exec", "-p"]
     assert macos.command(["python", "-m", "x"], [model], writes=False)[3:] == ["python", "-m", "x"]
+
+
+@pytest.mark.parametrize(
+    ("system", "words"),
+    [
+        ("win32", "none: not sandboxed: there is no sandbox for this system yet"),
+        ("darwin", "none (limits); open: {}: not started through sandbox-exec"),
+    ],
+)
+def test_what_other_systems_say(system: str, words: str) -> None:
+    """In a process that believes to be there: it never says more than holds."""
+    code = f"""
+import sys
+from localai import confine
+from localai.confine import macos, report
+sys.platform = {system!r}
+sandbox = confine.enter("require", "cpu", [], lambda: print("prepared"))
+print(report.words(sandbox), ", ".join(sandbox.open), sep="\\n")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    prepared, told, opened = done.stdout.split("\n")[:3]
+    assert (prepared, told) == ("prepared", words.format(opened))
+    assert ("sockets" in opened) == (system == "darwin")
+
+
+def test_only_on_macos_a_worker_is_started_by_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = {}
+    for system in ("linux", "win32", "darwin"):
+        monkeypatch.setattr(sys, "platform", system)
+        started[system] = confine.command(["python"], "require", [])[0]
+        assert confine.command(["python"], "off", []) == ["python"]
+    assert started == {"linux": "python", "win32": "python", "darwin": "/usr/bin/sandbox-exec"}

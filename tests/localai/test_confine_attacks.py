@@ -28,6 +28,7 @@ from localai.confine.probes import WORDS, Concern
 from localai.confine.report import LayerName, Profile
 from localai.errors import OfflineError
 from tests.localai.confined_attacker import Found, Settings
+from tests.localai.kernels import landlock_abi
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox that is attacked is Linux's")
 
@@ -245,13 +246,6 @@ def through(found: Found) -> dict[str, Concern]:
 def told(found: Found) -> set[str]:
     """What the sandbox says that it left open."""
     return set(found.sandbox.open)
-
-
-def landlock_abi() -> int:
-    try:
-        return landlock.version()
-    except OSError:
-        return 0
 
 
 def require(found: Found, *layers: LayerName) -> None:

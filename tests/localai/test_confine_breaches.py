@@ -21,6 +21,7 @@ from models.catalog import builtin_checkpoint
 from quantize import inputs
 from quantize.client import Wanted, run
 from quantize.protocol import Confined, Event, Failed, Job, decode_event, pack
+from tests.localai.kernels import needs_landlock
 from tests.localai.scripted_worker import HI, ask, fingerprint, loaded, scripted
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what confines workers there is Linux's")
@@ -128,10 +129,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@needs_landlock
 def test_packages_in_a_folder_that_pythonpath_names(tmp_path: Path, base: str, installed: Path) -> None:
     assert entered(tmp_path, base, PYTHONPATH=str(installed)) == ["full", "3.0", str(installed)]
 
 
+@needs_landlock
 def test_packages_that_the_user_installed(tmp_path: Path, base: str, installed: Path) -> None:
     code = "import site; print(site.getusersitepackages())"
     env = {"PYTHONUSERBASE": str(tmp_path / "user")}
@@ -171,6 +174,7 @@ def test_libraries_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 # ------------------------------------------------------------------------------------------------- memory
 
 
+@needs_landlock
 def test_no_crash_reporter_gets_the_memory() -> None:
     """RLIMIT_CORE is no limit for a program that core_pattern names: there must be no dump at all."""
     code = """
@@ -183,6 +187,7 @@ print(sandbox.level, before, privileges.is_memory_kept())
     assert done.stdout == "full False True\n"
 
 
+@needs_landlock
 def test_memory_that_could_be_dumped_is_not_passed_over() -> None:
     code = """
 from localai.confine import linux, privileges
@@ -287,6 +292,7 @@ async def test_a_model_that_calls_itself_another_saves_nothing_for_that() -> Non
 # ------------------------------------------------------------------------------------------- an honest report
 
 
+@needs_landlock
 def test_where_none_of_the_usual_files_are_reading_is_tried_all_the_same() -> None:
     """As in an image of a container that holds nothing but Python."""
     code = """
