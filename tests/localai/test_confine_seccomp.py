@@ -60,9 +60,11 @@ def test_the_numbers_are_those_of_the_kernels_headers(on: Machine) -> None:
         re.findall(r"^#define __NR(?:3264)?_(\w+)\s+(\d+)$", HEADERS[on].read_text(), flags=re.MULTILINE)
     )
     found["newfstatat"] = found.get("newfstatat") or found["fstatat"]
+    newest = max(int(number) for name, number in found.items() if number and name != "syscalls")
     for name, numbers in CALLS.items():
         number = getattr(numbers, on)
-        assert str(number) == found.get(name, "None"), name
+        if number is None or number <= newest:  # else the headers are older than the call
+            assert str(number) == found.get(name, "None"), name
 
 
 @pytest.mark.parametrize("on", MACHINES)
