@@ -86,6 +86,8 @@ class Proof(msgspec.Struct, frozen=True):
     """That the counter saw when one was sent on purpose."""
     sandbox: Sandbox = NOT_STARTED
     attacks: tuple[Tried, ...] = ()
+    changed: tuple[str, ...] = ()
+    """Files that the attacks from within the sandbox have changed, as seen from outside of it."""
     note: str = ""
     """What limits the proof; "" if nothing does."""
 
@@ -111,9 +113,12 @@ async def run(request: Request, folder: Path, *, counted: bool, note: str = "") 
     model = Path(request.model) if request.model else _nano(folder)
     control_packets = _control_packets() if counted else 0
     with attacks.prepare(folder / "targets", traceable=True) as targets:
+        untouched = attacks.state(folder / "targets")
         control = await _unconfined(targets)
+        seen = attacks.changed(untouched, attacks.state(folder / "targets"))
     with attacks.prepare(folder / "again", traceable=True) as targets:
         engine = Engine(request.command or None, reads=(targets.model,))
+        untouched = attacks.state(folder / "again")
         before = namespace.packets() if counted else 0
         try:
             await engine.load(
@@ -124,13 +129,18 @@ async def run(request: Request, folder: Path, *, counted: bool, note: str = "") 
         finally:
             await engine.close()
         sent = namespace.packets() - before if counted else None
+        changed = attacks.changed(untouched, attacks.state(folder / "again"))
     tried = _compared(control, outcomes)
     reason = _judged(tokens, tried, sent, control_packets, engine.sandbox)
     if not reason and len(tried) < len(control):
         reason = f"the worker did not tell of {len(control) - len(tried)} attacks"
+    # What a worker says of itself is not all that counts: its victims are looked at, too.
+    if changed or not seen:
+        reason = reason or (f"the worker changed {', '.join(changed)}" if changed else "no change was seen")
     return Proof(
         passed=not reason,
         reason=reason,
+        changed=changed,
         model=request.name or model.name,
         generated=text,
         tokens=tokens,

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -53,7 +52,7 @@ class Found(msgspec.Struct):
 def drive(folder: Path, settings: Settings) -> Found:
     """Attack this process with another that is confined as `settings` say."""
     with attacks.prepare(folder, traceable=True) as targets:
-        before = _state(folder)
+        before = attacks.state(folder)
         words = [msgspec.json.encode(part).decode() for part in (settings, targets)]
         attacker = subprocess.run(
             [sys.executable, "-m", "tests.localai.confined_attacker", "attack", *words],
@@ -61,12 +60,12 @@ def drive(folder: Path, settings: Settings) -> Found:
             capture_output=True,
             pass_fds=(targets.descriptor,),
         )
-        after = _state(folder)
+        after = attacks.state(folder)
     if attacker.returncode or not attacker.stdout:
         sys.stderr.write(attacker.stderr.decode())
         return Found(exit_code=attacker.returncode)
     found = msgspec.json.decode(attacker.stdout, type=Found)
-    found.changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    found.changed = [*attacks.changed(before, after)]
     return found
 
 
@@ -124,16 +123,6 @@ def _work(targets: attacks.Targets) -> dict[str, str]:
         "clock": str(time.monotonic() >= began),
         "no new privileges": str("NoNewPrivs:\t1" in Path("/proc/self/status").read_text()),
     }
-
-
-def _state(folder: Path) -> Mapping[str, tuple[object, ...]]:
-    """What is below `folder`: kind, rights, owner, content or target, but not when it was changed."""
-    state: dict[str, tuple[object, ...]] = {}
-    for path in folder.rglob("*"):
-        entry = path.lstat()
-        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-        state[str(path.relative_to(folder))] = (entry.st_mode, entry.st_uid, entry.st_nlink, content)
-    return state
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ def test_a_real_answer_from_the_full_sandbox(passed: proof.Proof) -> None:
     assert passed.sandbox.level == "full"
     assert passed.tokens > 0
     assert passed.generated
+    assert passed.changed == ()
 
 
 @needs_landlock
@@ -51,6 +52,16 @@ def test_a_hole_is_found(nano: Path, layer: str) -> None:
     assert found.tokens > 0
     assert any(one.provable and not one.denied for one in found.attacks)
     assert "attacks succeeded from within the worker" in found.reason
+
+
+def test_a_worker_that_lies_is_found_out_by_what_it_changed(nano: Path) -> None:
+    liar = (sys.executable, "-P", str(LEAKY), "landlock,rlimits,seccomp", "lie")
+    found = proof.prove(proof.Request(model=str(nano), command=liar))
+    assert found.sandbox.level == "full"
+    assert all(one.denied for one in found.attacks)
+    assert not found.passed
+    assert found.reason.startswith("the worker changed ")
+    assert found.changed
 
 
 def test_a_sandbox_that_is_off_is_no_proof(nano: Path, monkeypatch: pytest.MonkeyPatch) -> None:

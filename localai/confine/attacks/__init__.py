@@ -15,9 +15,20 @@ import msgspec
 from localai.confine.attacks import changes, kernel, looks, network, others, programs, resources, variants
 from localai.confine.attacks.early import TRIES, EarlyThread
 from localai.confine.attacks.kinds import Attack, Outcome, tried
-from localai.confine.attacks.targets import Targets, prepare
+from localai.confine.attacks.targets import Targets, changed, prepare, state
 
-__all__ = ["ATTACKS", "Attack", "EarlyThread", "Outcome", "Targets", "compared", "prepare", "run"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "EarlyThread",
+    "Outcome",
+    "Targets",
+    "changed",
+    "compared",
+    "prepare",
+    "run",
+    "state",
+]
 
 ATTACKS: Final[Mapping[str, Attack]] = {
     **network.ATTACKS,

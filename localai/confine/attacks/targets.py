@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -113,6 +113,23 @@ def prepare(folder: Path, *, traceable: bool = False) -> Iterator[Targets]:
             descriptor=opened,
             inode=os.fstat(opened).st_ino,
         )
+
+
+def state(folder: Path) -> Mapping[str, tuple[object, ...]]:
+    """What is below `folder`: kind, rights, owner, links and content, but not when it was changed."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in folder.rglob("*"):
+        entry = path.lstat()
+        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        found[str(path.relative_to(folder))] = (entry.st_mode, entry.st_uid, entry.st_nlink, content)
+    return found
+
+
+def changed(
+    before: Mapping[str, tuple[object, ...]], after: Mapping[str, tuple[object, ...]]
+) -> tuple[str, ...]:
+    """The paths that are not the same in two results of `state`."""
+    return tuple(sorted(name for name in {*before, *after} if before.get(name) != after.get(name)))
 
 
 def _listen(stack: ExitStack, family: int, host: str, kind: int) -> int:
