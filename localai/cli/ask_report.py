@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from localai.cli import output
-from localai.confine.report import NOT_STARTED, words
 
 if TYPE_CHECKING:
     from localai.confine.report import Sandbox
@@ -55,6 +54,8 @@ class TextReport:
 
     def confined(self, sandbox: Sandbox) -> None:
         if sandbox.level != "full" and output.is_terminal():
+            from localai.confine.report import words
+
             output.note(f"sandbox: {words(sandbox)}")
 
     def loaded(self, loaded: Loaded, model: Resolved, *, folded: bool) -> None:
@@ -125,7 +126,7 @@ class JsonReport:
         self._looping: Looping | None = None
         self._load_s = 0.0
         self._first_token_s: float | None = None
-        self._sandbox = NOT_STARTED
+        self._sandbox: Sandbox | None = None
 
     def confined(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox

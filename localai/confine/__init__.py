@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 from localai.confine.choice import Mode
-from localai.confine.report import NOT_LINUX, OFF, LayerName, Profile, Sandbox
+
+if TYPE_CHECKING:  # what a command line needs of this package is a choice, and that shall start at once
+    from localai.confine.report import LayerName, Profile, Sandbox
 
 
 def enter(
@@ -29,6 +32,8 @@ def enter(
     `prepare` brings in what must be there before the last door closes. `layers` leaves others out, as on a
     system that has not got them. Raises nothing: whoever requires a level looks at the result.
     """
+    from localai.confine.report import NOT_LINUX, OFF
+
     if mode == "off":
         prepare()
         return OFF
