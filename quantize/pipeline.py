@@ -6,7 +6,6 @@ It writes only to files that are open already, and leaves putting them in place 
 from __future__ import annotations
 
 import errno
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import msgspec
 from localai import hardware
 from localai.engine import bindings
 from localai.errors import NoSpace, QuantizeError, UnsupportedModel
+from models.files import sha256_of
 from models.ggml_types import TENSOR_TYPES
 from models.gguf import ArrayInfo, check_supported, read_header
 from quantize import forecast, from_checkpoint, from_gguf, imatrix, one_pass
@@ -118,14 +118,14 @@ def _make(
             _written(target, sink, source, on_event) for target, sink in zip(job.targets, sinks, strict=True)
         )
     folder = source.path if source.path.is_dir() else source.path.parent
-    small = {str(path): _sha256(path) for path in source.small_files} if job.hash_inputs and outputs else {}
+    small = {str(path): sha256_of(path) for path in source.small_files} if job.hash_inputs and outputs else {}
     return Report(
         architecture=source.architecture,
         tensors=len(source.tensors),
         weights=source.weights,
         source_bytes=source.nbytes,
         inputs={str(Path(path).relative_to(folder)): digest for path, digest in {**small, **hashes}.items()},
-        imatrix_sha256=_sha256(Path(job.imatrix)) if importance and outputs else "",
+        imatrix_sha256=sha256_of(Path(job.imatrix)) if importance and outputs else "",
         llama_cpp_commit=bindings.commit(),
         outputs=written,
         seconds=round(time.monotonic() - started, 3),
@@ -157,11 +157,6 @@ def _written(target: Target, sink: one_pass.Sink, source: Source, on_event: OnEv
         bits_per_weight=forecast.bits_per_weight(source, output),
         types=dict(Counter(TENSOR_TYPES[number].name for number in output.types.values())),
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -9,14 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-_PIECE: Final = 1 << 20
+from models.files import sha256_of
+
 _CACHES: Final = ("__pycache__",)
-
-
-def of_file(path: Path) -> str:
-    """SHA-256 of a file, in small hex. OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def of_tree(root: Path) -> tuple[str, int]:
@@ -26,7 +21,7 @@ def of_tree(root: Path) -> tuple[str, int]:
     with forward slashes, a line break. In the folder itself:
     find * -type f ! -path "*__pycache__*" | LC_ALL=C sort | xargs sha256sum | sha256sum
     """
-    lines = sorted((path.relative_to(root).as_posix(), of_file(path)) for path in files_below(root))
+    lines = sorted((path.relative_to(root).as_posix(), sha256_of(path)) for path in files_below(root))
     text = "".join(f"{digest}  {name}\n" for name, digest in lines)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest(), len(lines)
 

@@ -16,6 +16,7 @@ from localai import __version__
 from localai.audit import digests
 from localai.audit.finding import Finding
 from localai.engine import bindings, protocol
+from models.files import sha256_of
 
 DISTRIBUTION: Final = "localai-chat"
 PACKAGES: Final = ("localai", "models", "quantize", "tui")
@@ -186,7 +187,7 @@ def _installed(root: Path) -> tuple[Installed, dict[str, str]]:
 
 
 def _library(path: Path, listed: dict[str, str]) -> LibraryFile:
-    digest = digests.of_file(path)
+    digest = sha256_of(path)
     names = [name for name in listed if name.endswith(f"llama_cpp/lib/{path.name}")]
     known = listed[names[0]] if names else None
     return LibraryFile(path.name, path.stat().st_size, digest, None if known is None else known == digest)
@@ -194,7 +195,7 @@ def _library(path: Path, listed: dict[str, str]) -> LibraryFile:
 
 def _digest(path: Path) -> str:
     try:
-        return digests.of_file(path)
+        return sha256_of(path)
     except OSError:
         return ""
 

@@ -19,6 +19,7 @@ from localai.audit import advisories, installed, program, report, settings, stor
 from localai.cli import audit_text
 from localai.confine.report import Layer
 from localai.errors import LocalAIError
+from models.files import sha256_of
 from models.gguf import read_header
 from models.library import Library
 from tests.localai import policies
@@ -139,7 +140,7 @@ def test_one_changed_byte_of_the_program_shows(tmp_path: Path) -> None:
     for name in program.PACKAGES:
         shutil.copytree(program.HERE / name, tmp_path / name)
     listed = {
-        path.relative_to(tmp_path).as_posix(): program.digests.of_file(path)
+        path.relative_to(tmp_path).as_posix(): sha256_of(path)
         for name in program.PACKAGES
         for path in program.digests.files_below(tmp_path / name)
     }
@@ -238,7 +239,7 @@ def test_models_with_their_digest_and_a_changed_one(nano: Path) -> None:
     library = Library()
     [one] = installed.models(library, policy.current().lists, verify=True, now="now")
     assert (one.name, one.verified, one.hashed) == ("mine", True, "now")
-    assert one.sha256 == program.digests.of_file(nano)
+    assert one.sha256 == sha256_of(nano)
     path = library.path(library.get("mine"))
     before = path.stat()
     path.chmod(0o600)
@@ -306,7 +307,7 @@ def test_the_policy_is_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert audit()["policy"] == {"rules": [], "sha256": ""}
     file = policies.enforce(tmp_path, monkeypatch, "[require]\nsandbox = true\n")
     found = audit()
-    assert found["policy"]["sha256"] == program.digests.of_file(file)
+    assert found["policy"]["sha256"] == sha256_of(file)
     assert any(str(file) == rule["file"] for rule in found["policy"]["rules"])
     assert found["sandbox_mode"] == "require"
 
@@ -353,7 +354,7 @@ def test_the_list_of_parts_is_valid_and_whole(nano: Path) -> None:
         if one.metadata["Name"] != "localai-chat"
     } <= listed
     [model] = [one for one in document["components"] if one["type"] == "machine-learning-model"]
-    assert model["hashes"] == [{"alg": "SHA-256", "content": program.digests.of_file(nano)}]
+    assert model["hashes"] == [{"alg": "SHA-256", "content": sha256_of(nano)}]
     refs = {one["bom-ref"] for one in document["components"]} | {"localai-chat"}
     assert {ref for one in document["dependencies"] for ref in (one["ref"], *one["dependsOn"])} <= refs
     [disk] = [one for one in document["vulnerabilities"] if one["id"] == "CVE-2025-69872"]
