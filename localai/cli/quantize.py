@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from localai.cli import options, quantize_output, quantize_work
+from localai.cli import options, quantize_compare, quantize_optimize, quantize_output, quantize_work
 from localai.errors import LocalAIError, UsageError
 
 _DEFAULT = "Q4_K_M"
@@ -18,6 +18,7 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {f"{unit}i": 2 ** (10 * power) for power, unit in enumerate("kmgt", 1)}
 
 
+@options.spread
 def quantize(
     source: Annotated[
         str,
@@ -108,6 +109,9 @@ def quantize(
     ] = None,
     sandbox: options.Sandbox = None,
     json: options.Json = False,
+    *,
+    comparing: quantize_compare.Comparing,
+    optimizing: quantize_optimize.Optimizing,
 ) -> None:
     """Convert a checkpoint to GGUF and quantize it, in one pass."""
     from localai.cli.imatrix import calibration_text
