@@ -23,13 +23,17 @@ import msgspec
 from localai.engine import protocol
 from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.errors import ContextOverflow, EngineError, UsageError
+from models import figures
 from models.header import Header
+from models.machine import machine_id
 
 SEED: Final = 20_250_120
 """Of the random tokens: they are the same each time, so that runs can be compared."""
 _WARM_UP_TOKENS = 16
 """Generated before a test that generates: pages, caches and code are then in place on both sides."""
 _GREEDY = Sampling(temperature=0.0)
+_LEAST_READ, _LEAST_WRITTEN, _LEAST_TIMES = 128, 32, 3
+"""Tokens and repetitions of tests whose figures are worth being kept with the model."""
 
 OnStep = Callable[[str, int, int], None]
 """Is told the test, the repetition that begins (0: the warm-up), and how many there are."""
@@ -49,8 +53,9 @@ class BenchEngine(Protocol):
         *,
         sha256: str = "",
         name: str = "",
+        made_here: bool = False,
     ) -> protocol.Loaded:
-        """Load a model; errors call it by its name, if it has one."""
+        """Load a model; errors call it by its name, if it has one. `made_here` as in `Engine.load`."""
 
     def continue_tokens(
         self, tokens: Sequence[int], sampling: Sampling, limits: Limits, *, ignore_end: bool = False
@@ -160,13 +165,14 @@ async def run(
     name: str,
     sha256: str = "",
     stored_name: str = "",
+    made_here: bool = False,
     on_cancel: Callable[[Report], None] = lambda report: None,
 ) -> Report:
     """Load the model at `path`, whose header is `header`, and measure it; raises from the error tree.
 
     Without a context in `options`, it gets the one that `plan` needs. Drafts are never used. `stored_name` is
-    what the model store calls the file. If this is cancelled after something was measured, that is told to
-    `on_cancel`: the last test then has fewer repetitions.
+    what the model store calls the file, `made_here` as in `Engine.load`. If this is cancelled after something
+    was measured, that is told to `on_cancel`: the last test then has fewer repetitions.
     """
     needed = plan.context(header.context_trained)
     if options.context is not None and options.context < needed:
@@ -179,7 +185,7 @@ async def run(
         draft=None,
         converse=False,
     )
-    loaded = await engine.load(path, options, sha256=sha256, name=stored_name)
+    loaded = await engine.load(path, options, sha256=sha256, name=stored_name, made_here=made_here)
     info = await engine.describe()
     bench = _Bench(engine, loaded.vocabulary)
     measured: list[tuple[_Case, list[float]]] = []
@@ -220,6 +226,32 @@ def _report(
         memory=memory,
         notes=list(loaded.notes),
     )
+
+
+def speed_of(report: Report) -> figures.Speed | None:
+    """What is kept with the model: how fast it reads and writes with an empty context, one reply at a time.
+
+    None if one of the two was not measured, or only in a hurry.
+    """
+    prompt, generate = _rate(report, "pp", _LEAST_READ), _rate(report, "tg", _LEAST_WRITTEN)
+    if prompt is None or generate is None:
+        return None
+    return figures.Speed(
+        machine=machine_id(),
+        backend=report.backend,
+        threads=report.threads,
+        prompt=prompt,
+        generate=generate,
+    )
+
+
+def _rate(report: Report, kind: str, least: int) -> figures.Rate | None:
+    for test in report.tests:
+        length = test.test.removeprefix(kind)
+        usual = length != test.test and length.isdecimal()  # neither several at once nor behind a context
+        if usual and int(length) >= least and test.repetitions >= _LEAST_TIMES:
+            return figures.rate(test.samples)
+    return None
 
 
 class _Bench:

@@ -109,8 +109,18 @@ def scratch(job: Job, file_type: str, folder: Path, on_event: OnEvent = lambda e
     It takes room on the disk of `folder`. Raises as `run` does.
     """
     with Partial(folder / f"localai-{file_type}.gguf", overwrite=True) as partial:
-        _fill(job, [file_type], [partial], load=False, on_event=on_event)
+        fill(job, [file_type], [partial], on_event)
         yield partial.path
+
+
+def fill(
+    job: Job, types: Sequence[str], partials: Sequence[Partial], on_event: OnEvent = lambda event: None
+) -> Made:
+    """Have the worker write files of `types` into `partials` in one reading of the source; raises as `run`.
+
+    They get no names. Who calls this may give one its place: `Partial.keep_as`.
+    """
+    return _fill(job, types, partials, load=False, on_event=on_event)
 
 
 def _fill(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 
 import msgspec
@@ -56,7 +57,13 @@ def _candidate(output: Output, source: Source, header: Header, shape: fit.Shape)
         bits_per_weight=bits_per_weight(source, output),
         needs_imatrix=output.needs_importance,
         memory={context: fit.memory_needed(shape, weights, context) for context in contexts},
+        layout=_layout(output),
     )
+
+
+def _layout(output: Output) -> str:
+    types = " ".join(f"{name}={number}" for name, number in sorted(output.types.items()))
+    return hashlib.sha256(types.encode()).hexdigest()[:16]
 
 
 def _tensor_bytes(source: Source, output: Output) -> int:

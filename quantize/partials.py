@@ -72,6 +72,13 @@ class Partial:
                 self._replace()
             sync_folder(self.output.parent)
 
+    def keep_as(self, output: Path, *, overwrite: bool) -> None:
+        """As `commit`, but it becomes `output`, which must be on the same disk."""
+        with system_errors(output):
+            require_target(output, overwrite)
+        self.output, self._overwrite = output, overwrite
+        self.commit()
+
     def undo(self) -> None:
         """Take a file that `commit` has put in place away again, unless it has replaced another."""
         if self._is_new:

@@ -92,6 +92,8 @@ class Candidate(_Part, frozen=True):
     """Whether it cannot be made without an importance matrix, and none was given."""
     memory: dict[Whole, Whole]
     """Bytes of memory that it needs to run, by tokens of context."""
+    layout: str = ""
+    """The same for candidates whose tensors all have the same types."""
 
 
 class Forecast(_Frame, frozen=True):

@@ -71,8 +71,8 @@ class Engine:
         self._last_load: protocol.Load | None = None
         self._names: dict[str, str] = {}
         """What the user calls the files of `_last_load`, by their paths."""
-        self._made_here = False
-        """Whether `_last_load` is of a file that this program itself has just made, to try it."""
+        self._made_here: frozenset[str] = frozenset()
+        """The files of `_last_load` that this program itself has just made, to try them."""
         self._next_id = 1
         self._running: dict[int, WorkerPipe] = {}
         """The replies that are under way."""
@@ -107,13 +107,14 @@ class Engine:
         draft_name: str = "",
         reference_name: str = "",
         made_here: bool = False,
+        reference_made_here: bool = False,
     ) -> protocol.Loaded:
         """Load the GGUF at `path`, in a fresh worker if one was loaded before; raises from the error tree.
 
         Requests that are under way end first. `sha256` is the file's, where it is known. Errors call the
         file, and those of the other models, by their names where those are given, else by their paths.
         `made_here`: it is a file that this program has just made, only to try it, which no organization's
-        list of models can have.
+        list of models can have; `reference_made_here`: so is the reference of `options`.
         """
         check_may_allow(options.allow_architectures)
         request = _load_request(path, options, sha256)
@@ -127,7 +128,8 @@ class Engine:
             files = {path: names[field] for field, path in request.options.others.items()}
             files[request.path] = name
             self._names = {file: known for file, known in files.items() if known}
-            self._made_here = made_here
+            ours = ((request.path, made_here), (request.options.reference, reference_made_here))
+            self._made_here = frozenset(file for file, made in ours if file and made)
             _, model = await self._load(request, on_progress)
             return model
 
@@ -422,7 +424,8 @@ class Engine:
     async def _seen(self, request: protocol.Load) -> allowed.Seen:
         """The files of `request`, if the organization lets them be run."""
         closes = self._closes
-        seen = await allowed.seen([] if self._made_here else [request.path, *request.options.others.values()])
+        models = [request.path, *request.options.others.values()]
+        seen = await allowed.seen(model for model in models if model not in self._made_here)
         self._require_open(closes)
         return seen
 

@@ -35,6 +35,8 @@ class Candidate(NamedTuple):
     sha256: str = ""
     stored_name: str = ""
     """What the model store calls the file; errors then call it so."""
+    made_here: bool = False
+    """Whether this program has just made the file, to try it: see `Engine.load`."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +96,8 @@ async def run(
         sha256=model.sha256,
         name=model.stored_name,
         reference_name="" if reference is None else reference.stored_name,
+        made_here=model.made_here,
+        reference_made_here=reference is not None and reference.made_here,
     )
     run = _Run(engine, model, reference, options, plan, loaded, await engine.describe())
     try:

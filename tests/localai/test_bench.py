@@ -50,6 +50,7 @@ class FakeEngine:
         *,
         sha256: str = "",
         name: str = "",
+        made_here: bool = False,
     ) -> protocol.Loaded:
         self.options.append(options)
         self.name = name
