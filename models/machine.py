@@ -70,3 +70,11 @@ def this_machine(gpus: Gpus = NO_GPUS, *, given_back: int = 0, measure: bool = F
         bandwidth.measured() if measure else bandwidth.known(),
         gpus.shared,
     )
+
+
+def machine_id() -> str:
+    """Which machine a measured speed counts on: its processor and the cores that may be used, in words.
+
+    Nothing in it tells one such machine from another of the same kind: they are as fast.
+    """
+    return f"{hardware.processor()}, {hardware.physical_cores()} cores"

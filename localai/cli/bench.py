@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,12 +60,27 @@ def bench(
     so_far: list[Report] = []
     try:
         so_far.append(asyncio.run(_run(resolved, loading, plan, so_far.append)))
+        _keep(resolved, loading, so_far[-1])
     finally:  # also when Ctrl+C ends it before all is measured
         for report in so_far:
             if json:
                 output.print_json(report)
             else:
                 print_report(report)
+
+
+def _keep(model: Resolved, loading: options.Loading, report: Report) -> None:
+    """Keep the speed with a model of the store, if it was loaded as it always is."""
+    from localai.bench import speed_of
+    from models import measured
+    from models.figures import Figures
+
+    usual = options.Loading(loading.context, allow_architecture=loading.allow_architecture)
+    speed = speed_of(report)
+    if model.manifest is None or speed is None or dataclasses.replace(loading, sandbox=None) != usual:
+        return
+    one = model.manifest
+    measured.keep(Figures(sha256=one.sha256, file_type=one.file_type, size=one.size, speed=speed))
 
 
 def parse_depths(text: str) -> tuple[int, ...]:

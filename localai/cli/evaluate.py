@@ -83,6 +83,7 @@ def evaluate(
     found: list[Report] = []
     try:
         found.append(asyncio.run(_run(resolved, other, loading, plan, found.append)))
+        _keep(resolved, other, loading, found[-1])
     finally:  # also when Ctrl+C ends it before all is measured
         for report in found:
             if json:
@@ -120,6 +121,29 @@ async def _run(
     finally:
         steps.end()
         await engine.close()
+
+
+def _keep(model: Resolved, reference: Resolved | None, loading: Reading, report: Report) -> None:
+    """Keep what a model of the store has lost with it."""
+    from localai.evaluation import keeping
+    from models import measured
+    from models.figures import Figures
+
+    if model.manifest is None or reference is None:
+        return
+    one, allowed = model.manifest, loading.allowed(model, reference)
+    loss = keeping.loss_of(report, options.digest(reference))
+    mine, its = _candidate(model, allowed), _candidate(reference, allowed)
+    if loss is not None and keeping.is_made_of(mine, its):
+        measured.keep(
+            Figures(
+                sha256=one.sha256,
+                file_type=one.file_type,
+                size=one.size,
+                loss=loss,
+                imatrix="quantize.imatrix.file" in mine.header.metadata,
+            )
+        )
 
 
 def _candidate(model: Resolved, allowed: tuple[str, ...]) -> Candidate:
