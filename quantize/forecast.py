@@ -12,10 +12,10 @@ from models import fit
 from models.gguf import read_header
 from models.header import Header
 from quantize.file_types import FILE_TYPES
-from quantize.one_pass import PIECE_WEIGHTS
 from quantize.plan import Output, Planner
 from quantize.protocol import Candidate, Forecast
 from quantize.source import Source
+from quantize.weight_files import PIECE_WEIGHTS
 
 CONTEXTS = (4_096, 16_384, 32_768)
 """Tokens of context that memory is told for: a chat, a long thought, a document."""

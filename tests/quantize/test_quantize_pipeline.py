@@ -14,7 +14,7 @@ from gguf import GGUFReader
 
 from localai.errors import CheckpointError, NoSpace, QuantizeError
 from models.gguf import check_supported, read_header
-from quantize import client, one_pass, pipeline
+from quantize import client, one_pass, pipeline, weight_files
 from quantize.from_checkpoint import open_source
 from quantize.protocol import Forecast, Job, Progress
 from tests.quantize.doing import convert, convert_all, fields
@@ -82,7 +82,7 @@ MODELS: dict[str, dict] = {
 def test_tensors_are_the_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, file_type: str
 ) -> None:
-    monkeypatch.setattr(one_pass, "PIECE_WEIGHTS", 1500)  # several pieces for each matrix
+    monkeypatch.setattr(weight_files, "PIECE_WEIGHTS", 1500)  # several pieces for each matrix
     values = make_checkpoint(tmp_path / "m", **MODELS[model])
     output = tmp_path / "out.gguf"
     report = convert(tmp_path / "m", output, file_type)
@@ -108,7 +108,7 @@ def test_tensors_are_the_checkpoints(
 def test_pieces_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
     make_checkpoint(tmp_path / "m", num_hidden_layers=1)
     convert(tmp_path / "m", tmp_path / "usual.gguf", "Q4_0")
-    monkeypatch.setattr(one_pass, "PIECE_WEIGHTS", piece)
+    monkeypatch.setattr(weight_files, "PIECE_WEIGHTS", piece)
     convert(tmp_path / "m", tmp_path / "other.gguf", "Q4_0", threads=3)
     assert (tmp_path / "usual.gguf").read_bytes() == (tmp_path / "other.gguf").read_bytes()
 
