@@ -114,13 +114,19 @@ def scratch(job: Job, file_type: str, folder: Path, on_event: OnEvent = lambda e
 
 
 def fill(
-    job: Job, types: Sequence[str], partials: Sequence[Partial], on_event: OnEvent = lambda event: None
+    job: Job,
+    types: Sequence[str],
+    partials: Sequence[Partial],
+    on_event: OnEvent = lambda event: None,
+    *,
+    plain: int = 0,
 ) -> Made:
     """Have the worker write files of `types` into `partials` in one reading of the source; raises as `run`.
 
-    They get no names. Who calls this may give one its place: `Partial.keep_as`.
+    The first `plain` ones are made without the importance matrix and the options of `job`. They get no names:
+    who calls this may give one its place with `Partial.keep_as`.
     """
-    return _fill(job, types, partials, load=False, on_event=on_event)
+    return _fill(job, types, partials, load=False, on_event=on_event, plain=plain)
 
 
 def _fill(
@@ -130,11 +136,12 @@ def _fill(
     load: bool,
     on_event: OnEvent,
     on_start: Callable[[int], None] | None = None,
+    plain: int = 0,
 ) -> Made:
     """Have the worker write files of `types` into `partials`, and look at them."""
     targets = tuple(
-        Target(output_type(one), str(partial.output), partial.fd)
-        for one, partial in zip(types, partials, strict=True)
+        Target(output_type(one), str(partial.output), partial.fd, number < plain)
+        for number, (one, partial) in enumerate(zip(types, partials, strict=True))
     )
     handed = msgspec.structs.replace(job, targets=targets)
     free = {folder: free_bytes(folder) for folder in {partial.output.parent for partial in partials}}

@@ -46,7 +46,10 @@ def run(job: Job, on_event: OnEvent = lambda event: None) -> Report:
         with planner(source, options, importance) as plans:
             _require_runnable(source, plans.bare)
             on_event(forecast.of(source, plans))
-            outputs = [plans.output(file_type) for file_type in types]
+            outputs = [
+                plans.plain_output(file_type) if target.plain else plans.output(file_type)
+                for file_type, target in zip(types, job.targets, strict=True)
+            ]
         return _make(job, source, outputs, importance, on_event, started)
 
 

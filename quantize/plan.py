@@ -91,6 +91,10 @@ class Planner:
             needs_importance=asked.needs_importance and self._importance is None,
         )
 
+    def plain_output(self, file_type: str) -> Output:
+        """The same without an importance matrix and options."""
+        return Planner(self._source, Options(), None, self.bare).output(file_type)
+
     def _asked(self, recipe: quants.Recipe) -> quants.TypePlan:
         importance = self._importance.weights if self._importance else {}
         try:

@@ -40,6 +40,8 @@ class Target(_Part, frozen=True):
     """What errors call it."""
     fd: int
     """The file, inherited by the worker."""
+    plain: bool = False
+    """Made without the importance matrix and the options of the job: to compare other files with it."""
 
 
 class Job(_Frame, frozen=True):
