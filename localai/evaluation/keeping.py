@@ -29,9 +29,14 @@ def loss_of(report: Report, reference_sha256: str = "") -> Loss | None:
 
     `reference_sha256`: of the file that it was compared with, where that is known.
     """
-    kl = report.kl
     usual = report.text_sha256 == _usual_text() and report.kv_type == "f16"
-    if kl is None or not usual or report.tokens < LEAST_TOKENS:
+    return any_loss_of(report, reference_sha256) if usual and report.tokens >= LEAST_TOKENS else None
+
+
+def any_loss_of(report: Report, reference_sha256: str = "") -> Loss | None:
+    """The same of any text and however it was measured."""
+    kl = report.kl
+    if kl is None:
         return None
     return Loss(
         reference=report.reference_file_type or "",
