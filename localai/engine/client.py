@@ -271,6 +271,33 @@ class Engine:
                     elif isinstance(event, protocol.EvaluateProgress):
                         yield event
 
+    async def write(
+        self,
+        conversations: Sequence[Sequence[str]],
+        tokens: int,
+        sampling: Sampling = Sampling(),
+        limits: Limits = Limits(),
+    ) -> AsyncGenerator[protocol.WriteProgress | protocol.Written, None]:
+        """Have the model write a text of about so many `tokens`, as in `protocol.Write`.
+
+        As many replies are written at a time as the model was loaded for. Who leaves the stream early closes
+        the engine.
+        """
+        asked = [list(turns) for turns in conversations]
+        async with self._using() as worker:
+            with worker.open(self._new_id()) as inbox:
+                await worker.send(protocol.Write(inbox.id, asked, tokens, sampling, limits))
+                left, room = 1, LONGEST_REPLY
+                while left:
+                    event = await inbox.get()
+                    if isinstance(event, protocol.WriteProgress):
+                        yield event
+                    elif isinstance(event, protocol.Written):
+                        left, room = event.left, room - len(event.text)
+                        if room < 0:
+                            raise worker.give_up(EngineError("the engine's text is longer than any can be"))
+                        yield event
+
     async def prefill(self, messages: Sequence[ChatMessage]) -> None:
         """Let the worker read a draft while it has nothing else to do; nothing if no model is loaded."""
         worker = self._worker

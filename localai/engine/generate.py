@@ -227,7 +227,7 @@ class Generation:
         reply, limits = self._reply, self._limits
         tag = self._voice.tags.get(token)
         if tag is None and not self._ignore_end and self._voice.model.is_end(token):
-            reply.reason = "stop"
+            reply.reason, reply.end = "stop", token
             return ()
         events = reply.add(token, tag)
         if reply.reason is not None:

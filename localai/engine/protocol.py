@@ -176,6 +176,62 @@ class Evaluate(_Frame, frozen=True):
     """End before this one; 0: with the last."""
 
 
+class Baseline(_Frame, frozen=True):
+    """Have the model read a text, and keep what it foretells: what `Perturb` compares with.
+
+    It must be loaded with `LoadOptions.writable`. Answered by `EvaluateProgress`..., then `BaselineKept`.
+    """
+
+    id: int
+    text: str
+    chunk: int
+    """The text is read in chunks of so many tokens, each for itself, of which the second half counts."""
+    chunks: int
+    """How many of them."""
+    special: bool = False
+    """Whether markers in the text are read as markers."""
+
+
+class Matrix(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A matrix that is to lose what it would lose in another type."""
+
+    name: str
+    """As the file calls it."""
+    type: int
+    """ggml's number."""
+    importance: bytes = b""
+    """Of each column: float32, little-endian; none: all are alike."""
+
+
+class Perturb(_Frame, frozen=True):
+    """Ask how much the model loses if some of its matrices are of other types, and put them back.
+
+    Answered by `EvaluateProgress`..., then `Perturbed`.
+    """
+
+    id: int
+    matrices: tuple[Matrix, ...]
+
+
+class Write(_Frame, frozen=True):
+    """Have the model answer questions as in a chat, and ask for all that it read and wrote, markers included.
+
+    Answered by `WriteProgress`..., then one `Written` for each reply. No other reply may be under way.
+    """
+
+    id: int
+    conversations: Annotated[
+        list[Annotated[list[str], msgspec.Meta(min_length=1)]], msgspec.Meta(min_length=1)
+    ]
+    """What a user says, turn by turn. When all are answered they are asked again, with other seeds."""
+    tokens: Annotated[int, msgspec.Meta(ge=1)]
+    """When so many tokens were read and written, it ends, also in the middle of replies."""
+    sampling: Sampling = Sampling()
+    """What it leaves open is as the model recommends. Each conversation adds its number to the seed."""
+    limits: Limits = Limits()
+    """Of each reply."""
+
+
 class Describe(_Frame, frozen=True):
     """Ask what the engine is made of; answered by `EngineInfo`."""
 
@@ -263,6 +319,25 @@ class Evaluating(_Frame, frozen=True):
     """How many `Evaluated` will follow."""
 
 
+class BaselineKept(_Frame, frozen=True):
+    """What the model foretells is known."""
+
+    id: int
+    tokens: Whole
+    """Those that count."""
+    memory: Whole
+    """Bytes that the worker occupies."""
+
+
+class Perturbed(_Frame, frozen=True):
+    """How far the model with other matrices is from itself, as a KL divergence in nats."""
+
+    id: int
+    kl: Amount
+    """The mean."""
+    kl_stderr: Amount
+
+
 class EvaluateProgress(_Frame, frozen=True):
     """How much of the current chunk has been read, in tokens; by both models, if there is a reference."""
 
@@ -287,6 +362,28 @@ class Evaluated(_Frame, frozen=True):
     """How many chunks follow."""
     memory: Whole = 0
     """Bytes of memory that the process occupies."""
+
+
+class WriteProgress(_Frame, frozen=True):
+    """How much has been written, prompts included, in tokens."""
+
+    id: int
+    done: Whole
+    total: Whole
+
+
+class Written(_Frame, frozen=True):
+    """A prompt and the reply to it, as the model read and wrote them.
+
+    In the order of the conversations. Read with markers as markers, one behind the other, they are the same
+    tokens, unless a reply spells something otherwise than the tokenizer does.
+    """
+
+    id: int
+    text: str
+    tokens: Whole
+    left: Whole
+    """How many follow."""
 
 
 class LoadProgress(_Frame, frozen=True):
@@ -507,6 +604,9 @@ Request = (
     | Attack
     | Observe
     | Evaluate
+    | Baseline
+    | Perturb
+    | Write
     | Describe
     | Shutdown
 )
@@ -528,6 +628,10 @@ Event = (
     | Evaluating
     | EvaluateProgress
     | Evaluated
+    | BaselineKept
+    | Perturbed
+    | WriteProgress
+    | Written
     | Alive
     | Failed
 )

@@ -47,6 +47,8 @@ class Reply:
         """Those of the answer, as they were drawn."""
         self.all_tokens: list[int] = []
         """Those of thinking, tags and answer."""
+        self.end: int | None = None
+        """The token that ended it, if the model drew one."""
         self._thoughts: list[str] = []
         self._pieces: list[bytes] = []
         self._answer: list[str] = []

@@ -125,7 +125,7 @@ class Scheduler:
         planned = self._plan()
         if not planned:
             return
-        work = _work(sum(count for _, count in planned))
+        work = work_of(sum(count for _, count in planned))
         seconds = self._compute([generation.sequence for generation, _ in planned], work)
         if seconds is None:
             return
@@ -142,7 +142,7 @@ class Scheduler:
         while True:
             reading = one.reading
             count = one.plan(min(self.pieces.size, batch) if reading else batch, alone=True)
-            seconds = self._compute(sequences, 1.0 if count == 1 else _work(count))
+            seconds = self._compute(sequences, 1.0 if count == 1 else work_of(count))
             if seconds is None:
                 return
             if reading:
@@ -259,6 +259,6 @@ class Scheduler:
         return tokens < self._context.size
 
 
-def _work(count: int) -> float:
+def work_of(count: int) -> float:
     """About what a batch of `count` tokens costs, in single tokens."""
     return float(count) if count > MOST_OUTPUTS else 1 + DRAFT_COST * (count - 1)

@@ -173,8 +173,10 @@ class Served:
                 yield from self._restore(request)
             case protocol.Status():
                 yield self._status(request)
+            case protocol.Write():
+                yield from self._write(request)
             case protocol.Observe():
-                from localai.engine import activations  # here, because chats need neither of these two
+                from localai.engine import activations  # here, because chats need neither of these
 
                 yield from activations.observe(
                     self._model, request, self._plan.threads, self._abort, pinned=self._pinned
@@ -193,6 +195,27 @@ class Served:
                 if generation := self.scheduler.find(request.id):
                     generation.cancel()
                 yield from self._reap()
+
+    def _write(self, request: protocol.Write) -> Iterator[protocol.Event]:
+        from localai.engine import writing
+
+        if self.scheduler.busy:
+            raise EngineError("the model is answering already, and can write a text only by itself")
+        self.scheduler.read_ahead([])
+        sampling = request.sampling.completed_by(self._sampling)
+        sequences = self.scheduler.cache.sequences
+        try:
+            yield from writing.write(
+                self._voice,
+                self._context,
+                sequences,
+                request,
+                sampling,
+                self._plan.threads,
+                pinned=self._pinned,
+            )
+        finally:
+            self._context.set_threads(self.governor.threads)
 
     def step(self) -> Iterator[protocol.Event]:
         """Compute one batch for the requests under way."""
