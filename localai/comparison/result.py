@@ -52,6 +52,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of its file."""
     imatrix: str
     """"" without one, "auto", or its file."""
+    options: tuple[str, ...] = ()
+    """More of the command line that the types were made with, such as "--allow-requantize"."""
     text: str
     chunks: int
     context: int
