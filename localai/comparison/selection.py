@@ -1,4 +1,4 @@
-"""Which types are compared, with what, and how many of them at a time: all that is decided before any is made.
+"""Which types are compared, with what, and how many at a time: all that is decided before any is made.
 
 A comparison needs files: one of each type, and the reference if the source is no GGUF itself. They lie on the
 disk as long as they are measured. Where it cannot take all, they are made in groups, with one reading each.
@@ -50,9 +50,9 @@ class Reference(msgspec.Struct, frozen=True):
 
 
 def select(known: Forecast, named: Sequence[str], memory: int) -> Selection:
-    """The `named` types, or if none is, the useful ones that run in `memory` bytes; UsageError if none is left.
+    """The `named` types, or if none is, the useful ones that run in `memory` bytes.
 
-    Of the useful ones that would only differ in their names, the first is taken.
+    Of useful ones that would only differ in their names, the first is taken. UsageError if none is left.
     """
     if named:
         return Selection(_by_size([one for one in known.candidates if one.file_type in named]))
@@ -87,8 +87,8 @@ def _weak(one: Candidate, known: Forecast) -> bool:
 def reference(known: Forecast, types: Sequence[Candidate], memory: int, *, gguf: bool) -> Reference:
     """What the `types` are compared with where a model may take `memory` bytes.
 
-    That is the source's own precision if two files fit into memory, or else Q8_0. `gguf`: the source is a GGUF
-    file, which need not be made.
+    That is the source's own precision if two files fit into memory, or else Q8_0. `gguf`: the source is a
+    GGUF file, which need not be made.
     """
     named = {one.file_type: one for one in known.candidates}
     own, close = named.get(known.source_type), named[CLOSEST]
