@@ -64,7 +64,7 @@ class Work:
                 f"{target} is not a folder, and {len(self._types)} files are to be written",
                 f"Make it first: mkdir {target}",
             )
-        paths = [target / f"{self._stem()}-{one}.gguf" if is_folder else target for one in self._types]
+        paths = [target / f"{self.stem()}-{one}.gguf" if is_folder else target for one in self._types]
         wanted = [Wanted(one, path) for one, path in zip(self._types, paths, strict=True)]
         return self._run(wanted, self._overwrite), [str(path) for path in paths]
 
@@ -76,7 +76,7 @@ class Work:
 
         several = name is not None and len(self._types) > 1
         names = [f"{name}:{one}" for one in self._types] if several else []
-        names = names or [name or suggested(f"{self._stem()}:{one}") for one in self._types]
+        names = names or [name or suggested(f"{self.stem()}:{one}") for one in self._types]
         store = Store()
         for each in names:
             _require_free(store, each, self._overwrite)
@@ -85,7 +85,7 @@ class Work:
             made = self._run(wanted, overwrite=False)
             with output.progress() as progress:
                 return made, [
-                    self._keep(store, each, one, made, progress)
+                    self.keep(store, each, one, made, progress)
                     for each, one in zip(names, wanted, strict=True)
                 ]
 
@@ -95,7 +95,7 @@ class Work:
         for one in wanted if self._job.imatrix_promised else ():
             with partials.system_errors(one.output):  # before a long text is read
                 partials.require_target(one.output, overwrite)
-        with output.progress() as progress, self._ready(wanted[0].output.parent, progress) as job:
+        with output.progress() as progress, self.ready(wanted[0].output.parent, progress) as job:
             return client.run(
                 job,
                 wanted,
@@ -104,7 +104,7 @@ class Work:
                 on_event=quantize_output.Events(progress, self._types),
             )
 
-    def _ready(self, folder: Path, progress: output.Progress) -> AbstractContextManager[Job]:
+    def ready(self, folder: Path, progress: output.Progress) -> AbstractContextManager[Job]:
         """The job, with the importance matrix if one is to be collected for it."""
         if not self._job.imatrix_promised:
             return nullcontext(self._job)
@@ -118,7 +118,8 @@ class Work:
 
         return collected_for(self._job, folder.absolute(), calibration_text(), convert, read)
 
-    def _keep(self, store: Store, name: str, wanted: Wanted, made: Made, progress: output.Progress) -> str:
+    def keep(self, store: Store, name: str, wanted: Wanted, made: Made, progress: output.Progress) -> str:
+        """Move a file that was made into the store; its name there."""
         manifest = store.add(
             wanted.output,
             name,
@@ -138,7 +139,7 @@ class Work:
         return Checkpoint(
             path=str(source),
             model=self._model,
-            recipe=self._recipe(file_type),
+            recipe=self.recipe(file_type),
             revision=revision_of(source) if source.is_dir() else "",
             inputs=made.report.inputs,
             imatrix_sha256=made.report.imatrix_sha256,
@@ -146,7 +147,7 @@ class Work:
             llama_cpp=made.report.llama_cpp_commit,
         )
 
-    def _recipe(self, file_type: str) -> str:
+    def recipe(self, file_type: str) -> str:
         """The options that make this file again."""
         from models.ggml_types import TENSOR_TYPES
 
@@ -163,7 +164,7 @@ class Work:
         words += ["--allow-requantize"] if job.allow_requantize else []
         return shlex.join(words)
 
-    def _stem(self) -> str:
+    def stem(self) -> str:
         """What files are called by default: as the folder, the file or the model that they are made from."""
         from quantize.revision import repository_of
 
