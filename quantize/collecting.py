@@ -9,9 +9,8 @@ fits the header of the model.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -31,37 +30,16 @@ from quantize.client import OnEvent
 from quantize.imatrix_file import Collected, Usage
 from quantize.partials import Partial
 from quantize.protocol import Job
+from quantize.self_text import SelfText, text_of
+from quantize.texts import OnTokens as OnTokens
+from quantize.texts import Reading as Reading
+from quantize.texts import Text as Text
 
 CHUNK: Final = 512
-"""Tokens of each piece of text unless told otherwise: as llama-imatrix."""
+"""Tokens of each piece of text unless `Reading` has another number: as llama-imatrix."""
 
 _SMALL_BATCH = 16
 """Of the context that conversations would use, and that is not used here."""
-
-OnTokens = Callable[[int, int], None]
-"""Called with how many tokens were read, and of how many."""
-
-
-@dataclass(frozen=True)
-class Text:
-    """A text to read. `special`: markers in it, such as those of a chat, are read as markers."""
-
-    name: str
-    content: str
-    special: bool = False
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a text is read; None and 0 leave the choice to us."""
-
-    context: int | None = None
-    """Tokens of each chunk; None: `CHUNK`, or what the model was trained for if that is less."""
-    chunks: int = 0
-    """0: all that the text has."""
-    threads: int | None = None
-    gpu_layers: int | None = None
-    allow_architectures: tuple[str, ...] = ()
 
 
 def collect(
@@ -127,13 +105,19 @@ def _checked(event: Activations, columns: int) -> Usage:
 
 @contextmanager
 def collected_for(
-    job: Job, folder: Path, text: Text, on_event: OnEvent, on_tokens: OnTokens
+    job: Job,
+    folder: Path,
+    text: Text | SelfText,
+    on_event: OnEvent,
+    on_tokens: OnTokens,
+    on_written: OnTokens = lambda done, total: None,
 ) -> Iterator[Job]:
     """`job` with an importance matrix of its own source, made from `text`, for the body of the block.
 
     A checkpoint is converted to Q8_0 first, and so is a GGUF in floats that memory cannot hold; any other is
-    read itself. Both files take room on the disk of `folder`, and never get a name. What is wrong with
-    `job` is told before a long text is read. Raises from the error tree.
+    read itself. The same file writes the text, if it is still to be written. Both files take room on the
+    disk of `folder`, and never get a name. What is wrong with `job` is told before a long text is read.
+    Raises from the error tree.
     """
     client.forecast(msgspec.structs.replace(job, imatrix_promised=text.name))
     plain = Job(
@@ -145,12 +129,17 @@ def collected_for(
         allow_requantize=job.allow_requantize,
     )
     reading = Reading(threads=job.threads or None)
+
+    def found_by(path: Path, *, made_here: bool) -> Collected:
+        words = text_of(text, path, reading, on_written, made_here=made_here)
+        return collect(path, words, reading, on_tokens, made_here=made_here)
+
     with Partial(folder / "localai-imatrix.gguf", overwrite=True) as partial:
         if _is_read_itself(Path(job.source)):
-            found = collect(Path(job.source), text, reading, on_tokens)
+            found = found_by(Path(job.source), made_here=False)
         else:
             with client.scratch(plain, "Q8_0", folder, on_event) as path:
-                found = collect(path, text, reading, on_tokens, made_here=True)
+                found = found_by(path, made_here=True)
         imatrix_file.write(found, partial)
         yield msgspec.structs.replace(
             job, imatrix=str(partial.path), imatrix_name="auto", imatrix_promised=""
