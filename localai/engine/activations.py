@@ -10,18 +10,17 @@ Sources: tools/imatrix/imatrix.cpp, ggml.h and ggml-backend.h of the llama.cpp t
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
-from functools import cache
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from localai.engine import protocol
-from localai.engine.bindings import bindings, ggml
+from localai.engine.bindings import bindings
 from localai.engine.context import Aborted, AbortFlag, Context, ContextSettings
 from localai.engine.llama import Model
+from localai.engine.tensors import Tensor, name_of, operation, values_of
 from localai.engine.threads import ThreadGovernor
 from localai.errors import EngineError, UnsupportedModel, UsageError
 
@@ -32,31 +31,6 @@ BATCH: Final = 128
 
 _LEAST_ROWS = 16
 _F32 = 0
-_MOST_OPERATIONS = 64
-_OBJECT_BYTES = 32
-"""What `ggml_tensor_overhead` counts besides the tensor."""
-
-
-class _Tensor(ctypes.Structure):
-    """ggml_tensor."""
-
-
-_Tensor._fields_ = (
-    ("type", ctypes.c_int),
-    ("buffer", ctypes.c_void_p),
-    ("ne", ctypes.c_int64 * 4),
-    ("nb", ctypes.c_size_t * 4),
-    ("op", ctypes.c_int),
-    ("op_params", ctypes.c_int32 * 16),
-    ("flags", ctypes.c_int32),
-    ("src", ctypes.c_void_p * 10),
-    ("view_src", ctypes.c_void_p),
-    ("view_offs", ctypes.c_size_t),
-    ("data", ctypes.c_void_p),
-    ("name", ctypes.c_char * 64),
-    ("extra", ctypes.c_void_p),
-    ("padding", ctypes.c_char * 8),
-)
 
 
 def observe(
@@ -116,8 +90,8 @@ class _Observer:
         self.sums: dict[str, NDArray[np.float64]] = {}
         """By name of the matrix, one sum for each column."""
         self.rows: dict[str, int] = {}
-        self._multiply = _operation("MUL_MAT")
-        self._route = _operation("MUL_MAT_ID")
+        self._multiply = operation("MUL_MAT")
+        self._route = operation("MUL_MAT_ID")
         self._error: Exception | None = None
         self.callback = bindings().ggml_backend_sched_eval_callback(self._called)
 
@@ -129,7 +103,7 @@ class _Observer:
     def _called(self, address: int, ask: bool, _data: Any) -> bool:
         """Whether the operation's result is wanted; or, when it is there, whether to go on."""
         try:
-            tensor = _Tensor.from_address(address)
+            tensor = Tensor.from_address(address)
             if ask:
                 return self._wants(tensor)
             self._take(tensor)
@@ -137,7 +111,7 @@ class _Observer:
             self._error = error
         return self._error is None
 
-    def _wants(self, tensor: _Tensor) -> bool:
+    def _wants(self, tensor: Tensor) -> bool:
         if tensor.op == self._route:
             raise UnsupportedModel(
                 "the model is a mixture of experts, for which no importance matrix is made here",
@@ -145,14 +119,14 @@ class _Observer:
             )
         if tensor.op != self._multiply or self._error is not None:
             return False
-        given = _Tensor.from_address(tensor.src[1])
+        given = Tensor.from_address(tensor.src[1])
         if given.type != _F32 or given.ne[1] < _LEAST_ROWS:
             return False
-        return _name(_Tensor.from_address(tensor.src[0])).startswith("blk.")
+        return name_of(Tensor.from_address(tensor.src[0])).startswith("blk.")
 
-    def _take(self, tensor: _Tensor) -> None:
-        matrix = _Tensor.from_address(tensor.src[0])
-        name, given = _name(matrix), _values(tensor.src[1])
+    def _take(self, tensor: Tensor) -> None:
+        matrix = Tensor.from_address(tensor.src[0])
+        name, given = name_of(matrix), values_of(tensor.src[1])
         if matrix.ne[2] * matrix.ne[3] != 1:
             raise UnsupportedModel(
                 f"{name} is more than one matrix, for which no importance matrix is made here",
@@ -167,35 +141,3 @@ class _Observer:
             )
         self.sums[name] = self.sums.get(name, 0.0) + sums.astype(np.float64)
         self.rows[name] = self.rows.get(name, 0) + len(given)
-
-
-def _name(tensor: _Tensor) -> str:
-    """The tensor's name in the file: "CUDA0#blk.0.attn_k.weight#0" is a copy on another device."""
-    parts = tensor.name.decode("utf-8", "replace").split("#")
-    return str(parts[1] if len(parts) > 1 else parts[0])
-
-
-def _values(address: int) -> NDArray[np.float32]:
-    """The numbers of an F32 tensor, one row after the other; to be used before llama.cpp goes on."""
-    tensor = _Tensor.from_address(address)
-    columns, rows = tensor.ne[0], tensor.ne[1] * tensor.ne[2] * tensor.ne[3]
-    shape, strides = tuple(reversed(tensor.ne)), tuple(reversed(tensor.nb))
-    size = strides[0] * (shape[0] - 1) + sum(s * (n - 1) for s, n in zip(strides[1:], shape[1:], strict=True))
-    if ggml().ggml_backend_buffer_is_host(tensor.buffer):
-        buffer: Any = (ctypes.c_char * (size + 4)).from_address(tensor.data)
-    else:
-        buffer = bytearray(size + 4)
-        place = (ctypes.c_char * (size + 4)).from_buffer(buffer)
-        ggml().ggml_backend_tensor_get(address, ctypes.addressof(place), 0, size + 4)
-    return np.ndarray(shape, np.float32, buffer, strides=strides).reshape(rows, columns)
-
-
-@cache
-def _operation(name: str) -> int:
-    """ggml's number of an operation. EngineError if this ggml has other tensors than are described here."""
-    library = ggml()
-    if library.ggml_tensor_overhead() != ctypes.sizeof(_Tensor) + _OBJECT_BYTES:
-        raise EngineError(
-            "this llama.cpp has tensors of another form", "Run `make clean install` in the repository"
-        )
-    return next(i for i in range(_MOST_OPERATIONS) if library.ggml_op_name(i) == name.encode())

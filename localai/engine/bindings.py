@@ -127,6 +127,7 @@ def ggml() -> Any:
         ("ggml_tensor_overhead", size, []),
         ("ggml_backend_buffer_is_host", ctypes.c_bool, [pointer]),
         ("ggml_backend_tensor_get", None, [pointer, pointer, size, size]),
+        ("ggml_backend_tensor_set", None, [pointer, pointer, size, size]),
     ):
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments

@@ -271,6 +271,22 @@ class Engine:
                     elif isinstance(event, protocol.EvaluateProgress):
                         yield event
 
+    async def baseline(
+        self, text: str, chunk: int, chunks: int, *, special: bool = False
+    ) -> protocol.BaselineKept:
+        """Keep what the model foretells of `text`, as in `protocol.Baseline`."""
+        async with self._using() as worker:
+            with worker.open(self._new_id()) as inbox:
+                await worker.send(protocol.Baseline(inbox.id, text, chunk, chunks, special))
+                return await _first(inbox, protocol.BaselineKept)
+
+    async def perturb(self, matrices: Sequence[protocol.Matrix]) -> protocol.Perturbed:
+        """How far the model with other matrices is from itself, as in `protocol.Perturb`."""
+        async with self._using() as worker:
+            with worker.open(self._new_id()) as inbox:
+                await worker.send(protocol.Perturb(inbox.id, tuple(matrices)))
+                return await _first(inbox, protocol.Perturbed)
+
     async def write(
         self,
         conversations: Sequence[Sequence[str]],

@@ -35,7 +35,7 @@ STEP: Final = 32
 _FLOAT = 4
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """A part of a chunk, read in one batch."""
 
     start: int
@@ -64,18 +64,18 @@ def evaluate(
     left = max(0, end - request.first)
     yield protocol.Evaluating(request.id, len(tokens), end, left)
     settings = msgspec.structs.replace(
-        settings, size=size, sequences=1, outputs=_most_outputs(models[0], settings.batch)
+        settings, size=size, sequences=1, outputs=most_outputs(models[0], settings.batch)
     )
     with ExitStack() as resources:
         readers = []
         for model in models:
             context = resources.enter_context(Context(model, settings, abort))
             governor = ThreadGovernor(settings.threads, context.set_threads, fixed=pinned)
-            readers.append(_Reader(model, context, governor))
+            readers.append(Reader(model, context, governor))
         for number in range(request.first, end):
             parts = []
             chunk = tokens[number * size : (number + 1) * size]
-            for piece in _pieces(size, settings.batch, settings.outputs):
+            for piece in pieces(size, settings.batch, settings.outputs):
                 parts += _scores(readers, chunk, piece)
                 yield protocol.EvaluateProgress(request.id, piece.end)
             yield _evaluated(request.id, number, parts, end - number - 1)
@@ -94,19 +94,19 @@ def _tokens(model: Model, request: protocol.Evaluate) -> list[int]:
     return tokens
 
 
-def _most_outputs(model: Model, batch: int) -> int:
+def most_outputs(model: Model, batch: int) -> int:
     most = min(batch, LOGITS_BYTES // (_FLOAT * model.vocabulary))
     return most // STEP * STEP or max(most, 1)
 
 
-def _pieces(size: int, batch: int, outputs: int) -> Iterator[_Piece]:
+def pieces(size: int, batch: int, outputs: int) -> Iterator[Piece]:
     """The parts of a chunk, those of each half in steps of `batch` and of `outputs`."""
     half = size // 2
-    yield from (_Piece(start, end, False) for start, end in pairwise([*range(0, half, batch), half]))
-    yield from (_Piece(start, end, True) for start, end in pairwise([*range(half, size, outputs), size]))
+    yield from (Piece(start, end, False) for start, end in pairwise([*range(0, half, batch), half]))
+    yield from (Piece(start, end, True) for start, end in pairwise([*range(half, size, outputs), size]))
 
 
-def _scores(readers: Sequence[_Reader], chunk: list[int], piece: _Piece) -> list[scores.Scores]:
+def _scores(readers: Sequence[Reader], chunk: list[int], piece: Piece) -> list[scores.Scores]:
     logits = [reader.read(chunk, piece) for reader in readers]
     came = np.array(chunk[piece.start + 1 : piece.end + 1], np.int64)
     if not piece.counts or not len(came):
@@ -142,7 +142,7 @@ def _packed(values: scores.Numbers) -> bytes:
     return values.astype("<f4").tobytes()
 
 
-class _Reader:
+class Reader:
     """A model that reads chunks."""
 
     def __init__(self, model: Model, context: Context, governor: ThreadGovernor) -> None:
@@ -150,7 +150,7 @@ class _Reader:
         self._vocabulary = model.vocabulary
         self._begin = model.tokenize_document("") if model.adds_bos else []
 
-    def read(self, chunk: list[int], piece: _Piece) -> Any:
+    def read(self, chunk: list[int], piece: Piece) -> Any:
         """The logits after each token of `piece`, until more is read; nothing where none count."""
         start, end, counts = piece
         tokens = chunk[start:end]

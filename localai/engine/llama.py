@@ -86,7 +86,9 @@ class Handle:
 class Model(Handle):
     """A model in memory, and its vocabulary.
 
-    `on_progress` gets shares from 0 to 1 and stops the loading by returning False. Raises LoadError.
+    `on_progress` gets shares from 0 to 1 and stops the loading by returning False. `as_stored`: weights lie
+    in memory as they do in the file; else llama.cpp may put them in another order, with which it is quicker.
+    Raises LoadError.
     """
 
     def __init__(
@@ -97,9 +99,11 @@ class Model(Handle):
         *,
         mmap: bool = True,
         mlock: bool = False,
+        as_stored: bool = False,
     ) -> None:
         self._api = bindings()
         parameters = self._api.llama_model_default_params()
+        parameters.use_extra_bufts = not as_stored
         parameters.n_gpu_layers = gpu_layers
         parameters.load_mode = _LOAD_MODES[mmap, mlock]
         # Must outlive the call: ctypes does not keep a callback alive.

@@ -80,7 +80,7 @@ class Plan:
             batch=self.batch,
             flash=self._flash,
             gpu_layers=self.gpu_layers,
-            mapped=options.mmap and not options.mlock,
+            mapped=options.mmap and not (options.mlock or options.writable),
         )
 
     def _default_context(self) -> int:

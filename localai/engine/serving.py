@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import psutil
@@ -29,6 +30,9 @@ from localai.engine.settings import LoadOptions
 from localai.engine.speculation import Drafter, DraftPolicy, NgramDrafter
 from localai.engine.threads import ThreadGovernor
 from localai.errors import EngineError, LocalAIError
+
+if TYPE_CHECKING:
+    from localai.engine.sensitivity import Sensitivity
 
 STATE_PART = 1 << 20
 """Bytes of a saved state in one frame."""
@@ -78,9 +82,17 @@ class Served:
         self._plan = plan = loading.Plan(path, options)
         if options.converse:
             loading.require_format(plan.header, path, accepted_templates)
-        self._options, self._abort = options, abort
+        self._options, self._abort, self._resources = options, abort, resources
+        self._loss: Sensitivity | None = None
         self._model = resources.enter_context(
-            Model(path, plan.gpu_layers, on_progress, mmap=options.mmap, mlock=options.mlock)
+            Model(
+                path,
+                plan.gpu_layers,
+                on_progress,
+                mmap=options.mmap and not options.writable,
+                mlock=options.mlock,
+                as_stored=options.writable,
+            )
         )
         self._settings = settings = ContextSettings(
             size=plan.context,
@@ -188,6 +200,8 @@ class Served:
                 yield from evaluation.evaluate(
                     models, request, self._settings, self._abort, pinned=self._pinned
                 )
+            case protocol.Baseline() | protocol.Perturb():
+                yield from self._sensitivity(request)
             case protocol.AnswerNow():
                 if generation := self.scheduler.find(request.id):
                     generation.answer_now()
@@ -216,6 +230,17 @@ class Served:
             )
         finally:
             self._context.set_threads(self.governor.threads)
+
+    def _sensitivity(self, request: protocol.Baseline | protocol.Perturb) -> Iterator[protocol.Event]:
+        from localai.engine.sensitivity import Sensitivity
+
+        if self._loss is None:
+            if not self._options.writable:
+                raise EngineError("the weights of this model cannot be changed")
+            self._loss = self._resources.enter_context(
+                Sensitivity(self._model, self._settings, self._abort, pinned=self._pinned)
+            )
+        yield from self._loss.answer(request)
 
     def step(self) -> Iterator[protocol.Event]:
         """Compute one batch for the requests under way."""

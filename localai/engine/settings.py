@@ -72,6 +72,8 @@ class LoadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Map the file instead of reading it into memory."""
     mlock: bool = False
     """Keep the weights from being swapped out."""
+    writable: bool = False
+    """Whether weights will be changed where they lie: not mapped, and in the form that the file has."""
     batch: int | None = None
     """Most prompt tokens evaluated at once; None: 512."""
     parallel: int = 1

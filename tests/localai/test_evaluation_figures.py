@@ -67,7 +67,7 @@ def test_what_is_no_number_is_noticed(bad: float, whose: int) -> None:
 
 @pytest.mark.parametrize(("size", "batch", "outputs"), [(512, 512, 100), (33, 16, 7), (4096, 512, 512)])
 def test_a_chunk_is_read_once_and_its_second_half_counts(size: int, batch: int, outputs: int) -> None:
-    pieces = list(evaluation._pieces(size, batch, outputs))
+    pieces = list(evaluation.pieces(size, batch, outputs))
     read = [place for piece in pieces for place in range(piece.start, piece.end)]
     assert read == list(range(size))
     counted = [place for piece in pieces if piece.counts for place in range(piece.start, piece.end)]
@@ -80,7 +80,7 @@ def test_a_chunk_is_read_once_and_its_second_half_counts(size: int, batch: int, 
 )
 def test_few_logits_are_held_at_once(vocabulary: int, batch: int, most: int) -> None:
     model: Any = SimpleNamespace(vocabulary=vocabulary)
-    assert evaluation._most_outputs(model, batch) == most
+    assert evaluation.most_outputs(model, batch) == most
 
 
 # ---------------------------------------------------------------------------------------------- statistics
