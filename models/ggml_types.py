@@ -55,6 +55,10 @@ TENSOR_TYPES: Final[dict[int, BlockType]] = {
 }
 """By ggml's number. Numbers that are missing were removed from the format."""
 
+_INNER: Final = {"Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"}
+WRITABLE: Final = {block.name: number for number, block in TENSOR_TYPES.items() if block.name not in _INNER}
+"""ggml's numbers of the types that weights can be written in, by name; the others are for its inner use."""
+
 FILE_TYPES: Final[dict[int, str]] = {
     0: "F32",
     1: "F16",

@@ -26,11 +26,11 @@ from localai.errors import LocalAIError, NoSpace, QuantizeError, UsageError, by_
 from models.files import free_bytes, megabytes
 from models.gguf import read_header
 from quantize import inputs
-from quantize.file_types import output_type
 from quantize.partials import MAKE_SPACE, Partial
 from quantize.protocol import (
     Check,
     Confined,
+    Errors,
     Event,
     Failed,
     Finished,
@@ -47,6 +47,7 @@ from quantize.protocol import (
 _STDERR_TAIL = 8 * 1024
 
 OnEvent = Callable[[Forecast | Progress], None]
+Observer = Callable[[Forecast | Progress | Errors], None]
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,28 @@ def forecast(job: Job, on_start: Callable[[int], None] | None = None) -> Forecas
     """What the outputs of `job`, whose targets are left out, would be; its weights are not read."""
     with tempfile.TemporaryFile() as errors:
         return _work(msgspec.structs.replace(job, targets=()), (), lambda event: None, on_start, errors)[0]
+
+
+def errors(
+    job: Job, types: Sequence[int], on_event: OnEvent = lambda event: None, *, rows: int = 0
+) -> tuple[Forecast, dict[str, Errors]]:
+    """The forecast for `job`, and what each matrix of its source loses by each of `types` that it can have.
+
+    Matrices are in the order in which they lie in a file. A type is left out where its blocks do not divide
+    the columns, and where it needs an importance matrix that `job` has not. `rows`: look at so many rows of
+    each matrix only, evenly spread. Raises as `run` does.
+    """
+    found: dict[str, Errors] = {}
+    asked = msgspec.structs.replace(job, targets=(), errors_of=tuple(types), error_rows=rows)
+
+    def observe(event: Forecast | Progress | Errors) -> None:
+        if isinstance(event, Errors):
+            found[event.tensor] = event
+        else:
+            on_event(event)
+
+    with tempfile.TemporaryFile() as messages:
+        return _work(asked, (), observe, None, messages)[0], found
 
 
 def run(
@@ -140,16 +163,17 @@ def _fill(
 ) -> Made:
     """Have the worker write files of `types` into `partials`, and look at them."""
     targets = tuple(
-        Target(output_type(one), str(partial.output), partial.fd, number < plain)
+        Target(job.kind(one), str(partial.output), partial.fd, number < plain)
         for number, (one, partial) in enumerate(zip(types, partials, strict=True))
     )
     handed = msgspec.structs.replace(job, targets=targets)
     free = {folder: free_bytes(folder) for folder in {partial.output.parent for partial in partials}}
 
-    def observe(event: Forecast | Progress) -> None:
+    def observe(event: Forecast | Progress | Errors) -> None:
         if isinstance(event, Forecast):
             _require_space(handed, event, free)
-        on_event(event)
+        if not isinstance(event, Errors):
+            on_event(event)
 
     with tempfile.TemporaryFile() as errors:
         known, report = _work(handed, partials, observe, on_start, errors)
@@ -176,7 +200,7 @@ def _commit(partials: Sequence[Partial]) -> None:
 def _work(
     job: Job,
     partials: Sequence[Partial],
-    on_event: OnEvent,
+    on_event: Observer,
     on_start: Callable[[int], None] | None,
     errors: IO[bytes],
 ) -> tuple[Forecast, Report]:
@@ -205,7 +229,7 @@ def _start(job: Job, errors: IO[bytes], inherited: Sequence[int]) -> subprocess.
 
 
 def _converse(
-    worker: subprocess.Popen[bytes], job: Job, on_event: OnEvent, errors: IO[bytes]
+    worker: subprocess.Popen[bytes], job: Job, on_event: Observer, errors: IO[bytes]
 ) -> tuple[Forecast, Report]:
     assert worker.stdin is not None
     assert worker.stdout is not None
@@ -220,8 +244,8 @@ def _converse(
             case Forecast() as known:
                 require(job.sandbox, sandbox)
                 on_event(known)
-            case Progress() as progress:
-                on_event(progress)
+            case Progress() | Errors() as event:
+                on_event(event)
             case Finished(report) if known is not None and len(report.outputs) == len(job.targets):
                 return known, report
             case Failed(kind, message, hint):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from localai.errors import UsageError
-from models.ggml_types import TENSOR_TYPES
+from models.ggml_types import WRITABLE
 
 FILE_TYPES = {
     "F32": 0,
@@ -49,9 +49,6 @@ ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 TERNARY = ("TQ1_0", "TQ2_0")
 """Types for models that were trained with weights of -1, 0 and 1; others lose their mind."""
 
-_NOT_MADE = {"Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"}
-_TENSOR_TYPES = {block.name: number for number, block in TENSOR_TYPES.items() if block.name not in _NOT_MADE}
-
 
 def output_type(name: str) -> str:
     """The output type `name`, as it is spelled; UsageError with the nearest ones if there is none."""
@@ -63,9 +60,9 @@ def output_type(name: str) -> str:
 
 def tensor_type(name: str) -> int:
     """ggml's number of the tensor type `name`, in any case; UsageError if rows cannot be made of it."""
-    if name.upper() in _TENSOR_TYPES:
-        return _TENSOR_TYPES[name.upper()]
-    raise UsageError(f"there is no tensor type {name!r}", _nearest(name.upper(), list(_TENSOR_TYPES)))
+    if name.upper() in WRITABLE:
+        return WRITABLE[name.upper()]
+    raise UsageError(f"there is no tensor type {name!r}", _nearest(name.upper(), list(WRITABLE)))
 
 
 def tensor_type_rule(text: str) -> tuple[str, int]:

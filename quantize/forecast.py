@@ -9,9 +9,8 @@ import msgspec
 
 from localai import hardware
 from models import fit
-from models.gguf import read_header
 from models.header import Header
-from quantize.file_types import FILE_TYPES
+from quantize.gguf_file import padded
 from quantize.plan import Output, Planner
 from quantize.protocol import Candidate, Forecast
 from quantize.source import Source
@@ -28,7 +27,7 @@ _BYTES_PER_WEIGHT = 20
 
 def of(source: Source, plans: Planner) -> Forecast:
     """The forecast for `source`. Raises what planning raises."""
-    header = read_header(plans.bare)
+    header = plans.header
     shape = msgspec.structs.replace(fit.Shape.of(header), vocabulary=_vocabulary(source))
     return Forecast(
         architecture=source.architecture,
@@ -38,8 +37,14 @@ def of(source: Source, plans: Planner) -> Forecast:
         source_bytes=source.nbytes,
         context_trained=header.context_trained,
         working_memory=_PROCESS + hardware.usable_cores() * PIECE_WEIGHTS * _BYTES_PER_WEIGHT,
-        candidates=tuple(_candidate(plans.output(name), source, header, shape) for name in FILE_TYPES),
+        candidates=tuple(_candidate(plans.output(name), source, header, shape) for name in plans.names),
+        fixed_bytes=_fixed_bytes(plans),
     )
+
+
+def _fixed_bytes(plans: Planner) -> int:
+    layout, matrices = plans.output("Q8_0").layout, set(plans.matrices)
+    return layout.nbytes - sum(padded(one.nbytes) for one in layout.entries if one.name in matrices)
 
 
 def bits_per_weight(source: Source, output: Output) -> float:
@@ -52,7 +57,7 @@ def _candidate(output: Output, source: Source, header: Header, shape: fit.Shape)
     trained = header.context_trained or CONTEXTS[-1]
     contexts = [context for context in CONTEXTS if context <= trained] or [trained]
     return Candidate(
-        file_type=output.file_type,
+        file_type=output.name,
         size=output.layout.nbytes,
         bits_per_weight=bits_per_weight(source, output),
         needs_imatrix=output.needs_importance,

@@ -106,4 +106,4 @@ def importance_for(
     number = output.types[tensor.name]
     if number == tensor.base or (output.direct and number in weights.FLOATS):
         return None
-    return importance_of(tensor, number, output.file_type, importance)
+    return importance_of(tensor, number, output.file_type, importance, output.name)

@@ -20,16 +20,15 @@ from localai.errors import NoSpace, QuantizeError, UnsupportedModel
 from models.files import sha256_of
 from models.ggml_types import TENSOR_TYPES
 from models.gguf import ArrayInfo, check_supported, read_header
-from quantize import forecast, from_checkpoint, from_gguf, imatrix, one_pass
-from quantize.file_types import output_type
+from quantize import forecast, from_checkpoint, from_gguf, imatrix, one_pass, type_errors
 from quantize.imatrix import ImportanceMatrix
 from quantize.output_file import OutputFile
 from quantize.partials import MAKE_SPACE
 from quantize.plan import Options, Output, planner
-from quantize.protocol import Forecast, Job, Progress, Report, Target, Written
+from quantize.protocol import Errors, Forecast, Job, Progress, Report, Stage, Target, Written
 from quantize.source import Source
 
-OnEvent = Callable[[Forecast | Progress], None]
+OnEvent = Callable[[Forecast | Progress | Errors], None]
 _QUIET_BYTES = 8 << 20
 """Read bytes between two reports of progress."""
 
@@ -37,20 +36,48 @@ _QUIET_BYTES = 8 << 20
 def run(job: Job, on_event: OnEvent = lambda event: None) -> Report:
     """Do `job` in this process. Raises an error of `localai.errors`; the targets are then of no use."""
     started = time.monotonic()
-    types = [output_type(target.file_type) for target in job.targets]
+    types = [job.kind(target.file_type) for target in job.targets]
     with _system_errors(job):
         source = open_source(job)
         importance = _importance(job, source)
-        named = job.imatrix_name or job.imatrix
-        options = Options(job.pure, job.output_type, job.embedding_type, job.tensor_types, named)
-        with planner(source, options, importance) as plans:
+        with planner(source, _options(job), importance) as plans:
             _require_runnable(source, plans.bare)
             on_event(forecast.of(source, plans))
+            if job.errors_of:
+                _tell_errors(job, source, plans.matrices, importance, on_event)
             outputs = [
                 plans.plain_output(file_type) if target.plain else plans.output(file_type)
                 for file_type, target in zip(types, job.targets, strict=True)
             ]
         return _make(job, source, outputs, importance, on_event, started)
+
+
+def _options(job: Job) -> Options:
+    return Options(
+        job.pure,
+        job.output_type,
+        job.embedding_type,
+        job.tensor_types,
+        job.imatrix_name or job.imatrix,
+        job.mixtures,
+    )
+
+
+def _tell_errors(
+    job: Job, source: Source, matrices: list[str], importance: ImportanceMatrix | None, on_event: OnEvent
+) -> None:
+    """Tell what each of `matrices` would lose by each of the types that `job` asks about."""
+    found = type_errors.measure(
+        source,
+        matrices,
+        job.errors_of,
+        importance,
+        job.threads or hardware.usable_cores(),
+        _Counter(source.nbytes, on_event, "measure"),
+        rows=job.error_rows,
+    )
+    for one in found:
+        on_event(one)
 
 
 def open_source(job: Job) -> Source:
@@ -138,15 +165,15 @@ def _make(
 class _Counter:
     """Sums up what was read, and reports it now and then."""
 
-    def __init__(self, total: int, on_event: OnEvent) -> None:
-        self._total, self._on_event = total, on_event
+    def __init__(self, total: int, on_event: OnEvent, stage: Stage = "convert") -> None:
+        self._total, self._on_event, self._stage = total, on_event, stage
         self._done = self._told = 0
 
     def __call__(self, tensor: str, nbytes: int) -> None:
         self._done += nbytes
         if self._done - self._told >= _QUIET_BYTES:
             self._told = self._done
-            self._on_event(Progress("convert", tensor, self._done, self._total))
+            self._on_event(Progress(self._stage, tensor, self._done, self._total))
 
 
 def _written(target: Target, sink: one_pass.Sink, source: Source, on_event: OnEvent) -> Written:
@@ -154,7 +181,7 @@ def _written(target: Target, sink: one_pass.Sink, source: Source, on_event: OnEv
     digest = sink.file.finish(lambda done: on_event(Progress("hash", "", done, size)))
     return Written(
         path=target.path,
-        file_type=output.file_type,
+        file_type=output.name,
         size=size,
         sha256=digest,
         bits_per_weight=forecast.bits_per_weight(source, output),

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,11 @@ from numpy.typing import NDArray
 from localai.engine import quants
 from localai.errors import QuantizeError, UsageError
 from models.ggml_types import TENSOR_TYPES
-from quantize import gguf_file
-from quantize.file_types import FILE_TYPES
+from models.gguf import read_header
+from models.header import Header
+from models.mixture import Mixture
+from quantize import gguf_file, recipe
+from quantize.file_types import FILE_TYPES, output_type
 from quantize.gguf_file import Entry, Layout, Metadata
 from quantize.imatrix import ImportanceMatrix
 from quantize.source import FLOAT_TYPES, Source, Tensor
@@ -44,6 +48,8 @@ class Options:
     tensor_types: tuple[tuple[str, int], ...] = ()
     imatrix: str = ""
     """The importance matrix, as the user called its file."""
+    mixtures: tuple[Mixture, ...] = ()
+    """Types by tensor. They, and nothing of the above but `imatrix`, count for outputs of their names."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,9 @@ class Output:
     """
 
     file_type: str
+    """As llama.cpp calls it."""
+    name: str
+    """That of a mixture, or the file type again."""
     types: dict[str, int]
     layout: Layout
     direct: bool
@@ -72,9 +81,37 @@ class Planner:
         self.bare = bare
         self._tensors = {tensor.name: tensor for tensor in source.tensors}
 
-    def output(self, file_type: str) -> Output:
-        """The file of type `file_type`. UsageError if llama.cpp does not understand a pattern."""
-        asked = self._asked(self._recipe(file_type))
+    @cached_property
+    def header(self) -> Header:
+        """That of the model in its own precision, without its vocabulary."""
+        return read_header(self.bare)
+
+    @cached_property
+    def matrices(self) -> list[str]:
+        """The tensors that llama.cpp quantizes: those whose type depends on which floats are asked for."""
+        half, full = (self._asked(quants.Recipe(FILE_TYPES[name])).types for name in ("F16", "F32"))
+        return [name for name in half if half[name] != full[name]]
+
+    @property
+    def names(self) -> list[str]:
+        """All that `output` knows: the mixtures, then the file types, best first."""
+        return [*(mixture.name for mixture in self._options.mixtures), *FILE_TYPES]
+
+    def output(self, name: str) -> Output:
+        """The file of the type `name`, which may be a mixture's.
+
+        UsageError if llama.cpp does not understand a pattern, or if the mixture is for other models.
+        """
+        mixture = next((one for one in self._options.mixtures if one.name == name), None)
+        if mixture is None:
+            return self._output(name, name, self._recipe(name))
+        types = recipe.for_model(mixture, self._source.architecture, self.header.block_count, self.matrices)
+        file_type = output_type(mixture.file_type)
+        rules = recipe.patterns(types)
+        return self._output(name, file_type, quants.Recipe(FILE_TYPES[file_type], tensor_types=rules))
+
+    def _output(self, name: str, file_type: str, how: quants.Recipe) -> Output:
+        asked = self._asked(how)
         if asked.types.keys() != self._tensors.keys():
             raise QuantizeError(
                 "this llama.cpp tells its plan in words that are not understood",
@@ -85,6 +122,7 @@ class Planner:
         types = {name: asked.types[name] for name in order}
         return Output(
             file_type=file_type,
+            name=name,
             types=types,
             layout=Layout(self._metadata(file_type, direct), self._entries(types)),
             direct=direct,
@@ -95,15 +133,15 @@ class Planner:
         """The same without an importance matrix and options."""
         return Planner(self._source, Options(), None, self.bare).output(file_type)
 
-    def _asked(self, recipe: quants.Recipe) -> quants.TypePlan:
+    def _asked(self, how: quants.Recipe) -> quants.TypePlan:
         importance = self._importance.weights if self._importance else {}
         try:
-            return quants.plan_types(self.bare, recipe, importance)
+            return quants.plan_types(self.bare, how, importance)
         except QuantizeError as error:
-            if not recipe.tensor_types:
+            if not how.tensor_types:
                 raise
-            quants.plan_types(self.bare, replace(recipe, tensor_types=()), importance)
-            patterns = ", ".join(repr(pattern) for pattern, _ in recipe.tensor_types)
+            quants.plan_types(self.bare, replace(how, tensor_types=()), importance)
+            patterns = ", ".join(repr(pattern) for pattern, _ in how.tensor_types)
             reason = error.message.rpartition(": ")[2]
             raise UsageError(
                 f"llama.cpp does not understand --tensor-type {patterns}: {reason}",
@@ -190,11 +228,12 @@ def _sparse_file(bare: Layout) -> Iterator[Path]:
 
 
 def importance_of(
-    tensor: Tensor, number: int, file_type: str, importance: ImportanceMatrix | None
+    tensor: Tensor, number: int, file_type: str, importance: ImportanceMatrix | None, called: str = ""
 ) -> NDArray[np.float32] | None:
     """The weights of the columns of `tensor` when it becomes the type `number`; None: quantize without.
 
-    QuantizeError where the type needs them and they are missing, or if they are of another model.
+    QuantizeError where the type needs them and they are missing, or if they are of another model. `called`:
+    how it calls the output, if not by its `file_type`.
     """
     found = importance.weights.get(tensor.name) if importance else None
     columns = tensor.shape[-1]
@@ -205,11 +244,11 @@ def importance_of(
                 "It is the importance matrix of another model",
             )
         found = None
-    if found is None and _needs_importance(tensor.name, number, file_type):
+    if found is None and needs_importance(tensor.name, number, file_type):
         kind = TENSOR_TYPES[number].name
         if importance is None:
             raise QuantizeError(
-                f"{file_type} needs an importance matrix, for {kind} in {tensor.name}",
+                f"{called or file_type} needs an importance matrix, for {kind} in {tensor.name}",
                 "Have one made with --imatrix auto, or choose a type that needs none, such as Q2_K or IQ4_XS",
             )
         raise QuantizeError(
@@ -219,7 +258,8 @@ def importance_of(
     return found
 
 
-def _needs_importance(name: str, number: int, file_type: str) -> bool:
+def needs_importance(name: str, number: int, file_type: str = "") -> bool:
+    """Whether the tensor `name` cannot become the type `number`, in a file of `file_type`, without it."""
     if quants.requires_importance(number):
         return True
     kind = TENSOR_TYPES[number].name

@@ -1,9 +1,9 @@
 """The messages between the app and the quantize worker.
 
 Each frame (`localai.frames`) holds the MessagePack of exactly one struct: one `Job` goes to the worker; a
-`Confined`, a `Forecast`, any number of `Progress` and then one `Finished` or `Failed` come back. msgspec
-checks types and refuses unknown fields. Standard input of the worker stays open for as long as its result is
-wanted.
+`Confined`, a `Forecast`, any number of `Progress` and `Errors` and then one `Finished` or `Failed` come
+back. msgspec checks types and refuses unknown fields. Standard input of the worker stays open for as long as
+its result is wanted.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import msgspec
 from localai import frames
 from localai.confine.choice import Mode
 from localai.confine.report import Sandbox
+from models.mixture import Mixture, TensorName
 from models.origins import Sha256
+from quantize.file_types import output_type
 
 Whole = Annotated[int, msgspec.Meta(ge=0)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 """What events tell in numbers: a worker that a checkpoint has taken over may tell anything, such as NaN."""
-Stage = Literal["convert", "hash", "check"]
+Stage = Literal["convert", "measure", "hash", "check"]
 
 
 class _Frame(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
@@ -35,7 +37,7 @@ class Target(_Part, frozen=True):
     """An output: its type, and the empty file that the app has opened for it."""
 
     file_type: str
-    """A name in `quantize.file_types.FILE_TYPES`, in any case."""
+    """A name in `quantize.file_types.FILE_TYPES`, in any case, or of a mixture of the job."""
     path: str
     """What errors call it."""
     fd: int
@@ -74,6 +76,16 @@ class Job(_Frame, frozen=True):
     """Take a GGUF whose weights are quantized already."""
     sandbox: Mode = "prefer"
     """How much the worker must be confined."""
+    mixtures: tuple[Mixture, ...] = ()
+    """Types by tensor: a target whose type is the name of one is made with it."""
+    errors_of: tuple[int, ...] = ()
+    """Without targets: read the weights, and tell what each matrix loses by each of these ggml types."""
+    error_rows: Whole = 0
+    """The rows of each matrix that `errors_of` looks at, evenly spread; 0: all."""
+
+    def kind(self, name: str) -> str:
+        """The type of a target, as it is spelled: a mixture's or a file type's. UsageError if it is none."""
+        return name if any(one.name == name for one in self.mixtures) else output_type(name)
 
 
 class Confined(_Frame, frozen=True):
@@ -115,7 +127,9 @@ class Forecast(_Frame, frozen=True):
     working_memory: Whole
     """Bytes of memory, about, that the conversion takes."""
     candidates: tuple[Candidate, ...]
-    """All file types, best first."""
+    """The mixtures of the job, then all file types, best first."""
+    fixed_bytes: Whole = 0
+    """Bytes of a quantized file that no type changes: its header, norms and the like, with their padding."""
 
 
 class Progress(_Frame, frozen=True):
@@ -125,6 +139,19 @@ class Progress(_Frame, frozen=True):
     tensor: str
     done_bytes: Whole
     total_bytes: Whole
+
+
+class Errors(_Frame, frozen=True):
+    """What one matrix loses by each type, without those that it cannot have."""
+
+    tensor: TensorName
+    weights: Whole
+    """How many numbers it holds."""
+    errors: dict[int, Amount]
+    """By ggml type: the squares of what changes over the squares of the weights, both weighted by the
+    importance of their columns."""
+    sizes: dict[int, Whole]
+    """By ggml type: the bytes that it takes in a file, with padding."""
 
 
 class Written(_Part, frozen=True):
@@ -181,7 +208,7 @@ class Failed(_Frame, frozen=True):
     hint: str
 
 
-Event = Confined | Forecast | Progress | Finished | Failed
+Event = Confined | Forecast | Progress | Errors | Finished | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _jobs = msgspec.msgpack.Decoder(Job)

@@ -24,6 +24,7 @@ from localai.errors import LocalAIError
 from quantize import inputs
 from quantize.protocol import (
     Confined,
+    Errors,
     Event,
     Failed,
     Finished,
@@ -110,7 +111,7 @@ class _Limiting:
         self._confined = job.sandbox != "off" and sys.platform != "win32"
         self._send = send
 
-    def __call__(self, event: Forecast | Progress) -> None:
+    def __call__(self, event: Forecast | Progress | Errors) -> None:
         if self._confined and isinstance(event, Forecast):
             from localai.confine import limits  # not for Windows, which has no such thing
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from quantize.client import Made
     from quantize.protocol import Candidate, Forecast, Progress
 
-_STAGES = {"convert": "Quantize", "hash": "Hash", "check": "Check"}
+_STAGES = {"convert": "Quantize", "measure": "Measure", "hash": "Hash", "check": "Check"}
 
 
 def memory_here() -> int:
