@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from localai.cli import options, output
+from localai.cli import calibrating, options, output
 from localai.errors import UsageError
 
 if TYPE_CHECKING:
     from models.store import Resolved
-    from quantize.collecting import Reading, Text
     from quantize.imatrix_file import Collected
     from quantize.partials import Partial
+    from quantize.self_text import SelfText
+    from quantize.texts import Reading, Text
 
 
+@options.spread
 def imatrix(
     model: Annotated[
         str,
@@ -39,21 +41,34 @@ def imatrix(
     parse_special: Annotated[
         bool, typer.Option("--parse-special", help="Read markers in the text, as of a chat, as markers.")
     ] = False,
+    save_text: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-text",
+            metavar="FILE",
+            help="With --calibrate self: write here what the model wrote.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = None,
     allow_architecture: options.AllowArchitecture = None,
     sandbox: options.Sandbox = None,
     json: options.Json = False,
+    *,
+    calibration: calibrating.Calibrating,
 ) -> None:
     """Have a model read a text and write how strongly it used each column of its matrices.
 
     With the file, `localai quantize --imatrix FILE` keeps most exact what was used most; there, `auto` makes
     one. The file is as llama-imatrix writes it.
     """
+    from contextlib import nullcontext
+
     from models.store import Store
-    from quantize.collecting import Reading
     from quantize.partials import Partial
+    from quantize.texts import Reading
 
     started = time.monotonic()
     target = options.path(output_path)
@@ -61,13 +76,31 @@ def imatrix(
     loading = options.Loading(allow_architecture=allow_architecture)
     options.header(resolved, allowed := loading.allowed(resolved))
     given = options.path(text) if text is not None else None
-    _require_no_input(target, resolved.path, given)
-    words = _text(given, parse_special)
+    saved = options.path(save_text) if save_text is not None else None
+    for written in (target, *([saved] if saved is not None else [])):
+        _require_no_input(written, resolved.path, given)
+    source = _text(given, parse_special, calibration)
+    _require_written(source, saved, target)
     reading = Reading(context, chunks, threads, gpu_layers, allowed)
-    with Partial(target.absolute(), overwrite=overwrite) as partial:
-        found = _write(resolved, words, reading, partial)
+    with (
+        Partial(target.absolute(), overwrite=overwrite) as partial,
+        nullcontext() if saved is None else Partial(saved.absolute(), overwrite=overwrite) as kept,
+    ):
+        found = _write(resolved, source, reading, partial, kept)
+        if kept is not None:
+            kept.commit()
         partial.commit()
     _report(resolved, found, target, time.monotonic() - started, json)
+
+
+def _require_written(source: Text | SelfText, saved: Path | None, target: Path) -> None:
+    """UsageError if a text is to be saved that nobody writes, or in the place of the result."""
+    from quantize.texts import Text
+
+    if saved is not None and isinstance(source, Text):
+        raise UsageError("--save-text is for a text that the model writes", "Add --calibrate self")
+    if saved is not None and saved.absolute() == target.absolute():
+        raise UsageError(f"{saved} is the output already", "Choose another file for --save-text")
 
 
 def _require_no_input(target: Path, *inputs: Path | None) -> None:
@@ -80,37 +113,48 @@ def _require_no_input(target: Path, *inputs: Path | None) -> None:
             raise UsageError(f"{target} is what is read", "Choose another output")
 
 
-def calibration_text() -> Text:
-    """The text that comes with the program for this."""
+def _text(given: Path | None, special: bool, calibration: calibrating.Calibrating) -> Text | SelfText:
+    """The text in the file `given`, or the one that the options of `calibration` name."""
     from localai.evaluation import texts
-    from quantize.collecting import Text
-
-    return Text(*texts.built_in(texts.CALIBRATION))
-
-
-def _text(given: Path | None, special: bool) -> Text:
-    """The text in the file `given`, or the one that comes with the program."""
-    from localai.evaluation import texts
-    from quantize.collecting import Text
+    from quantize.texts import Text
 
     if given is not None:
+        if words := calibration.words():
+            raise UsageError(f"--text and {words[0]} exclude each other", "Give one of them")
         return Text(str(given), texts.read(given).content, special)
     if special:
         raise UsageError("--parse-special is for a text of your own", "Give one with --text")
-    return calibration_text()
+    return calibration.text()
 
 
-def _write(model: Resolved, words: Text, reading: Reading, partial: Partial) -> Collected:
-    from quantize import collecting, imatrix_file
+def _write(
+    model: Resolved, source: Text | SelfText, reading: Reading, partial: Partial, kept: Partial | None
+) -> Collected:
+    """Collect into `partial`; what the model writes itself goes into `kept`, too, if there is such a file."""
+    from quantize import collecting, imatrix_file, self_text
+    from quantize.output_file import write_all
+    from quantize.partials import system_errors
 
+    name, sha256 = options.stored_name(model), options.digest(model)
     with output.progress() as progress:
+        text = self_text.text_of(
+            source,
+            model.path,
+            reading,
+            lambda done, total: progress("Write", done, total, unit="tokens"),
+            name=name,
+            sha256=sha256,
+        )
+        if kept is not None:
+            with system_errors(kept.output):
+                write_all(kept.fd, text.content.encode(), 0)
         found = collecting.collect(
             model.path,
-            words,
+            text,
             reading,
             lambda done, total: progress("Read", done, total, unit="tokens"),
-            name=options.stored_name(model),
-            sha256=options.digest(model),
+            name=name,
+            sha256=sha256,
         )
     imatrix_file.write(found, partial)
     return found

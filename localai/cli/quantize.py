@@ -10,7 +10,14 @@ from typing import Annotated
 
 import typer
 
-from localai.cli import options, quantize_compare, quantize_optimize, quantize_output, quantize_work
+from localai.cli import (
+    calibrating,
+    options,
+    quantize_compare,
+    quantize_optimize,
+    quantize_output,
+    quantize_work,
+)
 from localai.errors import LocalAIError, UsageError
 
 _DEFAULT = "Q4_K_M"
@@ -110,11 +117,11 @@ def quantize(
     sandbox: options.Sandbox = None,
     json: options.Json = False,
     *,
+    calibration: calibrating.Calibrating,
     comparing: quantize_compare.Comparing,
     optimizing: quantize_optimize.Optimizing,
 ) -> None:
     """Convert a checkpoint to GGUF and quantize it, in one pass."""
-    from localai.cli.imatrix import calibration_text
     from quantize import file_types
     from quantize.protocol import Job
 
@@ -124,6 +131,8 @@ def quantize(
         raise UsageError(
             "--type excludes --max-size and --max-memory, which choose the type", "Leave one of them out"
         )
+    if imatrix != "auto" and not optimizing.optimize:
+        calibration.require_unused()
     limits = (_bytes(max_size, "--max-size"), _bytes(max_memory, "--max-memory"))
     path, model = _find(source)
     job = Job(
@@ -131,7 +140,7 @@ def quantize(
         threads=threads or 0,
         pre_tokenizer=pre_tokenizer,
         imatrix=str(options.path(imatrix)) if imatrix and imatrix != "auto" else "",
-        imatrix_promised=calibration_text().name if imatrix == "auto" else "",
+        imatrix_promised=calibration.text().name if imatrix == "auto" else "",
         pure=pure,
         output_type=file_types.tensor_type(output_type) if output_type else None,
         embedding_type=file_types.tensor_type(embedding_type) if embedding_type else None,
@@ -152,7 +161,7 @@ def quantize(
                 quantize_output.forecast(known, advised, output_path, json)
                 return
             wanted = [advised.file_type]
-        work = quantize_work.Work(job, model, wanted, overwrite, check)
+        work = quantize_work.Work(job, model, wanted, overwrite, check, calibration)
         made, kept = work.into_files(output_path) if output_path is not None else work.into_store(name)
     quantize_output.report(made, kept, output_path, json)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localai.cli import options, output, quantize_output
+from localai.cli.calibrating import Calibrating
 from localai.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def require_outside_of_the_store(target: Path) -> None:
         raise UsageError(f"{target} is inside the store of models", "Keep it there with --name instead")
 
 
-def _require_free(store: Store, name: str, overwrite: bool) -> None:
+def require_name(store: Store, name: str, overwrite: bool) -> None:
     try:
         store.require_free(name, replace=overwrite)
     except StoreError as error:
@@ -48,9 +49,17 @@ def _require_free(store: Store, name: str, overwrite: bool) -> None:
 class Work:
     """One quantization of `job` to `types`. `model` is the name in the store that its source has, or ""."""
 
-    def __init__(self, job: Job, model: str, types: list[str], overwrite: bool, check: bool) -> None:
+    def __init__(
+        self,
+        job: Job,
+        model: str,
+        types: list[str],
+        overwrite: bool,
+        check: bool,
+        calibration: Calibrating = Calibrating(),
+    ) -> None:
         self._job, self._model, self._types = job, model, types
-        self._overwrite, self._check = overwrite, check
+        self._overwrite, self._check, self._calibration = overwrite, check, calibration
 
     def into_files(self, target: Path) -> tuple[Made, list[str]]:
         """Write the file `target`, or files in the folder `target`; what was made, and where."""
@@ -79,7 +88,7 @@ class Work:
         names = names or [name or suggested(f"{self.stem()}:{one}") for one in self._types]
         store = Store()
         for each in names:
-            _require_free(store, each, self._overwrite)
+            require_name(store, each, self._overwrite)
         with store.incoming() as scratch:
             wanted = [Wanted(one, scratch / f"{one}.gguf") for one in self._types]
             made = self._run(wanted, overwrite=False)
@@ -108,7 +117,6 @@ class Work:
         """The job, with the importance matrix if one is to be collected for it."""
         if not self._job.imatrix_promised:
             return nullcontext(self._job)
-        from localai.cli.imatrix import calibration_text
         from quantize.collecting import collected_for
 
         convert = quantize_output.Events(progress, [])
@@ -116,7 +124,11 @@ class Work:
         def read(done: int, total: int) -> None:
             progress("Read", done, total, unit="tokens")
 
-        return collected_for(self._job, folder.absolute(), calibration_text(), convert, read)
+        def write(done: int, total: int) -> None:
+            progress("Write", done, total, unit="tokens")
+
+        text = self._calibration.text()
+        return collected_for(self._job, folder.absolute(), text, convert, read, write)
 
     def keep(self, store: Store, name: str, wanted: Wanted, made: Made, progress: output.Progress) -> str:
         """Move a file that was made into the store; its name there."""
@@ -154,7 +166,7 @@ class Work:
         job = self._job
         words = ["--type", file_type]
         words += ["--imatrix", job.imatrix] if job.imatrix else []
-        words += ["--imatrix", "auto"] if job.imatrix_promised else []
+        words += ["--imatrix", "auto", *self._calibration.words()] if job.imatrix_promised else []
         words += ["--pure"] if job.pure else []
         for option, number in (("--output-type", job.output_type), ("--embedding-type", job.embedding_type)):
             words += [option, TENSOR_TYPES[number].name] if number is not None else []
