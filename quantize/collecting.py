@@ -30,7 +30,7 @@ from quantize.client import OnEvent
 from quantize.imatrix_file import Collected, Usage
 from quantize.partials import Partial
 from quantize.protocol import Job
-from quantize.self_text import SelfText, text_of
+from quantize.self_text import SelfText, require_chat, text_of
 from quantize.texts import OnTokens as OnTokens
 from quantize.texts import Reading as Reading
 from quantize.texts import Text as Text
@@ -119,7 +119,9 @@ def collected_for(
     disk of `folder`, and never get a name. What is wrong with `job` is told before a long text is read.
     Raises from the error tree.
     """
-    client.forecast(msgspec.structs.replace(job, imatrix_promised=text.name))
+    known = client.forecast(msgspec.structs.replace(job, imatrix_promised=text.name))
+    if isinstance(text, SelfText):
+        require_chat(known, job.source)
     plain = Job(
         source=job.source,
         threads=job.threads,

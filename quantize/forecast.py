@@ -8,17 +8,20 @@ from collections import Counter
 import msgspec
 
 from localai import hardware
-from models import fit
+from localai.chat.prompt import ASSISTANT, USER
+from models import fit, templates
 from models.header import Header
-from quantize.gguf_file import padded
+from quantize.gguf_file import padded, text
 from quantize.plan import Output, Planner
-from quantize.protocol import Candidate, Forecast
+from quantize.protocol import R1_CHAT, Candidate, Forecast
 from quantize.source import Source
 from quantize.weight_files import PIECE_WEIGHTS
 
 CONTEXTS = (4_096, 16_384, 32_768)
 """Tokens of context that memory is told for: a chat, a long thought, a document."""
 
+_TYPE_BYTES = 4
+"""Before a value in metadata, and not before an item of a list."""
 _PROCESS = 160 << 20
 """Bytes of the worker with a vocabulary of 150,000 tokens and llama.cpp's libraries."""
 _BYTES_PER_WEIGHT = 20
@@ -39,7 +42,16 @@ def of(source: Source, plans: Planner) -> Forecast:
         working_memory=_PROCESS + hardware.usable_cores() * PIECE_WEIGHTS * _BYTES_PER_WEIGHT,
         candidates=tuple(_candidate(plans.output(name), source, header, shape) for name in plans.names),
         fixed_bytes=_fixed_bytes(plans),
+        chat=_chat(source),
     )
+
+
+def _chat(source: Source) -> str:
+    tokens = source.metadata.get("tokenizer.ggml.tokens", b"")
+    if all(text(marker.encode())[_TYPE_BYTES:] in tokens for marker in (USER, ASSISTANT)):
+        return R1_CHAT
+    template = source.metadata.get("tokenizer.chat_template", b"")[len(text(b"")) :]
+    return templates.digest(template.decode("utf-8", "replace")) if template else ""
 
 
 def _fixed_bytes(plans: Planner) -> int:

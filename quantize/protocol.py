@@ -8,7 +8,7 @@ its result is wanted.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -22,6 +22,7 @@ from quantize.file_types import output_type
 Whole = Annotated[int, msgspec.Meta(ge=0)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 """What events tell in numbers: a worker that a checkpoint has taken over may tell anything, such as NaN."""
+R1_CHAT: Final = "r1"
 Stage = Literal["convert", "measure", "hash", "check"]
 
 
@@ -130,6 +131,9 @@ class Forecast(_Frame, frozen=True):
     """The mixtures of the job, then all file types, best first."""
     fixed_bytes: Whole = 0
     """Bytes of a quantized file that no type changes: its header, norms and the like, with their padding."""
+    chat: str = ""
+    """`R1_CHAT` if the vocabulary has R1's markers, else the digest of the chat template
+    (`models.templates`), or "" without one."""
 
 
 class Progress(_Frame, frozen=True):

@@ -17,9 +17,11 @@ from localai import hardware
 from localai.engine.client import Engine
 from localai.engine.protocol import WriteProgress, Written
 from localai.engine.settings import Limits, LoadOptions, Sampling
-from models import fit
+from localai.errors import UnsupportedModel
+from models import fit, templates
 from models.header import Header
 from models.parts import read_whole
+from quantize.protocol import R1_CHAT, Forecast
 from quantize.texts import OnTokens, Reading, Text
 
 TOKENS: Final = 8_192
@@ -99,6 +101,20 @@ def questions() -> list[list[str]]:
     """What the model is asked: conversations of one question or more."""
     text = Path(__file__).with_name("questions.txt").read_text("utf-8")
     return [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def require_chat(known: Forecast, source: str) -> None:
+    """UnsupportedModel if nobody can talk to what is made of `source`: before gigabytes are converted."""
+    if not known.chat:
+        raise UnsupportedModel(
+            f"{source} has no chat template, so that it cannot be asked to write a text",
+            "It is a base model: take a text of your own with --calibrate FILE, or ours",
+        )
+    if known.chat not in {R1_CHAT, *templates.R1, *templates.READ, *templates.accepted()}:
+        raise UnsupportedModel(
+            f"{source} brings its own chat template, which nobody here has read",
+            "Make a GGUF file of it, have `localai models accept` show and accept that, or take another text",
+        )
 
 
 def _options(model: Path, reading: Reading) -> LoadOptions:
