@@ -19,6 +19,7 @@ import msgspec
 
 from localai import paths
 from localai.errors import ModelNotFound, UsageError
+from models.figures import Figures
 from models.ggml_types import FILE_TYPES
 from models.header import printable
 from models.names import canonical, is_name, nearest
@@ -88,6 +89,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
     file: tuple[ReadyFile, ...] = ()
     """Where it can be had ready-made; the first of a type is tried first."""
+    measured: tuple[Figures, ...] = ()
+    """What was measured of files of it, by whoever wrote the catalogue. Speeds count on one machine only."""
     checkpoint: CheckpointSource | None = None
     """What it can be made from here."""
     note: str = ""
@@ -130,6 +133,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             _require_type(one)
         if self.types and self.type not in self.types:
             raise ValueError(f"{self.name}: its type {self.type} is not among its types")
+        for known in self.measured:
+            _require_type(known.file_type)
+            if known.speed is not None:
+                raise ValueError(f"{self.name}: how fast it is depends on the machine, not on the catalogue")
         if self.checkpoint is None and not self.ready(self.type):
             raise ValueError(f"{self.name}: nothing says where its type {self.type} can be had")
 

@@ -27,10 +27,12 @@ from models.origins import (
     HubFile,
     Origin,
     PackageIndex,
+    ReadySource,
     Sampling,
     Sha256,
     UrlFile,
 )
+from models.parts import number_of
 
 _MAX_BYTES: Final = 1024 * 1024
 
@@ -147,6 +149,22 @@ def _of_version_1(stored: Any) -> Any:
 def digest_of_parts(parts: Sequence[Part]) -> str:
     """The digest that a model in several files is known by: of theirs, in order, as 64 hex digits a line."""
     return hashlib.sha256("".join(f"{part.sha256}\n" for part in parts).encode()).hexdigest()
+
+
+def digest_of_source(source: ReadySource) -> str:
+    """The digest that a model from `source` must be known by; "" if the source does not tell."""
+    match source:
+        case HubFile(files=remote):
+            if not all(file.sha256 for file in remote):
+                return ""
+            if len(remote) == 1:
+                return remote[0].sha256
+            return digest_of_parts([Part(file.sha256, file.size) for file in remote])
+        case PackageIndex(wheels=wheels, sha256=sha256):
+            split = len(wheels) > 1 and all(number_of(Path(one.member).name) for one in wheels)
+            return "" if split else sha256
+        case UrlFile(sha256=sha256):
+            return sha256
 
 
 def raw(path: Path) -> bytes:

@@ -34,18 +34,21 @@ def fit(
     """Tell whether a model fits this machine and how fast it may be, before it is fetched.
 
     Nothing is loaded and nothing fetched: the header of the file or the catalogue tells enough. How fast
-    memory is read is measured once. Speed is an estimate, with the range that it will most likely be in.
+    memory is read is measured once. Speed is an estimate, with the range that it will most likely be in,
+    until it was measured with `localai bench`.
     """
     from localai.cli import fit_output, fit_rows
     from models.alternatives import Asked
     from models.fit import check_context
+    from models.known import Known
     from models.store import Store
 
     store = Store()
     subjects = fit_rows.everything(store) if name is None else fit_rows.subjects(name, store)
     machine = _machine(again=measure)
     asked = Asked(context=context, kv_type=kv_type or "f16")
-    rows = [fit_rows.Row(one, machine, asked) for one in subjects]
+    known = Known()
+    rows = [fit_rows.Row(one, machine, asked, known) for one in subjects]
     if name is not None and rows[0].header is not None:
         check_context(rows[0].header, context)
     if json:

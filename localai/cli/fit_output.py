@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from localai.cli import output
 from localai.cli.fit_rows import CONTEXTS
+from models import figure_words
 
 if TYPE_CHECKING:
     from localai.cli.fit_rows import Row
@@ -18,7 +19,9 @@ def table(rows: list[Row], machine: Machine, context: int | None) -> None:
     _rows(rows, (context,) if context else CONTEXTS)
     print()
     print(f"This machine: {_machine(machine)}.")
-    print("MEMORY: with so many tokens of context; -: it was trained for fewer. TOKENS/S: an estimate.")
+    measured = any(row.figures and row.figures.speed for row in rows)
+    estimate = "an estimate" + (", unless it says measured" if measured else "")
+    print(f"MEMORY: with so many tokens of context; -: it was trained for fewer. TOKENS/S: {estimate}.")
     for row in rows:
         if row.error:
             output.note(f"{row.subject.name} cannot be judged: {row.error}")
@@ -35,7 +38,14 @@ def _cells(row: Row, contexts: tuple[int, ...]) -> list[str]:
     sizes = [output.size(found.total) if (found := row.need(one)) else unknown for one in contexts]
     weights = output.size(row.weights) if row.weights else "?"
     kind = row.verdict.kind if row.verdict else "unknown"
-    return [row.subject.name, row.subject.file_type, weights, *sizes, kind, _range(row.verdict)]
+    return [row.subject.name, row.subject.file_type, weights, *sizes, kind, _speed(row)]
+
+
+def _speed(row: Row) -> str:
+    """As "8 measured", or as `_range`."""
+    if row.figures is not None and row.figures.speed is not None:
+        return f"{output.rate(row.figures.speed.generate.median)} measured"
+    return _range(row.verdict)
 
 
 def _range(verdict: Verdict | None) -> str:
@@ -71,11 +81,13 @@ def _words(row: Row) -> dict[str, str]:
             f"buffers {output.size(parts.compute)}, program {output.size(parts.process)}"
         )
     speed = f"about {_range(verdict)} tokens/s, an estimate" if verdict.tokens_per_s else ""
+    measured = figure_words.sentences(row.figures) if row.figures else ""
     return {
         **found,
         "verdict": f"{verdict.kind}. {verdict.why}",
         "gpu": verdict.gpu,
-        "speed": speed,
+        "speed": "" if row.figures and row.figures.speed else speed,
+        "measured": measured,
         "instead": verdict.alternative,
     }
 

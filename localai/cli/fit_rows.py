@@ -9,7 +9,9 @@ from localai.errors import LocalAIError, ModelNotFound
 if TYPE_CHECKING:
     from models.alternatives import Asked
     from models.catalog import Entry
+    from models.figures import Figures
     from models.header import Header
+    from models.known import Known
     from models.machine import Machine
     from models.need import Need
     from models.store import Resolved, Store
@@ -36,17 +38,25 @@ class Subject:
         assert self.entry is not None
         return sketch(self.entry, self.file_type)
 
+    def figures(self, known: Known) -> Figures | None:
+        """What was measured of it; of a file outside the store, nothing."""
+        if self.file is not None:
+            return known.of(self.file.manifest.sha256) if self.file.manifest else None
+        assert self.entry is not None
+        return known.of_type(self.entry, self.file_type)
+
 
 class Row:
     """A model with its verdict."""
 
-    def __init__(self, subject: Subject, machine: Machine, asked: Asked) -> None:
+    def __init__(self, subject: Subject, machine: Machine, asked: Asked, known: Known) -> None:
         from models.alternatives import of_entry, of_header
 
         self.subject, self.asked, self.error = subject, asked, ""
         self.header: Header | None = None
         self.verdict: Verdict | None = None
         self._shared = machine.shared
+        self.figures = subject.figures(known)
         try:
             self.header = subject.header()
             if subject.file is not None and self.header is not None:
@@ -87,6 +97,7 @@ class Row:
             "memory": [{"context": one, "bytes": size.total} for one, size in sizes.items() if size],
             "parts": parts,
             "verdict": self.verdict,
+            "figures": self.figures,
             "error": self.error,
         }
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localai.cli import discover, fit, options, output, pull, show
+from localai.cli import discover, fit, list_output, options, output, pull, show
 from localai.errors import LocalAIError
 
 if TYPE_CHECKING:
     from models.catalog import Entry
+    from models.known import Known
     from models.store import Manifest, Store
 
 app = typer.Typer(
@@ -25,21 +26,23 @@ Name = Annotated[str, typer.Argument(help="An installed model's name.", show_def
 def list_models(json: options.Json = False) -> None:
     """Show the installed models, what they take on the disk, and those that can be had by name."""
     from models import catalog
+    from models.known import Known
     from models.store import Store
 
     store = Store()
     manifests = store.manifests()
     names = {manifest.name for manifest in manifests}
     available = [entry for entry in catalog.entries() if entry.name not in names]
+    known = Known([manifest.sha256 for manifest in manifests])
     if json:
-        output.print_json(_as_data(store, manifests, available))
+        output.print_json(_as_data(store, manifests, available, known))
         return
     if manifests:
-        headers = ["NAME", "TYPE", "SIZE", "ON DISK", "PARAMETERS", "CONTEXT", "REASONING", "LAST USED"]
-        output.print_table(headers, [_row(store, manifest) for manifest in manifests])
+        list_output.installed([_row(store, manifest) for manifest in manifests], manifests, known)
     else:
         print("No model is installed.")
     _print_state(store, manifests)
+    list_output.note_damaged(known)
     if available:
         print(
             "\nTo be had with `localai models pull NAME` or NAME:TYPE (`localai models fit` tells what fits):"
@@ -47,7 +50,7 @@ def list_models(json: options.Json = False) -> None:
         output.print_table(["NAME", "TYPE", "SIZE", "ABOUT"], [_available(entry) for entry in available])
 
 
-def _as_data(store: Store, manifests: list[Manifest], available: list[Entry]) -> dict[str, Any]:
+def _as_data(store: Store, manifests: list[Manifest], available: list[Entry], known: Known) -> dict[str, Any]:
     import msgspec
 
     from models import usage
@@ -59,6 +62,7 @@ def _as_data(store: Store, manifests: list[Manifest], available: list[Entry]) ->
             "disk_bytes": store.disk_bytes(manifest),
             "last_used": used.isoformat() if used else None,
             "shared": not store.is_own(manifest.name),
+            "figures": known.of(manifest.sha256),
         }
         installed.append(msgspec.to_builtins(manifest) | more)
     removed = [
@@ -83,22 +87,22 @@ def _damaged(store: Store) -> list[dict[str, str]]:
     return [{"path": path, "reason": reason} for path, reason in unusable]
 
 
-def _row(store: Store, manifest: Manifest) -> list[str]:
+def _row(store: Store, manifest: Manifest) -> dict[str, str]:
     from models import usage
 
     used = usage.last_used(manifest.sha256)
     own = store.is_own(manifest.name)
     taken = output.size(store.disk_bytes(manifest)) if own else "shared"
-    return [
-        manifest.name,
-        manifest.file_type,
-        output.size(manifest.size),
-        _sharing(store, manifest) or taken,
-        output.count(manifest.parameters),
-        f"{manifest.context_trained:,}",
-        "yes" if manifest.reasoning else "no",
-        used.astimezone().strftime("%Y-%m-%d %H:%M") if used else "never",
-    ]
+    return {
+        "NAME": manifest.name,
+        "TYPE": manifest.file_type,
+        "SIZE": output.size(manifest.size),
+        "ON DISK": _sharing(store, manifest) or taken,
+        "PARAMETERS": output.count(manifest.parameters),
+        "CONTEXT": f"{manifest.context_trained:,}",
+        "REASONING": "yes" if manifest.reasoning else "no",
+        "LAST USED": used.astimezone().strftime("%Y-%m-%d %H:%M") if used else "never",
+    }
 
 
 def _sharing(store: Store, manifest: Manifest) -> str:

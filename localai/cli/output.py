@@ -109,6 +109,12 @@ def print_table(headers: list[str], rows: list[list[str]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+def table_width(headers: list[str], rows: list[list[str]]) -> int:
+    """Columns of a terminal that such a table takes."""
+    widths = (max(len(one_line(row[i])) for row in [headers, *rows]) for i in range(len(headers)))
+    return sum(width + 2 for width in widths) - 2
+
+
 def size(count: int) -> str:
     """Bytes as people read them, in decimal units: "98.4 MB"."""
     value = float(count)

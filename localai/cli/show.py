@@ -14,6 +14,7 @@ from localai.cli.pull import Allow
 from localai.errors import UsageError
 
 if TYPE_CHECKING:
+    from models.figures import Figures
     from models.header import Header
     from models.store import Manifest, Resolved
 
@@ -64,6 +65,7 @@ def show(
 
 def _facts(resolved: Resolved, header: Header, *, verified: bool) -> dict[str, Any]:
     from models import templates, usage
+    from models.known import Known
 
     manifest = resolved.manifest
     kinds: Counter[str] = Counter()
@@ -90,6 +92,7 @@ def _facts(resolved: Resolved, header: Header, *, verified: bool) -> dict[str, A
         "last_used": used.isoformat() if used else None,
         "verified": True if verified else None,
         "manifest": manifest,
+        "figures": Known([manifest.sha256]).of(manifest.sha256) if manifest else None,
     }
 
 
@@ -136,12 +139,30 @@ def _print_facts(facts: dict[str, Any], manifest: Manifest | None) -> None:
             "reasoning": "yes" if manifest.reasoning else "no",
             "note": manifest.note,
         }
+    rows |= _figures(facts["figures"])
     for key, value in facts.get("metadata", {}).items():
         rows[f"  {key}"] = str(value)
     width = max(13, *(len(label) for label in rows)) if "metadata" in facts else 13
     for label, value in rows.items():
         if value:
             print(f"{output.one_line(label):<{width}} {output.one_line(str(value))}")
+
+
+def _figures(found: Figures | None) -> dict[str, str]:
+    """What was measured of it."""
+    from models.figure_words import answers, likeness, with_error
+
+    rows: dict[str, str] = {}
+    if found is not None and (speed := found.speed):
+        written, read = (with_error(one.median, one.stderr) for one in (speed.generate, speed.prompt))
+        rows["speed"] = f"writes {written} tokens/s, reads {read}; {speed.backend}, {speed.threads} threads"
+    if found is not None and (loss := found.loss):
+        ratio = with_error(loss.perplexity_ratio, loss.perplexity_ratio_stderr)
+        said = likeness(loss).rstrip(".")
+        rows["loss"] = f"{said}; perplexity {ratio} of its; {loss.text}, {loss.tokens:,} tokens"
+    if found is not None and found.answers:
+        rows["answers"] = answers(found.answers).rstrip(".")
+    return rows
 
 
 def accept(

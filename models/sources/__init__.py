@@ -28,7 +28,7 @@ from models.fetch.protocol import FetchedFile, Resolved, Search
 from models.gguf import Header, check_supported, read_header
 from models.header import printable
 from models.incoming import Unfinished
-from models.manifest import Manifest, Part
+from models.manifest import Manifest
 from models.origins import (
     About,
     HubCheckpoint,
@@ -40,7 +40,6 @@ from models.origins import (
     describe,
     without_userinfo,
 )
-from models.parts import number_of
 from models.progress import Progress, silent
 from models.sources import pinned
 from models.store import Bytes, Store
@@ -279,7 +278,7 @@ def _place(source: Wanted | Origin) -> str:
 
 def _check_asked(request: Request, found: ReadySource) -> None:
     """IntegrityError if the source itself says that it has another file than was asked for."""
-    digest = _digest(found)
+    digest = manifest.digest_of_source(found)
     if request.sha256 and digest and digest != request.sha256:
         raise IntegrityError(
             f"{describe(found)} has the sha256 {digest} and not {request.sha256}",
@@ -330,7 +329,7 @@ def _keep(
         request.name,
         source=source,
         about=request.about,
-        expect_sha256=request.sha256 or _digest(source) or None,
+        expect_sha256=request.sha256 or manifest.digest_of_source(source) or None,
         known=known,
         move=True,
         replace=replaceable(store, request),
@@ -344,7 +343,7 @@ def _present(request: Request, store: Store, source: ReadySource, on_progress: P
 
     They are hashed again: whoever asks for a model may do so because it is damaged.
     """
-    digest = _digest(source)
+    digest = manifest.digest_of_source(source)
     if not digest or request.sha256 not in ("", digest):
         return None
     model = None
@@ -369,22 +368,6 @@ def _present(request: Request, store: Store, source: ReadySource, on_progress: P
     except IntegrityError:
         pass
     return None
-
-
-def _digest(source: ReadySource) -> str:
-    """What the model's digest must be; "" if the source does not tell."""
-    match source:
-        case HubFile(files=remote):
-            if not all(file.sha256 for file in remote):
-                return ""
-            if len(remote) == 1:
-                return remote[0].sha256
-            return manifest.digest_of_parts([Part(file.sha256, file.size) for file in remote])
-        case PackageIndex(wheels=wheels, sha256=sha256):
-            split = len(wheels) > 1 and all(number_of(Path(one.member).name) for one in wheels)
-            return "" if split else sha256
-        case UrlFile(sha256=sha256):
-            return sha256
 
 
 def _key(resolved: Resolved) -> str:
