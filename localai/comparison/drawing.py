@@ -17,8 +17,8 @@ from localai.comparison.pictures import ERRORS, Picture, Point, edge
 from localai.comparison.placing import Box
 from localai.comparison.words import name
 
-WIDTH: Final = 500
-HEIGHT: Final = 420
+WIDTH: Final = 440
+HEIGHT: Final = 400
 _AREA: Final = Box(52, 34, WIDTH - 14, HEIGHT - 50)
 """Where the points are; around it stand the numbers."""
 _RADIUS: Final = 5.5
@@ -72,23 +72,24 @@ class _Frame(NamedTuple):
 
 
 def figure(picture: Picture, number: int, *, left: float = 0, top: float = 0) -> str:
-    """One picture as an <svg> of 500 by 420, with its title and what it shows in words, for within a page.
+    """One picture as an <svg> of 440 by 400, with its title and what it shows in words, for within a page.
 
     `number` makes its ids unique in a page; `left` and `top` are for a picture within another one.
     """
     frame = _Frame(*picture.axes)
     places = [frame.place(point) for point in picture.points]
+    bands = _bands(frame, [place.box for place in places])
     where = f' x="{left:g}" y="{top:g}" width="{WIDTH}" height="{HEIGHT}"' if left or top else ""
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}"{where} role="img" aria-labelledby="t{number} d{number}">',
         f'<title id="t{number}">{escape(picture.title)}</title>',
         f'<desc id="d{number}">{escape(description(picture))}</desc>',
-        *_bands(frame, [place.box for place in places]),
+        *(line for band in bands for line in _band(band)),
         *_grid(frame, picture.unit),
         *_path(frame, picture),
         *_bars(picture, places),
         *_points(picture, places),
-        *_names(picture, places),
+        *_names(picture, places, [band.box for band in bands if band.box]),
     ]
     return "\n".join([*parts, "</svg>"])
 
@@ -101,28 +102,46 @@ def description(picture: Picture) -> str:
     return f"{picture.title}. Each type with its {picture.unit}: {'; '.join(said)}."
 
 
-def _bands(frame: _Frame, points: list[Box]) -> Iterator[str]:
+class _Band(NamedTuple):
+    """A range of losses on the axis; `said` stands at `x`, or nowhere if `box` is None."""
+
+    kind: int
+    top: float
+    bottom: float
+    said: str
+    x: float
+    anchor: str
+    box: Box | None
+
+
+def _bands(frame: _Frame, points: list[Box]) -> list[_Band]:
     """How much a loss matters, as far as it is on the axis; its words where no point is."""
-    for number, (low, high, said) in enumerate(_BANDS):
+    found = []
+    for kind, (low, high, said) in enumerate(_BANDS):
         top, bottom = frame.y(high) if high < 1e6 else _AREA.top, frame.y(low) if low else _AREA.bottom
         if bottom - top < 1:
             continue
-        yield (
-            f'<rect class="band b{number}" x="{_AREA.left:g}" y="{top:.1f}" '
-            f'width="{_AREA.right - _AREA.left:g}" height="{bottom - top:.1f}"/>'
-        )
-        wide = len(said) * 6.4
-        for x, anchor, left in _sides(wide):
-            box = Box(left, top + 3, left + wide, top + 19)
-            if bottom - top >= 20 and not any(box.overlap(one) for one in points):
-                yield f'<text class="soft" x="{x:g}" y="{top + 15:.1f}" text-anchor="{anchor}">{said}</text>'
-                break
+        choices = [(x, anchor, box) for x, anchor, box in _sides(len(said) * 6.4, top) if bottom - top >= 20]
+        free = [one for one in choices if not any(one[2].overlap(point) for point in points)]
+        found.append(_Band(kind, top, bottom, said, *(free[0] if free else (0.0, "", None))))
+    return found
 
 
-def _sides(wide: float) -> Iterator[tuple[float, str, float]]:
-    """Where a text of that width may stand in a band: its x, its anchor, and its left end."""
+def _sides(wide: float, top: float) -> Iterator[tuple[float, str, Box]]:
+    """Where a text of that width may stand in a band: its x, its anchor, and its box."""
     right, left, middle = _AREA.right - 6, _AREA.left + 6, (_AREA.left + _AREA.right) / 2
-    yield from ((right, "end", right - wide), (left, "start", left), (middle, "middle", middle - wide / 2))
+    sides = ((right, "end", right - wide), (left, "start", left), (middle, "middle", middle - wide / 2))
+    yield from ((x, anchor, Box(start, top + 3, start + wide, top + 19)) for x, anchor, start in sides)
+
+
+def _band(band: _Band) -> Iterator[str]:
+    yield (
+        f'<rect class="band b{band.kind}" x="{_AREA.left:g}" y="{band.top:.1f}" '
+        f'width="{_AREA.right - _AREA.left:g}" height="{band.bottom - band.top:.1f}"/>'
+    )
+    if band.box:
+        y = band.top + 15
+        yield f'<text class="soft" x="{band.x:g}" y="{y:.1f}" text-anchor="{band.anchor}">{band.said}</text>'
 
 
 def _grid(frame: _Frame, unit: str) -> Iterator[str]:
@@ -184,12 +203,12 @@ def _told(point: Point) -> str:
     return ", ".join(said)
 
 
-def _names(picture: Picture, places: list[_Place]) -> Iterator[str]:
+def _names(picture: Picture, places: list[_Place], texts: list[Box]) -> Iterator[str]:
     """The names, the more important first to choose a place; a line leads to those that stand far off."""
     rank = {"advised": 0, "front": 1, "dominated": 2}
     order = sorted(range(len(places)), key=lambda i: rank[picture.points[i].standing])
     labels = [name(picture.points[i].label) for i in order]
-    taken = [box for one in places for box in _bar_boxes(one)]
+    taken = [*texts, *(box for one in places for box in _bar_boxes(one))]
     markers, widths = [places[i].box for i in order], [len(text) * _LETTER for text in labels]
     boxes = placing.place(markers, widths, _LINE, _AREA, gap=4, taken=taken)
     for i, text, box in zip(order, labels, boxes, strict=True):

@@ -1,7 +1,7 @@
 """A comparison as a report for people: one HTML page, or its pictures as one SVG.
 
 Contract: the page has no scripts and loads nothing; its policy forbids both, and lets no style sheet be used
-but the one that is in it. All texts are cleaned and escaped: names come from files of others. It says everything
+but the one that is in it. All texts are cleaned and escaped: names come from files of others. It says all
 that a reader needs who never heard of quantization, and what one needs to measure the same again.
 """
 

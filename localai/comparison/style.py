@@ -55,7 +55,7 @@ PAGE: Final = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--text); font: 1rem/1.6 system-ui, sans-serif;
  overflow-wrap: break-word; }
-main { max-width: 68rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+main { max-width: 74rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.15rem; font-weight: 600; color: var(--soft); margin: 0 0 .75rem; }
 h2 { font-size: 1.3rem; line-height: 1.3; margin: 2.6rem 0 .6rem; }
 p, ul, dl { max-width: 44rem; margin: .6rem 0; }
@@ -68,20 +68,20 @@ ul { padding-left: 1.2rem; } li { margin: .3rem 0; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
  gap: 1.5rem; margin: 1rem 0; }
 figure { margin: 0; } figcaption { font-weight: 600; margin-bottom: .3rem; }
-figure svg { display: block; width: 100%; height: auto; max-width: 40rem; }
+figure svg { display: block; width: 100%; height: auto; max-width: 42rem; }
 .key { display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; padding: 0; list-style: none; max-width: none; }
 .key svg { width: 1.1rem; height: 1.1rem; vertical-align: -.15rem; }
 .scroll { overflow-x: auto; margin: 1rem 0; border: 1px solid var(--line); border-radius: .4rem; }
-table { border-collapse: collapse; width: 100%; font-size: .92rem; line-height: 1.35;
+table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .9rem; line-height: 1.35;
  font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .5rem .7rem; color: var(--soft); }
-th, td { padding: .45rem .7rem; text-align: right; vertical-align: top; border-top: 1px solid var(--line);
+th, td { padding: .45rem .55rem; text-align: right; vertical-align: top; border-top: 1px solid var(--line);
  white-space: nowrap; }
 thead th { vertical-align: bottom; background: var(--box); font-weight: 600; }
 tbody th, thead th:first-child, .words { text-align: left; }
 tbody th { position: sticky; left: 0; background: var(--back); }
 thead th:first-child { position: sticky; left: 0; }
-.words { white-space: normal; min-width: 9rem; }
+.words { white-space: normal; min-width: 10.5rem; }
 tr.advised th, tr.advised td { background: var(--goodbox); font-weight: 600; }
 td small, th small { color: var(--soft); font-size: .85em; font-weight: 400; }
 dt { font-weight: 600; margin-top: .7rem; } dd { margin: 0; }

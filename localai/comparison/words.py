@@ -42,6 +42,13 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
+def rough(count: int) -> str:
+    """Bytes, three digits of them: "460 MB", "33.3 MB", "0.76 GB"."""
+    return (
+        f"{count / 1e9:.3g} GB" if count >= 7e8 else f"{count / 1e6:.3g} MB" if count >= 1e5 else size(count)
+    )
+
+
 def pace(rate: float) -> str:
     """Tokens per second: "144", "9.4"."""
     return f"{rate:,.0f}" if rate >= 9.95 else f"{rate:.1f}" if rate >= 0.95 else f"{rate:.2g}"
@@ -103,7 +110,7 @@ def differences(one: Row, other: Row, *, absolute: bool = False) -> list[Differe
     found = []
     if abs(steps.size) > CLEAR:
         apart = abs(one.size - other.size)
-        much = size(apart) if absolute else _percent(apart / max(other.size, 1))
+        much = rough(apart) if absolute else _percent(apart / max(other.size, 1))
         found.append(Difference(steps.size > 0, "is", f"{much} {'smaller' if steps.size > 0 else 'larger'}"))
     if abs(steps.speed) > CLEAR and one.speed and other.speed:
         ratio = one.speed.generate.median / max(other.speed.generate.median, 1e-9)

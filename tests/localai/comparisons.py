@@ -57,7 +57,7 @@ def row(
     return Row(
         file_type=file_type,
         size=int(size),
-        bits_per_weight=size * 8 / 134_515_008,
+        bits_per_weight=size * 8 / (7_615_616_512 if size > GB else 134_515_008),
         memory=takes,
         fits=True,
         loss=None if kl is None else loss(kl, top1, error=error),
