@@ -127,7 +127,8 @@ def quantize(
 
     if output_path is not None and name is not None:
         raise UsageError("--output and --name exclude each other", "Give one of them")
-    if types and (max_size or max_memory):
+    comparing.require_compare(optimizing)
+    if types and (max_size or max_memory) and not comparing.compare:
         raise UsageError(
             "--type excludes --max-size and --max-memory, which choose the type", "Leave one of them out"
         )
@@ -155,6 +156,18 @@ def quantize(
             "Take --type Q8_0, or set --output-type and --embedding-type",
         )
     with _called(path, model):
+        if comparing.compare:
+            from localai.cli.compare_work import Call, compare
+
+            work = quantize_work.Work(job, model, wanted, overwrite, check, calibration)
+            named = wanted if types else []
+            compare(
+                comparing,
+                Call(source, named, imatrix or "", limits, output_path, name, overwrite, dry_run, json),
+                job,
+                work,
+            )
+            return
         if dry_run or any(limits):
             known, advised = quantize_work.forecast(job, *limits)
             if dry_run:

@@ -39,6 +39,7 @@ def require_outside_of_the_store(target: Path) -> None:
 
 
 def require_name(store: Store, name: str, overwrite: bool) -> None:
+    """StoreError, UsageError if a model cannot be kept under `name`."""
     try:
         store.require_free(name, replace=overwrite)
     except StoreError as error:

@@ -21,7 +21,7 @@ CHUNKS: Final = (64, 32, 16, 8, 4)
 """Of how many there may be, unless told otherwise. Powers of two, so that a second run chooses the same."""
 CONTEXT: Final = 512
 _AS_SLOW: Final = 2.2
-"""Where the time of a chunk is not known: how much longer it takes than a prompt does with the type alone."""
+"""How much longer a chunk takes than a prompt of its length: the reference reads it, too."""
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,8 +41,14 @@ def chunks(chunk_s: float, types: int) -> int:
 
 def chunk_seconds(report: Report, prompt_rate: float | None) -> float:
     """How long a chunk takes: as measured by `report`, or where that was kept, by how fast a type reads."""
-    rate = report.tokens_per_s or (prompt_rate or 0.0) / _AS_SLOW
-    return report.context / rate if rate > 0 else BUDGET_S
+    if report.tokens_per_s:
+        return report.context / report.tokens_per_s
+    return slower(report.context / prompt_rate) if prompt_rate else BUDGET_S
+
+
+def slower(prompt_s: float) -> float:
+    """Seconds for a chunk that takes so many as a prompt, which only one model reads."""
+    return prompt_s * _AS_SLOW
 
 
 def context(wanted: int | None, trained: int) -> int:
