@@ -225,10 +225,10 @@ def _name(one: _Place, box: Box, text: str, standing: Standing) -> Iterator[str]
     middle = (box.top + box.bottom) / 2
     if abs(middle - one.y) > _LINE * 1.4:
         yield f'<path class="lead" d="M{one.x:.1f} {one.y:.1f}L{x:.1f} {middle:.1f}"/>'
-    yield (
-        f'<text class="name {standing}" x="{x:.1f}" y="{middle + 4:.1f}" text-anchor="{anchor}">'
-        f"{escape(text)}</text>"
-    )
+    where = f'x="{x:.1f}" y="{middle + 4:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    # Below it the same, wider, in the colour of the paper. (Not all that shows SVG knows paint-order.)
+    yield f'<text class="halo {standing}" aria-hidden="true" {where}'
+    yield f'<text class="name {standing}" {where}'
 
 
 def _bar_boxes(one: _Place) -> tuple[Box, Box]:

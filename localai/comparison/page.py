@@ -52,17 +52,17 @@ def svg(comparison: Comparison) -> str:
     """The advice and the pictures, side by side; an empty frame with its title where there is none."""
     shown = pictures(comparison)
     said = textwrap.wrap(_sentence(comparison), _LETTERS if len(shown) > 1 else _LETTERS // 2)
-    top = 52 + 22 * len(said)
+    top = 92 + 22 * len(said)
     width = 2 * _GAP + max(1, len(shown)) * (drawing.WIDTH + _GAP) - _GAP
     height = top + (drawing.HEIGHT if shown else 0) + 10
     lines = [
         f'<text class="said" x="{_GAP}" y="{62 + 22 * number}">{escape(line)}</text>'
         for number, line in enumerate(said)
     ]
-    figures = [
-        drawing.figure(picture, number, left=_GAP + number * (drawing.WIDTH + _GAP), top=top)
-        for number, picture in enumerate(shown)
-    ]
+    for number, picture in enumerate(shown):
+        left = _GAP + number * (drawing.WIDTH + _GAP)
+        lines.append(f'<text class="caption" x="{left}" y="{top - 8}">{escape(picture.title)}</text>')
+        lines.append(drawing.figure(picture, number, left=left, top=top))
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
@@ -71,7 +71,6 @@ def svg(comparison: Comparison) -> str:
             f'<rect class="back" width="{width}" height="{height}"/>',
             f'<text class="head" x="{_GAP}" y="34">{_heading(comparison)}</text>',
             *lines,
-            *figures,
             "</svg>\n",
         ]
     )

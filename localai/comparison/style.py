@@ -8,8 +8,9 @@ PICTURE: Final = """
 svg { font-family: system-ui, sans-serif; }
 text { fill: #1c1e21; font-size: 13px; }
 .tick, .unit, .soft { fill: #565e68; font-size: 12px; }
-.name { paint-order: stroke; stroke: #fff; stroke-width: 3px; stroke-linejoin: round; }
-.name.advised { font-weight: 700; fill: #0a6b4a; font-size: 14px; }
+.halo { fill: #fff; stroke: #fff; stroke-width: 3px; stroke-linejoin: round; stroke-opacity: .85; }
+.halo.advised, .name.advised { font-weight: 700; font-size: 14px; }
+.name.advised { fill: #0a6b4a; }
 .name.dominated { fill: #5c646e; }
 .grid { stroke: #1c1e21; stroke-opacity: .09; }
 .axis, .lead, .bar, .edge { fill: none; stroke: #565e68; }
@@ -26,10 +27,11 @@ text { fill: #1c1e21; font-size: 13px; }
 .back { fill: #fff; }
 .head { font-size: 20px; font-weight: 700; }
 .said { font-size: 15px; }
+.caption { font-size: 15px; font-weight: 700; }
 @media screen and (prefers-color-scheme: dark) {
 text { fill: #e8e9eb; }
 .tick, .unit, .soft { fill: #a9b0ba; }
-.name { stroke: #16181c; }
+.halo { fill: #16181c; stroke: #16181c; }
 .name.advised { fill: #66dcae; }
 .name.dominated { fill: #a9b0ba; }
 .grid { stroke: #fff; stroke-opacity: .1; }
@@ -75,7 +77,7 @@ figure svg { display: block; width: 100%; height: auto; max-width: 42rem; }
 table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .9rem; line-height: 1.35;
  font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .5rem .7rem; color: var(--soft); }
-th, td { padding: .45rem .55rem; text-align: right; vertical-align: top; border-top: 1px solid var(--line);
+th, td { padding: .45rem .45rem; text-align: right; vertical-align: top; border-top: 1px solid var(--line);
  white-space: nowrap; }
 thead th { vertical-align: bottom; background: var(--box); font-weight: 600; }
 tbody th, thead th:first-child, .words { text-align: left; }
@@ -85,14 +87,17 @@ thead th:first-child { position: sticky; left: 0; }
 tr.advised th, tr.advised td { background: var(--goodbox); font-weight: 600; }
 td small, th small { color: var(--soft); font-size: .85em; font-weight: 400; }
 dt { font-weight: 600; margin-top: .7rem; } dd { margin: 0; }
+@media print, (min-width: 48rem) { dl { display: grid; grid-template-columns: 12rem 1fr; gap: .5rem 1.5rem;
+ max-width: 56rem; } dt { margin: 0; } }
 pre { margin: .8rem 0; padding: .8rem 1rem; background: var(--box); border: 1px solid var(--line);
  border-radius: .4rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 code { font-family: ui-monospace, monospace; font-size: .95em; }
 :focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
 @media print {
  main { max-width: none; padding: 0; } body { font-size: 10pt; }
- .scroll { overflow: visible; border: 0; } table { font-size: 7.5pt; } th, td { padding: .2rem .3rem; }
- tbody th, thead th:first-child { position: static; } .words { min-width: 0; }
+ .scroll { overflow: visible; border: 0; } table { font-size: 7pt; } th, td { padding: .2rem .25rem; }
+ tbody th, thead th:first-child { position: static; } .words { min-width: 8.5em; }
+ dl { gap: .2rem 1rem; grid-template-columns: 9rem 1fr; }
  .pictures { grid-template-columns: 1fr 1fr; gap: .5rem; }
  figure, tr, pre, .advice { break-inside: avoid; } h2 { break-after: avoid; }
 }

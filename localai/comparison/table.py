@@ -32,10 +32,10 @@ def columns(comparison: Comparison) -> list[Column]:
         Column("Writes", "tokens/s", _writes, _WRITES),
         Column("Reads", "tokens/s", _reads, _READS),
         Column("Same word", "of 100", _same, _SAME.format(reference=name(comparison.reference))),
+        Column("Right", "answers", _right, _RIGHT),
         Column("Loss", "KL divergence", _loss, _LOSS),
         Column("Worst 1 %", "KL divergence", _worst, _WORST),
         Column("Perplexity", "× original", _perplexity, _PERPLEXITY),
-        Column("Right", "answers", _right, _RIGHT),
     ]
     return [column for column in found if any(column.cell(row) for row in comparison.rows)]
 
@@ -135,7 +135,7 @@ def _row(row: Row, standing: str, shown: Sequence[Column], rows: Sequence[Row]) 
 
 def _verdict(row: Row, standing: str, rows: Sequence[Row]) -> str:
     """What is to be thought of it, and how much its loss matters."""
-    more = [] if row.fits else ["too large for this machine"]
+    more = [] if row.fits else ["too large for here"]
     if row.loss is None:
         return "not measured" + "".join(f"<br><small>{part}</small>" for part in more)
     more = [f"loss {words.grade(row.loss)}", *more]

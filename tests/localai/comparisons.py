@@ -9,11 +9,11 @@ from models.figures import Answers, Loss, Rate, Speed
 GB = 1_000_000_000
 
 
-def loss(kl: float, top1: float, *, error: float = 0.05, ratio: float = 0.0, tokens: int = 16_000) -> Loss:
+def loss(kl: float, top1: float, *, error: float = 0.05, reference: str = "F16") -> Loss:
     """A loss with a relative `error` of the divergence."""
-    ratio = ratio or 1 + kl
+    ratio, tokens = 1 + kl, 16_000
     return Loss(
-        reference="F16",
+        reference=reference,
         text="built-in evaluation.txt",
         text_sha256="a" * 64,
         context=512,
@@ -60,7 +60,7 @@ def row(
         bits_per_weight=size * 8 / (7_615_616_512 if size > GB else 134_515_008),
         memory=takes,
         fits=True,
-        loss=None if kl is None else loss(kl, top1, error=error),
+        loss=None if kl is None else loss(kl, top1, error=error, reference="BF16" if size > GB else "F16"),
         speed=None if pace is None else speed(pace),
         answers=None if right is None else Answers(set="sums", right=right, asked=40),
     )
