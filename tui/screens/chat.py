@@ -24,13 +24,14 @@ TALL: Final = 12
 class ChatScreen(ConversationActions, ChoiceActions):
     """Conversations at the left, the conversation above the composer, the status below all."""
 
+    AUTO_FOCUS = "Composer"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]  # noqa: RUF012 - as Textual declares it
     VERTICAL_BREAKPOINTS = [(0, "-short"), (TALL, "-tall")]  # noqa: RUF012 - as Textual declares it
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "stop", "Stop the reply"),
         Binding("ctrl+n", "new_conversation", "New conversation"),
         Binding("ctrl+o", "choose_model", "Models"),
-        Binding("ctrl+b", "toggle_sidebar", "Conversations"),
+        Binding("ctrl+b", "toggle_sidebar", "Conversations", priority=True),
         Binding("ctrl+f", "search_conversations", "Search", priority=True),
         Binding("ctrl+t", "toggle_thinking", "Open or fold the thoughts"),
         Binding("ctrl+g", "answer_now", "Answer now"),
@@ -65,7 +66,6 @@ class ChatScreen(ConversationActions, ChoiceActions):
         self._refresh_list()
         self._model_changed()  # it may have failed before there was a screen to say so
         self.restore_draft()
-        self._composer.focus()
 
     def _apply_preferences(self) -> None:
         super()._apply_preferences()

@@ -328,7 +328,7 @@ class ConversationActions(DraftActions):
         """Show the conversations and go to them; from there, hide them."""
         if self._sidebar.display and self._sidebar.has_focus_within:
             self._sidebar_wanted = False
-            self._composer.focus()
+            self.set_focus(self._composer)  # at once: in the list, letters are commands
         else:
             self._show_sidebar()
         self._place_sidebar()

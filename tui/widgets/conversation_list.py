@@ -55,6 +55,14 @@ class _Hint(Static):
             await self.app.run_action(action, self.parent)
 
 
+class _Choices(OptionList):
+    """The lines. Whoever comes here, by whatever way, finds one highlighted."""
+
+    def on_focus(self) -> None:
+        if self.highlighted is None:
+            self.action_first()
+
+
 def _clickable(words: str, action: str) -> Content:
     return Content(words).stylize(Style.from_meta({"@click": f"do({action!r})"}))
 
@@ -147,7 +155,7 @@ class ConversationList(Vertical):
         super().__init__()
         self._search = Input(placeholder="Search", compact=True, select_on_focus=False, classes="search")
         self._rename = Input(compact=True, classes="rename")
-        self._list = OptionList(markup=False)
+        self._list = _Choices(markup=False)
         self._heading = Static("Conversations", classes="heading", markup=False)
         self._hint = _Hint(classes="hint", markup=False)
         self._summaries: dict[str, Summary] = {}
@@ -156,6 +164,8 @@ class ConversationList(Vertical):
         self._now = 0.0
         self._hits: list[Hit] = []
         self._renaming = ""
+        self._leaving = ""
+        """The conversation that was to be deleted last."""
         self._pause: Timer | None = None
 
     def compose(self) -> ComposeResult:
@@ -202,7 +212,8 @@ class ConversationList(Vertical):
 
     def _refresh(self) -> None:
         chosen = self._list.highlighted_option
-        kept = chosen.id if chosen is not None and self._list.has_focus else None
+        has_keyboard = self._list.has_focus_within  # `has_focus` becomes true some messages later
+        kept = chosen.id if chosen is not None and has_keyboard else None
         options = self._found() if self._query else self._by_day()
         self._list.set_options(options)
         ids = [option.id for option in options]
@@ -210,8 +221,9 @@ class ConversationList(Vertical):
             if wanted is not None and wanted in ids:
                 self._list.highlighted = ids.index(wanted)
                 return
-        if self._query:
-            self._list.highlighted = next((i for i, o in enumerate(options) if not o.disabled), None)
+        # In the place of what was just deleted there is nothing: a key held down would delete one by one.
+        if self._query or (has_keyboard and (kept is None or kept != self._leaving)):
+            self._list.action_first()
 
     def _by_day(self) -> list[Option]:
         options: list[Option] = []
@@ -241,10 +253,8 @@ class ConversationList(Vertical):
     # ---------------------------------------------------------------------------------------- the keyboard
 
     def focus_list(self) -> None:
-        """Give the keyboard to the list."""
-        if self._list.highlighted is None:
-            self._list.action_cursor_down()
-        self._list.focus()
+        """Give the keyboard to the list, at once: what is typed right behind is meant for it."""
+        self.screen.set_focus(self._list)
 
     def action_search(self) -> None:
         """Give the keyboard to the search, at once: what is typed right behind is meant for it."""
@@ -256,10 +266,12 @@ class ConversationList(Vertical):
         if self._renaming:
             self._end_renaming()
         elif self._query:
-            self._search.value = ""
+            with self.prevent(Input.Changed):
+                self._search.value = ""
+            self._look()  # before the list has the keyboard: what was found first is nobody's choice
         else:
             return False
-        self._list.focus()
+        self.focus_list()
         return True
 
     async def on_key(self, event: events.Key) -> None:
@@ -271,6 +283,10 @@ class ConversationList(Vertical):
     @on(Input.Changed, ".search")
     def _typed(self, event: Input.Changed) -> None:
         event.stop()
+        self._look()
+
+    def _look(self) -> None:
+        """List what the words so far find in titles; in messages as soon as no more are typed."""
         self._hits = []
         if self._pause is not None:
             self._pause.stop()
@@ -315,6 +331,7 @@ class ConversationList(Vertical):
     def action_delete(self) -> None:
         """Say that the highlighted conversation is to go."""
         if (summary := self._highlighted()) is not None:
+            self._leaving = summary.id
             self.post_message(self.DeleteWanted(summary.id, _title(summary.title)))
 
     def action_pin(self) -> None:
@@ -337,7 +354,7 @@ class ConversationList(Vertical):
         if title := clean_line(event.value):
             self.post_message(self.Renamed(self._renaming, title))
         self._end_renaming()
-        self._list.focus()
+        self.focus_list()
 
     def _end_renaming(self) -> None:
         self._renaming = ""
