@@ -207,7 +207,7 @@ def describe(
         allowed_architecture=allowed_architecture,
         title=about.title or header.name or name,
         architecture=header.architecture,
-        file_type=header.file_type,
+        file_type=_file_type(source, header),
         parameters=header.parameters,
         context_trained=header.context_trained,
         license=about.license or header.license,
@@ -219,6 +219,12 @@ def describe(
         sampling=about.sampling,
         examples=about.examples,
     )
+
+
+def _file_type(source: Origin, header: Header) -> str:
+    """As the file says; llama.cpp has no word for one with a type for each tensor."""
+    mixed = source.mixture if isinstance(source, Checkpoint) else None
+    return mixed.name if mixed else header.file_type
 
 
 def is_fetched(model: Manifest) -> bool:

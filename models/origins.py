@@ -9,6 +9,8 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
+from models.mixture import Mixture
+
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 MaybeSha256 = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
 """A digest, or "" while none has been seen."""
@@ -145,6 +147,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     """The version of this program."""
     llama_cpp: str = ""
     """The commit of llama.cpp."""
+    mixture: Mixture | None = None
+    """The type of each matrix, if it was made with a recipe; `recipe` spells the same out in options."""
 
 
 ReadySource: TypeAlias = HubFile | PackageIndex | UrlFile
@@ -191,7 +195,8 @@ def describe(origin: Origin) -> str:
             return f"shipped with the program, quantized here: {checkpoint}"
         case LocalFile(path=path, program=program, called=called):
             return f"{program or 'file'}: {path}" + (f" ({called})" if called else "")
-        case Checkpoint(path=path, repository=repository, recipe=recipe, revision=revision, model=model):
+        case Checkpoint(path=path, repository=repository, revision=revision, model=model):
             where = ", ".join(word for word in (repository, path, model and f"the model {model}") if word)
             commit = f", commit {revision}" if revision else ""
-            return f"quantized here from {where}{commit}" + (f", {recipe}" if recipe else "")
+            how = f"{origin.mixture.name}, by a recipe" if origin.mixture else origin.recipe
+            return f"quantized here from {where}{commit}" + (f", {how}" if how else "")

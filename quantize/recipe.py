@@ -202,23 +202,32 @@ def patterns(types: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
 
     Regular expressions that mean the same in Python and in C++ (ECMAScript), and ggml's numbers.
     """
-    groups: dict[str, dict[str, list[str]]] = {}
-    for name, kind in types.items():
-        match = _BLOCK.fullmatch(name)
-        layer, part = (match[1], match[2]) if match else ("", name)
-        groups.setdefault(part if layer else f"={name}", {}).setdefault(kind, []).append(layer)
     return tuple(
         (_pattern(part, layers, alone=len(by_kind) == 1), WRITABLE[kind])
-        for part, by_kind in groups.items()
+        for part, by_kind in grouped(types).items()
         for kind, layers in by_kind.items()
     )
 
 
-def _pattern(part: str, layers: list[str], *, alone: bool) -> str:
-    escaped = part.removeprefix("=").replace(".", r"\.")
-    if part.startswith("="):
+def grouped(types: Mapping[str, str]) -> dict[str, dict[str, list[int]]]:
+    """The layers of each type for each part of a layer: {"ffn_up.weight": {"Q4_K": [0, 2], "Q6_K": [1]}}.
+
+    A tensor outside of the layers has its whole name as the part, and no layers.
+    """
+    found: dict[str, dict[str, list[int]]] = {}
+    for name, kind in types.items():
+        match = _BLOCK.fullmatch(name)
+        layers = found.setdefault(match[2] if match else name, {}).setdefault(kind, [])
+        if match:
+            layers.append(int(match[1]))
+    return found
+
+
+def _pattern(part: str, layers: list[int], *, alone: bool) -> str:
+    escaped = part.replace(".", r"\.")
+    if not layers:
         return f"^{escaped}$"
-    numbers = "[0-9]+" if alone and len(layers) > 1 else "|".join(sorted(layers, key=int))
+    numbers = "[0-9]+" if alone and len(layers) > 1 else "|".join(map(str, sorted(layers)))
     numbers = f"({numbers})" if "|" in numbers else numbers
     return rf"^blk\.{numbers}\.{escaped}$"
 

@@ -135,6 +135,19 @@ def quantize(
     if imatrix != "auto" and not optimizing.optimize:
         calibration.require_unused()
     limits = (_bytes(max_size, "--max-size"), _bytes(max_memory, "--max-memory"))
+    mixtures = optimizing.mixtures(
+        {
+            "--compare": comparing.compare,
+            "--type": types,
+            "--max-size": max_size,
+            "--max-memory": max_memory,
+            "--pure": pure,
+            "--output-type": output_type,
+            "--embedding-type": embedding_type,
+            "--tensor-type": tensor_types,
+        },
+        with_imatrix=imatrix is not None,
+    )
     path, model = _find(source)
     job = Job(
         source=str(path),
@@ -148,8 +161,10 @@ def quantize(
         tensor_types=tuple(file_types.tensor_type_rule(rule) for rule in tensor_types or ()),
         hash_inputs=json or output_path is None,  # the report for people does not list them
         allow_requantize=allow_requantize,
+        mixtures=mixtures,
     )
-    wanted = list(dict.fromkeys(file_types.output_type(one) for one in types or [_DEFAULT]))
+    wanted = [one.name for one in mixtures]
+    wanted = wanted or list(dict.fromkeys(file_types.output_type(one) for one in types or [_DEFAULT]))
     if tensor_types and not set(wanted) - {"F32", "F16", "BF16"}:
         raise UsageError(
             "--tensor-type counts for quantized types only, as in llama-quantize",

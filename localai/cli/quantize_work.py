@@ -13,6 +13,7 @@ from localai.cli.calibrating import Calibrating
 from localai.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
+    from models.mixture import Mixture
     from models.origins import Checkpoint
     from models.store import Store
     from quantize.advice import Advice
@@ -25,6 +26,8 @@ def forecast(job: Job, max_size: int | None, max_memory: int | None) -> tuple[Fo
     from quantize import advice, client
 
     known = client.forecast(job)
+    if job.mixtures:
+        return known, advice.Advice(job.mixtures[0].name, "the types of the recipe")
     if max_size is None and max_memory is None:
         return known, advice.recommend(known, quantize_output.memory_here())
     return known, advice.choose(known, max_size, max_memory)
@@ -136,42 +139,52 @@ class Work:
         manifest = store.add(
             wanted.output,
             name,
-            source=self._origin(wanted.file_type, made),
+            source=self._origin(wanted, made),
             move=True,
             replace=self._overwrite,
             on_progress=progress,
         )
         return manifest.name
 
-    def _origin(self, file_type: str, made: Made) -> Checkpoint:
+    def _origin(self, wanted: Wanted, made: Made) -> Checkpoint:
         from localai import __version__
         from models.origins import Checkpoint
         from quantize.revision import revision_of
 
-        source = Path(self._job.source).absolute()
+        source, mixture = Path(self._job.source).absolute(), self._mixture(wanted)
         return Checkpoint(
             path=str(source),
             model=self._model,
-            recipe=self.recipe(file_type),
+            recipe=self.recipe(wanted.file_type, mixture),
             revision=revision_of(source) if source.is_dir() else "",
             inputs=made.report.inputs,
             imatrix_sha256=made.report.imatrix_sha256,
             program=__version__,
             llama_cpp=made.report.llama_cpp_commit,
+            mixture=mixture,
         )
 
-    def recipe(self, file_type: str) -> str:
-        """The options that make this file again."""
+    def _mixture(self, wanted: Wanted) -> Mixture | None:
+        """The types as they came out, if they are of a recipe: for other columns or layers some differ."""
+        from models.gguf import read_header
+        from quantize import recipe
+
+        found = next((one for one in self._job.mixtures if one.name == wanted.file_type), None)
+        return recipe.of_file(found, read_header(wanted.output)) if found else None
+
+    def recipe(self, file_type: str, mixture: Mixture | None = None) -> str:
+        """The options that make this file again; of one that was made with a `mixture`, all its types."""
         from models.ggml_types import TENSOR_TYPES
+        from quantize.recipe import patterns
 
         job = self._job
-        words = ["--type", file_type]
+        words = ["--type", mixture.file_type if mixture else file_type]
         words += ["--imatrix", job.imatrix] if job.imatrix else []
         words += ["--imatrix", "auto", *self._calibration.words()] if job.imatrix_promised else []
         words += ["--pure"] if job.pure else []
         for option, number in (("--output-type", job.output_type), ("--embedding-type", job.embedding_type)):
             words += [option, TENSOR_TYPES[number].name] if number is not None else []
-        for rule, number in job.tensor_types:
+        for rule, number in patterns(mixture.types) if mixture else job.tensor_types:
             words += ["--tensor-type", f"{rule}={TENSOR_TYPES[number].name}"]
         words += ["--pre-tokenizer", job.pre_tokenizer] if job.pre_tokenizer else []
         words += ["--allow-requantize"] if job.allow_requantize else []

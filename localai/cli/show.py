@@ -78,7 +78,7 @@ def _facts(resolved: Resolved, header: Header, *, verified: bool) -> dict[str, A
         "path": str(resolved.path),
         "title": header.name,
         "architecture": header.architecture,
-        "type": header.file_type,
+        "type": manifest.file_type if manifest else header.file_type,
         "parameters": header.parameters,
         "size": header.file_size,
         "parts": header.split_count,
