@@ -45,9 +45,9 @@ def rate_words(tokens_per_s: float) -> str:
     return f"{_rate(tokens_per_s)} tokens/s"
 
 
-def rate_sign(tokens_per_s: float) -> str:
-    """The same where there is little room: "~7 tok/s"."""
-    return f"~{_rate(tokens_per_s)} tok/s"
+def rate_sign(tokens_per_s: float, *, measured: bool = False) -> str:
+    """The same where there is little room: "~7 tok/s", or as measured: "7 tok/s"."""
+    return f"{'' if measured else '~'}{_rate(tokens_per_s)} tok/s"
 
 
 def _rate(tokens_per_s: float) -> str:

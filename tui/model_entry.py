@@ -13,6 +13,7 @@ import msgspec
 
 from localai.errors import LocalAIError
 from models import catalog
+from models.figures import Figures
 from models.incoming import Unfinished
 from models.manifest import Manifest, is_in_catalogue
 from models.origins import (
@@ -91,6 +92,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Whose file it is or was, such as "Ollama"; "": the user's, or the store's."""
     path: str = ""
     """Of a checkpoint that was found."""
+    figures: Figures | None = None
+    """What was measured of its file; None: nothing is known, or nobody has looked."""
     undoable: bool = True
     """Whether it could be brought back if it was removed."""
 
@@ -98,6 +101,18 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     def installed(self) -> bool:
         """Whether it is in the store."""
         return self.place == "installed"
+
+    @property
+    def tokens_per_s(self) -> float:
+        """How fast it writes, as measured here; 0: it was not."""
+        speed = self.figures.speed if self.figures else None
+        return speed.generate.median if speed else 0.0
+
+    @property
+    def likeness(self) -> float | None:
+        """Its share of places of a text at which it goes on as what it was made of; None: not known."""
+        loss = self.figures.loss if self.figures else None
+        return loss.top1 if loss else None
 
     @property
     def key(self) -> str:

@@ -7,6 +7,7 @@ import shlex
 from typing import Final
 
 from localai.chat.clean import clean_line
+from models.figure_words import sentences
 from tui.fitting import Fit
 from tui.format import left, rate_words, size, when
 from tui.jobs import KEPT, Job
@@ -67,9 +68,10 @@ def paragraphs(entry: ModelEntry, fit: Fit | None, gpu: bool, now: float) -> lis
     elif entry.fault:
         said = [f"It cannot be used. {entry.fault}"]
     elif entry.installed:
-        said = [_about(entry), _verdict(fit, gpu), _kept(entry, now)]
+        said = [_about(entry), _verdict(fit, gpu, entry), measured(entry), _kept(entry, now)]
     else:
-        said = [_about(entry), _verdict(fit, gpu), source(entry), licence(entry, short=True)]
+        more = [source(entry), licence(entry, short=True)]
+        said = [_about(entry), _verdict(fit, gpu, entry), measured(entry), *more]
     return [clean_line(text) for text in said if text]
 
 
@@ -111,12 +113,18 @@ def _about(entry: ModelEntry) -> str:
     return entry.note or thinks
 
 
-def _verdict(fit: Fit | None, gpu: bool) -> str:
+def measured(entry: ModelEntry) -> str:
+    """How fast and how good it was found to be; "": nothing is known. Not clean."""
+    return sentences(entry.figures) if entry.figures else ""
+
+
+def _verdict(fit: Fit | None, gpu: bool, entry: ModelEntry) -> str:
     if fit is None:
         return ""
     if gpu and fit.verdict:
         return f"{fit.why} The memory of the GPU is not counted here."
-    return f"Writes about {rate_words(fit.tokens_per_s)}. {fit.why}" if fit.tokens_per_s else fit.why
+    estimated = fit.tokens_per_s and not entry.tokens_per_s
+    return f"Writes about {rate_words(fit.tokens_per_s)}. {fit.why}" if estimated else fit.why
 
 
 def _kept(entry: ModelEntry, now: float) -> str:
@@ -160,7 +168,11 @@ def _of_found(entry: ModelEntry, fit: Fit | None, gpu: bool) -> list[str]:
         return [*said, f"It is a checkpoint, {entry.path}: a model can be made of it."]
     if entry.base:
         said.append(f"It is {entry.base} of the catalogue.")
-    return [" ".join(said), _verdict(fit, gpu), "It is added without a second copy, once it is verified."]
+    return [
+        " ".join(said),
+        _verdict(fit, gpu, entry),
+        "It is added without a second copy, once it is verified.",
+    ]
 
 
 def _of_removed(entry: ModelEntry) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Protocol
 
 import msgspec
@@ -15,6 +16,7 @@ from localai.errors import UsageError
 from models import blobs, catalog, templates, usage
 from models.catalog import Wanted
 from models.header import Header
+from models.known import Known
 from models.machine import NO_GPUS, Gpus, this_machine
 from models.manifest import Damaged, digests_of, repair_hint
 from models.names import name_of
@@ -123,13 +125,16 @@ class StoreShelf:
     def all(self) -> Sequence[ModelEntry]:
         """Also what is damaged, and what was begun to be fetched; of others, what `can_be_had`."""
         manifests = self._store.manifests()
-        here = [*self._installed(manifests), *map(self._entry_of_damaged, self._store.damaged())]
+        known = self._known(manifest.sha256 for manifest in manifests)
+        installed = self._installed(manifests)
+        told = [msgspec.structs.replace(entry, figures=known.of(entry.sha256)) for entry in installed]
+        here = [*told, *map(self._entry_of_damaged, self._store.damaged())]
         removed = self._removed({manifest.sha256 for manifest in manifests})
-        known = {entry.name for entry in (*here, *removed)}
-        offered = [of_wanted(Wanted(one, one.type, one.name)) for one in catalog.entries()]
-        available = {entry.name: entry for entry in offered if entry.name not in known and can_be_had(entry)}
+        names = {entry.name for entry in (*here, *removed)}
+        offered = [with_figures(Wanted(one, one.type, one.name), known) for one in catalog.entries()]
+        available = {entry.name: entry for entry in offered if entry.name not in names and can_be_had(entry)}
         begun = {one.name: _going_on(of_unfinished(one)) for one in self._store.unfinished()}
-        available |= {name: entry for name, entry in begun.items() if name not in known}
+        available |= {name: entry for name, entry in begun.items() if name not in names}
         return [*here, *available.values(), *removed]
 
     def types(self, name: str) -> Sequence[ModelEntry]:
@@ -138,7 +143,9 @@ class StoreShelf:
         names = {
             one: entry.name if one == entry.type else f"{entry.name}:{one.lower()}" for one in entry.all_types
         }
-        found = [of_wanted(Wanted(entry, one, called)) for one, called in names.items()]
+        here = {one.name: one for one in map(of_manifest, self._store.manifests()) if one.base == name}
+        digests, known = {called: one.sha256 for called, one in here.items()}, self._known()
+        found = [with_figures(Wanted(entry, one, called), known, digests) for one, called in names.items()]
         return sorted(filter(can_be_had, found), key=lambda one: one.size, reverse=True)
 
     def resolve(self, name: str) -> ResolvedModel:
@@ -230,6 +237,9 @@ class StoreShelf:
             frees=self._held(manifest) if alone and own else 0,
         )
 
+    def _known(self, digests: Iterable[str] | None = None) -> Known:
+        return Known(digests, [self._store.root, *self._store.shared_roots])
+
     def _removed(self, installed: Collection[str]) -> list[ModelEntry]:
         """What can be brought back: of each name the latest. Bytes of digests in `installed` stay anyway."""
         latest = {item.manifest.name: item.manifest for item in self._store.removed()}
@@ -252,6 +262,16 @@ class StoreShelf:
         fetchable = wanted is not None and can_be_had(of_wanted(wanted))
         fault = f"{item.reason}. {_repair(fetchable)}"
         return ModelEntry(name=name, title=name, fault=fault, fetchable=fetchable, undoable=False)
+
+
+def with_figures(wanted: Wanted, known: Known, here: Mapping[str, str] = MappingProxyType({})) -> ModelEntry:
+    """A model of the catalogue, with what is known of its file.
+
+    `here`: the digests of those of its types that are installed, by their names.
+    """
+    digest = here.get(wanted.name, "")
+    figures = known.of(digest) if digest else known.of_type(wanted.entry, wanted.type, here.values())
+    return msgspec.structs.replace(of_wanted(wanted), figures=figures)
 
 
 def can_be_had(entry: ModelEntry) -> bool:

@@ -84,11 +84,13 @@ def _to_be_had(shelf: StoreShelf) -> list[ModelEntry]:
     import msgspec
 
     from models import catalog
-    from tui.model_entry import of_wanted
-    from tui.shelf import can_be_had
+    from models.known import Known
+    from tui.shelf import can_be_had, with_figures
 
+    known = Known()
     begun = {one.name: one.arrived for one in shelf.all() if one.arrived and not one.from_source}
-    wanted = (of_wanted(catalog.Wanted(entry, entry.type, entry.name)) for entry in catalog.entries())
+    entries = catalog.entries()
+    wanted = (with_figures(catalog.Wanted(one, one.type, one.name), known) for one in entries)
     return [msgspec.structs.replace(one, arrived=begun.get(one.name, 0)) for one in wanted if can_be_had(one)]
 
 

@@ -78,6 +78,8 @@ class ModelsPage(Modal[str | None]):
         self._entries: dict[str, ModelEntry] = {}
         """What there is, by its key, in the order of the list."""
         self._fits: dict[str, Fit] = {}
+        self._alike = False
+        """Whether it is known of one of them how much it is like what it was made of."""
         self._coming: set[str] = set()
         self._aim = ""
         """The key of the model to highlight as soon as it is there; "": the one that is highlighted."""
@@ -167,6 +169,7 @@ class ModelsPage(Modal[str | None]):
             coming = ModelEntry(name=name, title=name, place="coming")
             known.append(self._asked.get(name, coming))
         self._entries = {entry.key: entry for entry in sorted(known, key=group_of)}
+        self._alike = any(entry.likeness is not None for entry in known)
         self._show(self._aim or self._chosen)
         if self._chosen in _like(self._aim):
             self._aim = ""
@@ -209,7 +212,7 @@ class ModelsPage(Modal[str | None]):
         cells = min(WIDTH, self.app.size.width * 96 // 100) - FRAME
         in_use = entry.installed and entry.name == self._in_use()
         job = self._jobs.of(entry.name) or self._jobs.failed(entry.name)
-        return line(entry, self._fits.get(entry.key), job, in_use, cells)
+        return line(entry, self._fits.get(entry.key), job, in_use, cells, alike=self._alike)
 
     def _redraw(self, key: str) -> None:
         if key in self._entries and any(option.id == key for option in self._list.options):

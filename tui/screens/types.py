@@ -17,12 +17,13 @@ from textual.widgets.option_list import Option
 
 from localai.chat.clean import clean_line
 from localai.errors import LocalAIError
+from models.figures import dominates
 from tui.fitting import Fit
-from tui.format import rate_sign, size
+from tui.format import size
 from tui.model_entry import ModelEntry
-from tui.model_words import licence
+from tui.model_words import licence, measured
 from tui.screens.modal import Modal
-from tui.widgets.model_list import facts, verdict
+from tui.widgets.model_list import facts, likeness, pace, verdict
 
 BESIDE_LIST: Final = 17
 """Lines of the box that are not the list, where note and licence are long."""
@@ -54,6 +55,7 @@ class TypesScreen(Modal[Choice | None]):
         self._types = {entry.file_type: entry for entry in types}
         self._usual, self._taken, self._fit = usual, taken, fit
         self._fits: dict[str, Fit] = {}
+        self._alike = any(entry.likeness is not None for entry in types)
         self._list = OptionList(markup=False)
         self._note = Static(markup=False, classes="hint")
         self._licence = Static(markup=False, classes="licence")
@@ -76,11 +78,25 @@ class TypesScreen(Modal[Choice | None]):
 
     @property
     def recommended(self) -> str:
-        """The usual type if it fits, else the best that does; "" as long as that is not known."""
-        fitting = [name for name in self._types if name in self._fits and self._fits[name].verdict == "fits"]
-        if self._usual in fitting or len(self._fits) < len(self._types):
-            return self._usual if self._usual in fitting else ""
-        return fitting[0] if fitting else ""
+        """The usual type if it fits, else the best that does; "" as long as that is not known.
+
+        Where one that fits was measured to be smaller, faster and no less exact than that, it is this one.
+        """
+        if not self._fitting or (self._usual not in self._fitting and len(self._fits) < len(self._types)):
+            return ""
+        first = self._usual if self._usual in self._fitting else self._fitting[0]
+        return self._better(first) or first
+
+    @property
+    def _fitting(self) -> list[str]:
+        return [name for name in self._types if name in self._fits and self._fits[name].verdict == "fits"]
+
+    def _better(self, name: str) -> str:
+        """Of the types that fit and that nobody would give away for this one, the most exact; "": none."""
+        own = self._types[name].figures
+        known = {other: self._types[other].figures for other in self._fitting}
+        better = [(one.loss, other) for other, one in known.items() if own and one and dominates(one, own)]
+        return min(((loss.kl, other) for loss, other in better if loss), default=(0.0, ""))[1]
 
     @work(group="fits", exclusive=True)
     async def _judge(self) -> None:
@@ -106,6 +122,9 @@ class TypesScreen(Modal[Choice | None]):
     def _sentences(self, entry: ModelEntry) -> list[str]:
         fit = self._fits.get(entry.file_type)
         said = [fit.why] if fit else []
+        said.append(measured(entry))
+        if better := self._better(entry.file_type):
+            said.append(f"{better} was measured to be smaller or faster, and no less exact.")
         if entry.name in self._taken:
             said.append(f"{entry.name} is installed.")
         elif entry.ready:
@@ -117,7 +136,7 @@ class TypesScreen(Modal[Choice | None]):
                 if entry.ready
                 else f"Made here {made}."
             )
-        return said
+        return [one for one in said if one]
 
     @on(OptionList.OptionSelected)
     def _take(self) -> None:
@@ -143,16 +162,15 @@ class TypesScreen(Modal[Choice | None]):
 
     def _line(self, entry: ModelEntry) -> Content:
         fit = self._fits.get(entry.file_type)
-        rate = rate_sign(fit.tokens_per_s) if fit and fit.tokens_per_s else ""
         mark = "recommended" if entry.file_type == self.recommended else ""
         if entry.name in self._taken:
             mark = "installed"
         elif not mark and not entry.ready:
             mark = "made here"
-        speed = Content.styled(f"  {rate:>11}", "dim")
         return (
             facts(entry.file_type, entry.size)
             + verdict(fit)
-            + speed
+            + pace(entry, fit, 11)
+            + likeness(entry, self._alike)
             + Content.styled(f"  {mark}", "$text-success")
         )

@@ -11,6 +11,7 @@ from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from localai.chat.clean import clean_line
+from models.figure_words import percent
 from tui.fitting import Fit
 from tui.format import gauge, rate_sign, size
 from tui.jobs import Job
@@ -24,6 +25,10 @@ _KIND: Final = 9 + 2
 """Cells of "reasoning", and the gap behind it: left out where there is no room."""
 _SPEED: Final = 2 + 10
 """Cells of "~12 tok/s": there only where there is much room."""
+_LIKE: Final = 2 + 10
+"""Cells of "95 % alike": the same, and only if it is known of one of the models."""
+GOOD_NAME: Final = 20
+"""Cells of a name that are enough where that is told."""
 _VERDICT: Final = 9
 _BESIDE: Final = 2 + 2 + 8 + 1 + 8 + 2 + _KIND + _VERDICT
 """Cells of a line that are not the name."""
@@ -84,19 +89,26 @@ def headings(entries: Iterable[ModelEntry]) -> dict[int, str]:
     return {} if groups == {INSTALLED} else texts
 
 
-def line(entry: ModelEntry, fit: Fit | None, job: Job | None, in_use: bool, cells: int) -> Content:
-    """A model in `cells` cells; `job` makes it just now, or has failed; `fit` None: nobody has looked yet."""
+def line(
+    entry: ModelEntry, fit: Fit | None, job: Job | None, in_use: bool, cells: int, *, alike: bool = False
+) -> Content:
+    """A model in `cells` cells; `job` makes it just now, or has failed; `fit` None: nobody has looked yet.
+
+    `alike`: it is known of one of the models how much it is like what it was made of.
+    """
     is_wide = cells >= LEAST_NAME + _BESIDE
     has_speed = cells >= EASY_NAME + _BESIDE + _SPEED
-    room = max(LEAST_NAME, cells - _BESIDE + (0 if is_wide else _KIND) - (_SPEED if has_speed else 0))
+    alike = alike and cells >= GOOD_NAME + _BESIDE + _SPEED + _LIKE
+    taken = _BESIDE - (0 if is_wide else _KIND) + (_SPEED if has_speed else 0) + (_LIKE if alike else 0)
+    room = max(LEAST_NAME, cells - taken)
     sign = Content.styled("● " if in_use else "  ", "$success")
     name = Content(clean_line(entry.name)).truncate(room, ellipsis=True, pad=True)
     if job is not None and job.state == "running":
         return sign + name + Content.styled(f"  {progress(job)}", "$text-accent")
     kind = _kind(entry) if is_wide else Content("")
     state = _state(entry, fit) if job is None else Content.styled(f"{'failed':<{_VERDICT}}", "$text-error")
-    speed = _speed(fit) if has_speed else Content("")
-    return sign + name + facts(entry.file_type, entry.size) + kind + state + speed
+    speed = pace(entry, fit) if has_speed else Content("")
+    return sign + name + facts(entry.file_type, entry.size) + kind + state + speed + likeness(entry, alike)
 
 
 def facts(file_type: str, bytes_: int) -> Content:
@@ -107,6 +119,22 @@ def facts(file_type: str, bytes_: int) -> Content:
 def verdict(fit: Fit | None) -> Content:
     """Whether it fits, in a column."""
     return Content.styled(f"{fit.verdict:<{_VERDICT}}", TONES[fit.verdict]) if fit else Content("")
+
+
+def pace(entry: ModelEntry, fit: Fit | None, cells: int = 10) -> Content:
+    """How fast it is, in a column: as measured here, else "~" and an estimate."""
+    if rate := entry.tokens_per_s:
+        return Content(f" {rate_sign(rate, measured=True):>{cells + 1}}")
+    rate = fit.tokens_per_s if fit else 0.0
+    return Content.styled(f" {rate_sign(rate) if rate else '':>{cells + 1}}", "dim")
+
+
+def likeness(entry: ModelEntry, shown: bool) -> Content:
+    """How much it is like what it was made of, in a column, if that is `shown`."""
+    if not shown:
+        return Content("")
+    share = entry.likeness
+    return Content(f"  {'' if share is None else f'{percent(share)} alike':>10}")
 
 
 def progress(job: Job) -> str:
@@ -141,8 +169,3 @@ def _state(entry: ModelEntry, fit: Fit | None) -> Content:
         here = f"{entry.arrived / entry.download:.0%} here" if entry.download else f"{size(entry.arrived)}"
         return Content.styled(f"{here:<{_VERDICT}}", "$text-accent")
     return verdict(fit)
-
-
-def _speed(fit: Fit | None) -> Content:
-    rate = fit.tokens_per_s if fit else 0.0
-    return Content.styled(f"  {rate_sign(rate) if rate else '':>10}", "dim")

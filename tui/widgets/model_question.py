@@ -16,10 +16,9 @@ from textual.widgets.option_list import Option
 from localai.chat.clean import clean, clean_line
 from models.recommend import Recommendation
 from tui.fitting import Fit
-from tui.format import rate_sign
 from tui.model_entry import ModelEntry
-from tui.model_words import licence, source
-from tui.widgets.model_list import facts, verdict
+from tui.model_words import licence, measured, source
+from tui.widgets.model_list import facts, pace, verdict
 
 NAME_CELLS: Final = 14
 LEAST_LINES: Final = 5
@@ -80,7 +79,8 @@ class ModelQuestion(Vertical):
     @on(OptionList.OptionHighlighted)
     def _highlighted(self, event: OptionList.OptionHighlighted) -> None:
         entry = self._entries[event.option.id or ""]
-        about = [f"{entry.title}. {entry.note}".rstrip(), source(entry), licence(entry, short=True)]
+        title = f"{entry.title}. {entry.note}".rstrip()
+        about = [title, measured(entry), source(entry), licence(entry, short=True)]
         self._about.update(Content(clean("\n".join(filter(None, about)))))
         fit, best = self._fits.get(entry.name), self._recommended
         text = fit.why if fit and fit.verdict != "fits" else ""
@@ -101,7 +101,6 @@ class ModelQuestion(Vertical):
     def _line(self, entry: ModelEntry) -> Content:
         fit = self._fits.get(entry.name)
         name = Content(f" {clean_line(entry.name)}").truncate(NAME_CELLS, ellipsis=True, pad=True)
-        rate = rate_sign(fit.tokens_per_s) if fit and fit.tokens_per_s else ""
-        more = Content.styled(f" {rate if entry.download else 'offline':>10}", "dim")
+        more = pace(entry, fit, 9) if entry.download else Content.styled(f" {'offline':>10}", "dim")
         line = name + facts(entry.file_type, entry.size) + verdict(fit) + more
         return line + Content.styled(f"  {RECOMMENDED}", "$text-accent") if self._is_best(entry) else line
