@@ -16,43 +16,11 @@ from hypothesis import strategies as st
 
 from localai import paths
 from models import figures, measured
-from models.figures import Answers, Figures, Loss, Rate, Speed
+from models.figures import Answers, Figures, Rate
 from models.machine import machine_id
+from tests.known_figures import known, loss, speed
 
-ONE, OTHER, THIRD = "1" * 64, "2" * 64, "3" * 64
-
-
-def loss(kl: float = 0.07, *, tokens: int = 10_000, reference: str = "F16", error: float = 0.004) -> Loss:
-    return Loss(
-        reference=reference,
-        reference_sha256=THIRD,
-        text="built-in evaluation.txt",
-        text_sha256=OTHER,
-        context=512,
-        tokens=tokens,
-        kl=kl,
-        kl_stderr=error,
-        perplexity=18.2,
-        perplexity_stderr=1.6,
-        perplexity_ratio=1.081,
-        perplexity_ratio_stderr=0.015,
-        top1=0.842,
-        top1_stderr=0.011,
-    )
-
-
-def speed(rate: float, *, machine: str | None = None, error: float = 1.0) -> Speed:
-    return Speed(
-        machine=machine_id() if machine is None else machine,
-        backend="CPU",
-        threads=2,
-        prompt=Rate(median=10 * rate, stderr=error),
-        generate=Rate(median=rate, stderr=error),
-    )
-
-
-def known(sha256: str = ONE, **more: object) -> Figures:
-    return msgspec.structs.replace(Figures(sha256=sha256, file_type="Q4_K_M", size=1000), **more)
+ONE, OTHER = "1" * 64, "2" * 64
 
 
 def kept(sha256: str = ONE) -> Figures:
