@@ -122,7 +122,7 @@ class Run:
                 f"{rounds} rounds"
             )
         failed: set[str] = set()
-        for number, (_, file) in enumerate(speeds.in_turns(group.files, rounds)):
+        for number, file in enumerate(speeds.in_turns(group.files, rounds)):
             name, done = file.file_type, self._before * rounds + number
             watching.on_step("Speed", done, rounds * types, "measurements", name)
             if name in failed:

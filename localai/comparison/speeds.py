@@ -6,8 +6,8 @@ replies are depends on how fast the first type is, so that all of it takes minut
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -24,6 +24,8 @@ BUDGET_S: Final = 180.0
 _WARM_UP: Final = 16
 """Tokens that `bench` generates before it measures; prompts it reads twice."""
 _LOAD_S: Final = 1.0
+
+T = TypeVar("T")
 
 
 class Lengths(NamedTuple):
@@ -107,10 +109,6 @@ async def probe(engine: Engine, file: File, options: LoadOptions, measurements: 
     return lengths(found.prompt[0], found.generate[0], measurements, most)
 
 
-def in_turns(files: Sequence[File], rounds: int) -> Sequence[tuple[int, File]]:
-    """Round by round, every type once in each; every second round in the other order."""
-    return [(n, one) for n in range(rounds) for one in (files if n % 2 == 0 else reversed(files))]
-
-
-OnDone = Callable[[int, int, str], None]
-"""Told how many measurements are done, of how many, and the type that is measured next."""
+def in_turns(files: Sequence[T], rounds: int) -> list[T]:
+    """Round by round, every one once in each; every second round in the other order."""
+    return [one for n in range(rounds) for one in (files if n % 2 == 0 else reversed(files))]
