@@ -74,7 +74,7 @@ figure svg { display: block; width: 100%; height: auto; max-width: 42rem; }
 .key { display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; padding: 0; list-style: none; max-width: none; }
 .key svg { width: 1.1rem; height: 1.1rem; vertical-align: -.15rem; }
 .scroll { overflow-x: auto; margin: 1rem 0; border: 1px solid var(--line); border-radius: .4rem; }
-table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .9rem; line-height: 1.35;
+table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .87rem; line-height: 1.35;
  font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .5rem .7rem; color: var(--soft); }
 th, td { padding: .45rem .45rem; text-align: right; vertical-align: top; border-top: 1px solid var(--line);
