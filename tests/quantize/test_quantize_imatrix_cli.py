@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from models.origins import Checkpoint
 from models.store import Store
 from quantize.imatrix import read_imatrix
 from tests.quantize.doing import convert, fields, types
-from tests.quantize.making import make_checkpoint, names_in
+from tests.quantize.making import NANO, make_checkpoint, names_in
 
 PROSE = "What is 17 + 25? First the ones: 7 + 5 = 12. Then the tens. " * 12
 LINE = "localai: error: "
@@ -107,9 +106,66 @@ def test_the_text_that_comes_along(model: Path, tmp_path: Path) -> None:
     assert (found["text"], found["context"], found["chunks"]) == ("built-in calibration.txt", 512, 2)
 
 
+# -------------------------------------------------------------------------------------- --calibrate
+
+
+def test_a_text_that_the_model_writes(nano: Path, tmp_path: Path) -> None:
+    """It is kept where that is wanted; read again, it gives the same file but for its name."""
+    output, saved = tmp_path / "x.gguf", tmp_path / "text.txt"
+    words = ["imatrix", nano, "--threads", "1", "--sandbox", "require"]
+    wish = ["--calibrate", "self", "--calibrate-tokens", "1100"]
+    found = said(*words, "-o", output, *wish, "--save-text", saved)
+    digest = hashlib.sha256(saved.read_bytes()).hexdigest()
+    assert found["text"] == f"written by the model itself, sha256 {digest}"
+    assert (found["chunks"], found["context"], found["matrices"]) == (2, 512, 35)
+    assert read_imatrix(output).datasets == (found["text"],)
+    assert "<｜Assistant｜><think>\n" in saved.read_text()
+    assert names_in(tmp_path) == ["text.txt", "x.gguf"]
+    for again in (["--text", saved, "--parse-special"], ["--calibrate", saved]):
+        found = said(*words, "-o", tmp_path / "y.gguf", *again, "--overwrite")
+        assert found["text"] == str(saved)
+        one, other = read_imatrix(output), read_imatrix(tmp_path / "y.gguf")
+        assert one.weights.keys() == other.weights.keys()
+        assert all((one.weights[name] == other.weights[name]).all() for name in one.weights)
+
+
+def test_quantize_with_a_text_that_the_model_writes(tmp_path: Path, home: Path) -> None:
+    """The forecast is exact to the byte; the manifest says how to make it again."""
+    wish = ["--imatrix", "auto", "--calibrate", "self", "--calibrate-tokens", "1100"]
+    known = said("quantize", NANO, "--dry-run", *wish)["forecast"]
+    size = next(one["size"] for one in known["types"] if one["type"] == "Q4_0")
+    found = said("quantize", NANO, "--type", "Q4_0", *wish, "--name", "s", "--threads", "1")
+    assert found["report"]["output_bytes"] == size
+    (manifest,) = Store().manifests()
+    assert isinstance(manifest.source, Checkpoint)
+    assert manifest.source.recipe == f"--type Q4_0 {' '.join(wish)}"
+    known = fields(Store().path(manifest))
+    assert str(known["quantize.imatrix.dataset"]).startswith("written by the model itself, sha256 ")
+    assert known["quantize.imatrix.chunks_count"] == 2
+    assert names_in(Store().root / "incoming") == []
+
+
+def test_quantize_with_a_text_of_ones_own(small: Path, text: Path, tmp_path: Path) -> None:
+    text.write_text("<｜User｜>" + 4 * PROSE)
+    words = ["--imatrix", "auto", "--calibrate", text]
+    said("quantize", small, "--type", "IQ2_XS", *words, "-o", tmp_path / "x.gguf", "--threads", "1")
+    assert fields(tmp_path / "x.gguf")["quantize.imatrix.dataset"] == str(text)
+
+
+def test_a_text_that_is_not_written_leaves_nothing(small: Path, tmp_path: Path) -> None:
+    """Neither of the two files is there when the other cannot be."""
+    (tmp_path / "text.txt").write_text("mine")
+    words = ["imatrix", "r1-nano.gguf", "-o", tmp_path / "x.gguf", "--calibrate", "self"]
+    convert(NANO, tmp_path / "r1-nano.gguf", "Q8_0")
+    done = localai(*words, "--save-text", tmp_path / "text.txt", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{tmp_path / 'text.txt'} is there already" in done.stderr
+    assert names_in(tmp_path) == ["r1-nano.gguf", "text.txt"]
+
+
 WRONG: dict[str, tuple[int, list[str], str]] = {
     "no model": (1, ["nothing.gguf", "-o", "x.gguf"], "nothing.gguf"),
-    "no text": (2, ["m.gguf", "-o", "x.gguf", "--text", "nothing.txt"], "nothing.txt is not a file"),
+    "no text": (2, ["m.gguf", "-o", "x.gguf", "--text", "nothing.txt"], "is not a file"),
     "a folder": (2, ["m.gguf", "-o", "x.gguf", "--text", "."], "is not a file"),
     "no UTF-8": (2, ["m.gguf", "-o", "x.gguf", "--text", "m.gguf"], "is not UTF-8 text"),
     "too short": (2, ["m.gguf", "-o", "x.gguf", "--text", "short.txt"], "tokens, and two pieces of 512"),
@@ -119,6 +175,34 @@ WRONG: dict[str, tuple[int, list[str], str]] = {
     "it is the model": (2, ["m.gguf", "-o", "m.gguf", "--overwrite"], "m.gguf is what is read"),
     "no folder": (2, ["m.gguf", "-o", "nowhere/x.gguf"], "there is no folder"),
     "no output": (2, ["m.gguf"], "Missing option"),
+    "two texts": (
+        2,
+        ["m.gguf", "-o", "x.gguf", "--text", "short.txt", "--calibrate", "self"],
+        "exclude each",
+    ),
+    "no such text": (
+        2,
+        ["m.gguf", "-o", "x.gguf", "--calibrate", "nothing.txt"],
+        "nothing.txt is not a file",
+    ),
+    "tokens of no text": (2, ["m.gguf", "-o", "x.gguf", "--calibrate-tokens", "2000"], "the model writes"),
+    "few tokens": (2, ["m.gguf", "-o", "x.gguf", "--calibrate", "self", "--calibrate-tokens", "9"], "9"),
+    "nothing to save": (2, ["m.gguf", "-o", "x.gguf", "--save-text", "y.txt"], "that the model writes"),
+    "one file for both": (
+        2,
+        ["m.gguf", "-o", "x.gguf", "--calibrate", "self", "--save-text", "x.gguf"],
+        "x.gguf is the output already",
+    ),
+    "the model's place": (
+        2,
+        ["m.gguf", "-o", "x.gguf", "--calibrate", "self", "--save-text", "m.gguf", "--overwrite"],
+        "m.gguf is what is read",
+    ),
+    "no folder for the text": (
+        2,
+        ["m.gguf", "-o", "x.gguf", "--calibrate", "self", "--save-text", "nowhere/y.txt"],
+        "there is no folder",
+    ),
 }
 
 
@@ -136,6 +220,12 @@ def test_wrong_words(
 def test_nothing_is_written_into_the_store_by_path(model: Path, home: Path) -> None:
     target = Store().root / "x.gguf"
     assert "is inside the store of models" in error_of(2, "imatrix", model, "-o", target)
+
+
+@pytest.mark.parametrize("more", [[], ["--imatrix", "x.gguf"], ["--compare"]])
+@pytest.mark.parametrize("wish", [["--calibrate", "self"], ["--calibrate-tokens", "2000"]])
+def test_a_text_is_for_matrices_that_are_made(small: Path, more: list[str], wish: list[str]) -> None:
+    assert f"{wish[0]} is for --imatrix auto" in error_of(2, "quantize", small, "--dry-run", *wish, *more)
 
 
 # -------------------------------------------------------------------------------- quantize --imatrix auto
@@ -182,35 +272,40 @@ def test_what_is_there_already_is_told_before_the_text_is_read(small: Path, tmp_
 # ------------------------------------------------------------------------------------------- interrupted
 
 
-def imatrix_words(small: Path, model: Path, output: Path) -> list[str]:
-    return ["imatrix", str(model), "-o", str(output)]
+IMATRIX = "imatrix {model} -o {output}"
+QUANTIZE = "quantize {small} --imatrix auto -o {output}"
+SELF = " --calibrate self --calibrate-tokens 100000"
+TOLD = {
+    "imatrix": (IMATRIX, "Read"),
+    "quantize": (QUANTIZE, "Read"),
+    "imatrix, self": (IMATRIX + SELF + " --save-text {output}.txt", "Write"),
+    "quantize, self": (QUANTIZE + SELF, "Write"),
+}
 
 
-def quantize_words(small: Path, model: Path, output: Path) -> list[str]:
-    return ["quantize", str(small), "--imatrix", "auto", "-o", str(output)]
-
-
-@pytest.mark.parametrize("words", [imatrix_words, quantize_words])
+@pytest.mark.parametrize(("words", "step"), TOLD.values(), ids=TOLD.keys())
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_told_to_end_it_leaves_nothing(
     small: Path,
     model: Path,
     tmp_path: Path,
-    words: Callable[[Path, Path, Path], list[str]],
+    words: str,
+    step: str,
     number: signal.Signals,
     code: int,
 ) -> None:
     (tmp_path / "x.gguf").write_bytes(b"the old one")
-    command = [*words(small, model, tmp_path / "x.gguf"), "--overwrite", "--threads", "1"]
+    paths = {"small": small, "model": model, "output": tmp_path / "x.gguf"}
+    command = [word.format(**paths) for word in words.split()]
     app = subprocess.Popen(
-        [sys.executable, "-P", "-m", "localai", *command],
+        [sys.executable, "-P", "-m", "localai", *command, "--overwrite", "--threads", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "LOCALAI_PROGRESS": "json"},
     )
     assert app.stderr is not None
-    reading = next(line for line in app.stderr if '"Read"' in line)
+    reading = next(line for line in app.stderr if f'"{step}"' in line)
     others = psutil.Process(app.pid).children(recursive=True)
     app.send_signal(number)
     rest = app.communicate(timeout=60)[1]
