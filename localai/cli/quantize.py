@@ -135,26 +135,26 @@ def quantize(
     if imatrix != "auto" and not optimizing.optimize:
         calibration.require_unused()
     limits = (_bytes(max_size, "--max-size"), _bytes(max_memory, "--max-memory"))
-    mixtures = optimizing.mixtures(
-        {
-            "--compare": comparing.compare,
-            "--type": types,
-            "--max-size": max_size,
-            "--max-memory": max_memory,
-            "--pure": pure,
-            "--output-type": output_type,
-            "--embedding-type": embedding_type,
-            "--tensor-type": tensor_types,
-        },
-        with_imatrix=imatrix is not None,
-    )
+    choosing = {
+        "--compare": comparing.compare,
+        "--type": types,
+        "--max-size": max_size,
+        "--max-memory": max_memory,
+        "--pure": pure,
+        "--output-type": output_type,
+        "--embedding-type": embedding_type,
+        "--tensor-type": tensor_types,
+    }
+    mixtures = optimizing.mixtures(choosing, with_imatrix=imatrix is not None)
+    optimizing.require_alone(choosing)
+    collects = imatrix == "auto" or (optimizing.optimize and imatrix is None)
     path, model = _find(source)
     job = Job(
         source=str(path),
         threads=threads or 0,
         pre_tokenizer=pre_tokenizer,
         imatrix=str(options.path(imatrix)) if imatrix and imatrix != "auto" else "",
-        imatrix_promised=calibration.text().name if imatrix == "auto" else "",
+        imatrix_promised=calibration.text().name if collects else "",
         pure=pure,
         output_type=file_types.tensor_type(output_type) if output_type else None,
         embedding_type=file_types.tensor_type(embedding_type) if embedding_type else None,
@@ -182,6 +182,24 @@ def quantize(
                 job,
                 work,
             )
+            return
+        if optimizing.optimize and limits[0] is not None:
+            from localai.cli import optimize_work
+
+            work = quantize_work.Work(job, model, [], overwrite, check, calibration)
+            wish = optimize_work.Call(
+                source,
+                limits[0],
+                calibration.text(),
+                comparing.text,
+                comparing.chunks,
+                output_path,
+                name,
+                overwrite,
+                dry_run,
+                json,
+            )
+            optimize_work.optimize(wish, job, work)
             return
         if dry_run or any(limits):
             known, advised = quantize_work.forecast(job, *limits)

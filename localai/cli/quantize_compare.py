@@ -13,6 +13,8 @@ from localai.errors import UsageError
 
 ROUNDS = 3
 """How often the speed of each type is measured unless told otherwise."""
+_ALSO_OPTIMIZING = ("chunks", "text")
+"""What says on which text the result of --optimize is checked."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Comparing:
         typer.Option(
             min=1,
             max=1_000_000,
-            help="With --compare: measure the loss on so many chunks of the text. Default: 4 to 64, as "
-            "many as take ten minutes.",
+            help="With --compare, --optimize: measure the loss on so many chunks of the text. Default: 4 to "
+            "64, as many as take ten minutes.",
             show_default=False,
         ),
     ] = None
@@ -57,7 +59,8 @@ class Comparing:
     text: Annotated[
         Path | None,
         typer.Option(
-            help="With --compare: measure the loss on this text. Default: a mixed one of our own.",
+            help="With --compare, --optimize: measure the loss on this text. Default: a mixed one of our "
+            "own.",
             show_default=False,
         ),
     ] = None
@@ -87,5 +90,7 @@ class Comparing:
         if self.compare and optimizing.optimize:
             raise UsageError("--compare and --optimize exclude each other", "Give one of them")
         given = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) is not None]
+        if optimizing.optimize:
+            given = [name for name in given if name not in _ALSO_OPTIMIZING]
         if not self.compare and (alone := [name for name in given if name != "compare"]):
             raise UsageError(f"--{alone[0]} is for --compare", f"Add --compare, or leave out --{alone[0]}")

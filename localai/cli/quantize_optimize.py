@@ -23,7 +23,8 @@ class Optimizing:
         bool,
         typer.Option(
             "--optimize",
-            help="Choose the type of every tensor for the least loss within --max-size.",
+            help="Measure how much each matrix matters, and choose the type of every one for the least loss "
+            "within --max-size.",
         ),
     ] = False
     recipe: Annotated[
@@ -36,6 +37,16 @@ class Optimizing:
             show_default=False,
         ),
     ] = None
+
+    def require_alone(self, others: Mapping[str, object]) -> None:
+        """UsageError for --optimize with one of `others`, the options that choose types, by name."""
+        given = [name for name, value in others.items() if value and name != "--max-size"]
+        if self.optimize and given:
+            raise UsageError(f"--optimize and {given[0]} exclude each other", "Leave one of them out")
+        if self.optimize and not others["--max-size"]:
+            raise UsageError(
+                "--optimize needs to know how large the file may be", "Add --max-size, such as 4GB"
+            )
 
     def mixtures(self, others: Mapping[str, object], *, with_imatrix: bool) -> tuple[Mixture, ...]:
         """What --recipe names; none without it. `others`: the options that choose types, by name.

@@ -83,13 +83,12 @@ class Work:
 
     def into_store(self, name: str | None) -> tuple[Made, list[str]]:
         """Keep the results in the store; what was made, and the names."""
-        from models.names import suggested
         from models.store import Store
         from quantize.client import Wanted
 
         several = name is not None and len(self._types) > 1
         names = [f"{name}:{one}" for one in self._types] if several else []
-        names = names or [name or suggested(f"{self.stem()}:{one}") for one in self._types]
+        names = names or [name or self.default_name(one) for one in self._types]
         store = Store()
         for each in names:
             require_name(store, each, self._overwrite)
@@ -189,6 +188,18 @@ class Work:
         words += ["--pre-tokenizer", job.pre_tokenizer] if job.pre_tokenizer else []
         words += ["--allow-requantize"] if job.allow_requantize else []
         return shlex.join(words)
+
+    def mix(self, mixture: Mixture) -> None:
+        """The types are those of `mixture`, which have been found meanwhile."""
+        import msgspec
+
+        self._job = msgspec.structs.replace(self._job, mixtures=(mixture,))
+
+    def default_name(self, file_type: str) -> str:
+        """What the store calls a model of `file_type` unless told otherwise."""
+        from models.names import suggested
+
+        return suggested(f"{self.stem()}:{file_type}")
 
     def stem(self) -> str:
         """What files are called by default: as the folder, the file or the model that they are made from."""

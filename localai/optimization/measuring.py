@@ -59,8 +59,8 @@ async def measure(
 ) -> Costs:
     """Load `base`, a file in floats or Q8_0, and measure all groups of the matrices in `errors`.
 
-    What was measured before, for another size or by a run that was stopped, is not measured again. Raises from
-    the error tree.
+    What was measured before, for another size or by a run that was stopped, is not measured again. Raises
+    from the error tree.
     """
     engine = Engine()
     try:
