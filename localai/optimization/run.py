@@ -33,6 +33,8 @@ from localai.evaluation.run import Candidate
 from localai.optimization import choosing, measuring
 from localai.optimization.choosing import Choice
 from localai.optimization.measuring import Costs
+from models import measured
+from models.figures import Figures, Loss
 from models.mixture import Mixture
 from models.parts import read_whole
 from quantize import advice, client, collecting, imatrix_file, recipe
@@ -256,18 +258,22 @@ class _Run:
                 msgspec.structs.replace(mixture, name=names[best].lower() + "-like"),
                 read_whole(partials[best].path),
             )
-        found = self._recipe(mixture, choice, checked[best], made.report.outputs[best].bits_per_weight, made)
+        loss = keeping.any_loss_of(checked[best].report, base.sha256)
+        bits = made.report.outputs[best].bits_per_weight
+        found = self._recipe(mixture, choice, checked[best].size, loss, bits, made)
         only = _only(made, best)
         return Optimized(found, costs, checked[0], checked[1] if usual else None, partials[best], only, job)
 
-    def _recipe(self, mixture: Mixture, choice: Choice, checked: Checked, bits: float, made: Made) -> Recipe:
+    def _recipe(
+        self, mixture: Mixture, choice: Choice, size: int, loss: Loss | None, bits: float, made: Made
+    ) -> Recipe:
         assert isinstance(self._text, Text)
         return Recipe(
             made_for=self._wish.source,
-            size=checked.size,
+            size=size,
             bits_per_weight=bits,
             expected_kl=choice.kl,
-            loss=keeping.loss_of(checked.report),
+            loss=loss,
             imatrix_sha256=made.report.imatrix_sha256,
             text=self._text.name,
             text_sha256=hashlib.sha256(self._text.content.encode()).hexdigest(),
@@ -300,6 +306,10 @@ class _Run:
                     reading = await self._with_chunks(engine, model, base, options, reading)
                 report = await self._evaluate(engine, model, base, options, reading, number, len(names))
                 found.append(Checked(name, output.size, report))
+                loss = keeping.loss_of(report, base.sha256)
+                measured.keep(
+                    Figures(sha256=output.sha256, file_type=name, size=output.size, loss=loss, imatrix=True)
+                )
         finally:
             await engine.close()
         return found
