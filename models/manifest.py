@@ -12,7 +12,7 @@ import shlex
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -24,6 +24,7 @@ from models.origins import (
     Builtin,
     Checkpoint,
     Count,
+    HubCheckpoint,
     HubFile,
     Origin,
     PackageIndex,
@@ -33,6 +34,9 @@ from models.origins import (
     UrlFile,
 )
 from models.parts import number_of
+
+if TYPE_CHECKING:
+    from models.catalog import Entry
 
 _MAX_BYTES: Final = 1024 * 1024
 
@@ -241,6 +245,16 @@ def is_in_catalogue(model: Manifest) -> bool:
     except LocalAIError:
         return False
     return is_fetched(model)
+
+
+def is_of(model: Manifest, entry: Entry) -> bool:
+    """Whether it is a type of that model of the catalogue: fetched so, or made here of the same weights."""
+    source, weights = model.source, entry.checkpoint
+    if isinstance(source, Checkpoint):
+        if not isinstance(weights, HubCheckpoint) or source.repository != weights.repository:
+            return False
+        return weights.revision in ("", source.revision)
+    return f"{model.name}:".startswith(f"{entry.name}:") and is_in_catalogue(model)
 
 
 def repair_hint(model: Manifest) -> str:

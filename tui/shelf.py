@@ -18,7 +18,7 @@ from models.catalog import Wanted
 from models.header import Header
 from models.known import Known
 from models.machine import NO_GPUS, Gpus, this_machine
-from models.manifest import Damaged, digests_of, repair_hint
+from models.manifest import Damaged, digests_of, is_of, repair_hint
 from models.names import name_of
 from models.origins import Builtin, Checkpoint
 from models.store import Manifest, Resolved, Store
@@ -143,9 +143,9 @@ class StoreShelf:
         names = {
             one: entry.name if one == entry.type else f"{entry.name}:{one.lower()}" for one in entry.all_types
         }
-        here = {one.name: one for one in map(of_manifest, self._store.manifests()) if one.base == name}
-        digests, known = {called: one.sha256 for called, one in here.items()}, self._known()
-        found = [with_figures(Wanted(entry, one, called), known, digests) for one, called in names.items()]
+        here = {one.name: one.sha256 for one in self._store.manifests() if is_of(one, entry)}
+        known = self._known()
+        found = [with_figures(Wanted(entry, one, called), known, here) for one, called in names.items()]
         return sorted(filter(can_be_had, found), key=lambda one: one.size, reverse=True)
 
     def resolve(self, name: str) -> ResolvedModel:

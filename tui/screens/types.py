@@ -98,6 +98,13 @@ class TypesScreen(Modal[Choice | None]):
         better = [(one.loss, other) for other, one in known.items() if own and one and dominates(one, own)]
         return min(((loss.kl, other) for loss, other in better if loss), default=(0.0, ""))[1]
 
+    def _why(self, better: str, entry: ModelEntry) -> str:
+        """Why `better` is better than `entry`, which it dominates."""
+        one, other = self._types[better], entry
+        smaller = one.figures and other.figures and one.figures.size < other.figures.size
+        words = ["smaller"] * bool(smaller) + ["faster"] * (one.tokens_per_s > other.tokens_per_s)
+        return f"{better} is {' and '.join(words)} here, and loses no more within the errors."
+
     @work(group="fits", exclusive=True)
     async def _judge(self) -> None:
         for name in sorted(self._types, key=lambda name: name != self._usual):
@@ -124,7 +131,7 @@ class TypesScreen(Modal[Choice | None]):
         said = [fit.why] if fit else []
         said.append(measured(entry))
         if better := self._better(entry.file_type):
-            said.append(f"{better} was measured to be smaller or faster, and no less exact.")
+            said.append(self._why(better, entry))
         if entry.name in self._taken:
             said.append(f"{entry.name} is installed.")
         elif entry.ready:
