@@ -14,6 +14,7 @@ from localai import paths, policy
 from localai.audit.finding import Finding
 from localai.errors import LocalAIError
 from localai.history import database, key
+from models import measured
 
 Kept = Literal["encrypted", "plain", "nothing", "unknown"]
 Swap = Literal["none", "encrypted", "in memory", "unknown"]
@@ -45,6 +46,8 @@ class Storage(msgspec.Struct, frozen=True):
     open_paths: tuple[OpenPath, ...]
     core_dump_bytes: int | None
     """How large a dump of this program's memory may get; -1: as large as it is; None: not known here."""
+    measurements: tuple[str, ...]
+    """Folders with numbers that were measured of models; no text is in them."""
     swap: Swap
     """Whether memory can get to a disk; "unknown" where it cannot be seen to be encrypted."""
     error: str = ""
@@ -69,6 +72,7 @@ def storage() -> Storage:
         incognito=known.has("require.incognito"),
         open_paths=_open_paths(path),
         core_dump_bytes=_core_limit(),
+        measurements=tuple(str(folder) for folder in _measurements() if folder.is_dir()),
         swap=_swap(),
         error=error,
     )
@@ -100,6 +104,10 @@ def _kept(path: Path) -> Kept:
     if not path.exists() or path.stat().st_size == 0:
         return "nothing"
     return "plain" if database.is_plain(path) else "encrypted"
+
+
+def _measurements() -> list[Path]:
+    return [paths.models_dir() / measured.FOLDER, paths.data_dir() / "evaluations"]
 
 
 def _open_paths(history: Path) -> tuple[OpenPath, ...]:

@@ -111,6 +111,8 @@ def _print_conversations(found: Report) -> None:
     _line("!" if history.kept in ("plain", "unknown") else "ok", f"stored: {history.kept}, in {history.path}")
     _line("-", f"key: {_ways(history.protection)}")
     _line("-", f"kept: {'until deleted' if days is None else f'{days:g} days'}")
+    if history.measurements:
+        _line("-", f"measured of models, numbers only: {', '.join(history.measurements)}")
     dumps = {0: "none", None: "not known"}.get(history.core_dump_bytes, "possible")
     _line({"none": "ok", "not known": "-"}.get(dumps, "!"), f"dumps of memory: {dumps}")
     _line("!" if history.swap == "unknown" else "ok", f"swap: {history.swap}")

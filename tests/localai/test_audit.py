@@ -19,9 +19,11 @@ from localai.audit import advisories, installed, program, report, settings, stor
 from localai.cli import audit_text
 from localai.confine.report import Layer
 from localai.errors import LocalAIError
+from models import measured
 from models.files import sha256_of
 from models.gguf import read_header
 from models.library import Library
+from tests.known_figures import known, speed
 from tests.localai import policies
 from tests.localai.kernels import needs_landlock
 
@@ -278,6 +280,12 @@ def test_rights_of_the_history_show() -> None:
     found = storage.storage()
     assert [one.path for one in found.open_paths] == [str(folder)]
     assert any("chmod 0700" in one.do for one in storage.findings(found))
+
+
+def test_where_figures_of_models_are_kept_shows() -> None:
+    assert storage.storage().measurements == ()
+    assert measured.keep(known(speed=speed(40)))
+    assert storage.storage().measurements == (str(paths.models_dir() / "figures"),)
 
 
 def test_a_plain_history_shows() -> None:
