@@ -103,22 +103,26 @@ def read(path: Path) -> Recipe:
 
 def parse(data: bytes, called: str) -> Recipe:
     """The recipe that `data`, which errors call `called`, holds; UsageError or QuantizeError."""
+    _require_known(data, called)
+    try:
+        return msgspec.json.decode(data, type=Recipe)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise QuantizeError(f"{called} is not a valid recipe: {error}", _MAKE_ONE) from error
+
+
+def _require_known(data: bytes, called: str) -> None:
+    """UsageError if `data` is something else than a recipe, QuantizeError if it is one of a later version."""
     try:
         head = msgspec.json.decode(data, type=_Head)
-        if head.format != "localai-recipe":
-            raise UsageError(f"{called} is not a recipe", _MAKE_ONE)
-        if head.version != 1:
-            raise QuantizeError(
-                f"{called} is a recipe of version {head.version}, which this program does not know",
-                "Use a newer version of localai",
-            )
-        if len(data) > MAX_BYTES:
-            raise ValueError(f"it is larger than {MAX_BYTES} bytes")
-        return msgspec.json.decode(data, type=Recipe)
-    except msgspec.ValidationError as error:
-        raise QuantizeError(f"{called} is not a valid recipe: {error}", _MAKE_ONE) from error
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UsageError(f"{called} is not a recipe: {error}", _MAKE_ONE) from error
+    if head.format != "localai-recipe" or len(data) > MAX_BYTES:
+        raise UsageError(f"{called} is not a recipe", _MAKE_ONE)
+    if head.version > 1:
+        raise QuantizeError(
+            f"{called} is a recipe of version {head.version}, which this program does not know",
+            "Use a newer version of localai",
+        )
 
 
 def beside(model: Path) -> Path:

@@ -141,6 +141,7 @@ def test_into_the_store(tmp_path: Path, home: Path) -> None:
         "imatrix_sha256": sha256(imatrix),
         "program": __version__,
         "llama_cpp": bindings.commit(),
+        "mixture": None,
     }
     assert read <= source["inputs"].keys()
     assert list((home / "data" / "models" / "incoming").iterdir()) == []
