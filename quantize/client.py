@@ -266,11 +266,10 @@ def _require_space(job: Job, known: Forecast, free: Mapping[Path, int]) -> None:
 
     `free` is what each folder had before the start: by now the worker may have set its room aside.
     """
-    sizes = {candidate.file_type: candidate.size for candidate in known.candidates}
     needed: dict[Path, int] = {}
     for target in job.targets:
         folder = Path(target.path).parent
-        needed[folder] = needed.get(folder, 0) + sizes.get(target.file_type, 0)
+        needed[folder] = needed.get(folder, 0) + known.size_of(target)
     for folder, size in needed.items():
         if size > free[folder]:
             raise NoSpace(

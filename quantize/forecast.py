@@ -11,6 +11,7 @@ from localai import hardware
 from localai.chat.prompt import ASSISTANT, USER
 from models import fit, templates
 from models.header import Header
+from quantize.file_types import FILE_TYPES
 from quantize.gguf_file import padded, text
 from quantize.plan import Output, Planner
 from quantize.protocol import R1_CHAT, Candidate, Forecast
@@ -42,6 +43,7 @@ def of(source: Source, plans: Planner) -> Forecast:
         working_memory=_PROCESS + hardware.usable_cores() * PIECE_WEIGHTS * _BYTES_PER_WEIGHT,
         candidates=tuple(_candidate(plans.output(name), source, header, shape) for name in plans.names),
         fixed_bytes=_fixed_bytes(plans),
+        plain={name: plans.plain_output(name).layout.nbytes for name in _compared(source)},
         chat=_chat(source),
     )
 
@@ -52,6 +54,11 @@ def _chat(source: Source) -> str:
         return R1_CHAT
     template = source.metadata.get("tokenizer.chat_template", b"")[len(text(b"")) :]
     return templates.digest(template.decode("utf-8", "replace")) if template else ""
+
+
+def _compared(source: Source) -> list[str]:
+    """The types that others are compared with: that of the source, and the closest one."""
+    return [name for name in dict.fromkeys([_type_of_most(source), "Q8_0"]) if name in FILE_TYPES]
 
 
 def _fixed_bytes(plans: Planner) -> int:

@@ -131,9 +131,18 @@ class Forecast(_Frame, frozen=True):
     """The mixtures of the job, then all file types, best first."""
     fixed_bytes: Whole = 0
     """Bytes of a quantized file that no type changes: its header, norms and the like, with their padding."""
+    plain: dict[str, Whole] = {}
+    """Bytes of the files that others are compared with, by type: as `Target.plain`."""
     chat: str = ""
     """`R1_CHAT` if the vocabulary has R1's markers, else the digest of the chat template
     (`models.templates`), or "" without one."""
+
+    def size_of(self, target: Target) -> int:
+        """Bytes that a target will have; 0 for a type that is not there."""
+        sizes = {one.file_type.upper(): one.size for one in self.candidates}
+        if target.plain:
+            sizes |= self.plain
+        return sizes.get(target.file_type.upper(), 0)
 
 
 class Progress(_Frame, frozen=True):

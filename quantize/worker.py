@@ -107,7 +107,7 @@ class _Limiting:
     """Sends events, and once the sizes of the outputs are known, lets no file grow beyond them."""
 
     def __init__(self, job: Job, send: _Sender) -> None:
-        self._wanted = {target.file_type.upper() for target in job.targets}
+        self._targets = job.targets
         self._confined = job.sandbox != "off" and sys.platform != "win32"
         self._send = send
 
@@ -115,8 +115,7 @@ class _Limiting:
         if self._confined and isinstance(event, Forecast):
             from localai.confine import limits  # not for Windows, which has no such thing
 
-            sizes = [one.size for one in event.candidates if one.file_type.upper() in self._wanted]
-            limits.limit_files(max(sizes, default=0))
+            limits.limit_files(max((event.size_of(one) for one in self._targets), default=0))
         self._send(event)
 
 

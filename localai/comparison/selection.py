@@ -96,7 +96,7 @@ def reference(known: Forecast, types: Sequence[Candidate], memory: int, *, gguf:
         return Reference(known.source_type, known.source_bytes, made=False, exact=True)
     beside = max(least_memory(one) for one in types)
     if least_memory(own) + beside <= memory:
-        size = known.source_bytes if gguf else own.size
+        size = known.source_bytes if gguf else known.plain.get(own.file_type, own.size)
         return Reference(own.file_type, size, made=not gguf, exact=True)
     notes = [
         f"compared with {CLOSEST}, because {megabytes(memory)} of memory cannot hold "
@@ -105,7 +105,9 @@ def reference(known: Forecast, types: Sequence[Candidate], memory: int, *, gguf:
     ]
     if least_memory(close) + beside > memory:
         notes.append("two files do not fit into memory: they are read from the disk again and again, slowly")
-    return Reference(CLOSEST, close.size, made=True, exact=False, notes=tuple(notes))
+    return Reference(
+        CLOSEST, known.plain.get(CLOSEST, close.size), made=True, exact=False, notes=tuple(notes)
+    )
 
 
 def groups(types: Sequence[Candidate], reference: Reference, free: int) -> list[list[Candidate]]:
