@@ -95,7 +95,8 @@ def _draw_axes(frame: _Frame, ticks: Sequence[float], unit: str) -> None:
     for tick in frame.across.ticks(frame.columns // _BETWEEN):
         x, text = frame.column(tick), axes.label(tick)
         canvas.put(x, _HEIGHT, signs.tick_below, "faint")
-        canvas.put(x - len(text) // 2, _HEIGHT + 1, text, "faint")
+        start = min(x - len(text) // 2, frame.left + frame.columns - len(text))
+        canvas.put(start, _HEIGHT + 1, text, "faint")
     canvas.put(frame.left, _HEIGHT + 2, unit, "faint")
 
 

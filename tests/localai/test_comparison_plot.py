@@ -155,6 +155,12 @@ def test_each_type_is_named_in_both_pictures(width: int, rows: tuple) -> None:
     assert {name: names.count(name) for name in names} == {one.file_type: 2 for one in rows}
 
 
+def test_the_last_number_of_an_axis_is_whole() -> None:
+    rows = tuple(row(f"T_{pace}", 1e8 + pace, 0.1, pace=pace) for pace in (600, 1137))
+    found = "\n".join(plot.lines(comparison(rows), 80))
+    assert re.search(r" 1,200\n", found)
+
+
 def test_colours_change_nothing_but_colours() -> None:
     plain, colored = (plot.lines(comparison(SMALL), 80, color=color) for color in (False, True))
     assert not any("\x1b" in line for line in plain)
