@@ -41,7 +41,7 @@ def test_from_a_file_into_a_folder(file: Path, tmp_path: Path) -> None:
     made = tmp_path / "out" / "r1-nano-mixed-4.9.gguf"
     assert names_in(tmp_path / "out") == [made.name]
     (one,) = found["outputs"]
-    assert (one["file_type"], one["size"]) == ("mixed-4.9", made.stat().st_size)
+    assert (one["file_type"], one["output_bytes"]) == ("mixed-4.9", made.stat().st_size)
     assert one["tensor_types"] == {"Q5_K": 1, "Q6_K": 1, "Q5_0": 21, "Q4_K": 14, "F32": 26}
     assert one["check"]["result"] == "passed"
 
