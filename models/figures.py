@@ -7,7 +7,7 @@ made or fetched only later. `models.measured` keeps them; the catalogue may brin
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -128,3 +128,9 @@ def dominates(one: Figures, other: Figures) -> bool:
     slower, faster = mine.median < its.median - unsure, mine.median > its.median + unsure
     clearly = one.size < other.size * _SMALLER or faster
     return one.size <= other.size and not slower and not lossier and clearly
+
+
+def better(one: Figures | None, others: Mapping[str, Figures | None]) -> str:
+    """The key of the most exact among the `others` that dominate `one`; "": none does."""
+    found = [(name, each.loss) for name, each in others.items() if one and each and dominates(each, one)]
+    return min(((loss.kl, name) for name, loss in found if loss), default=(0.0, ""))[1]

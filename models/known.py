@@ -48,6 +48,18 @@ class Known:
         made = (one.sha256 for one in self._made(entry, siblings) if one.file_type == file_type)
         return next(filter(None, map(self.of, made)), None)
 
+    def types_beside(self, sha256: str) -> dict[str, Figures]:
+        """Of the file with that digest and of others that were made of the same, by their type.
+
+        Without an importance matrix. The file may itself be what others were made of.
+        """
+        own = self.of(sha256)
+        loss = own.loss if own else None
+        originals = {sha256, loss.reference_sha256 if loss else ""} - {""}
+        everything = {**self._told, **self._here}
+        found = [one for one in map(self.of, everything) if one and one.loss and not one.imatrix]
+        return {one.file_type: one for one in found if one.loss and one.loss.reference_sha256 in originals}
+
     def _made(self, entry: Entry, siblings: Iterable[str]) -> list[Figures]:
         """Of files that were made of its weights as `pull` makes them: without an importance matrix."""
         alike = [*entry.measured, *filter(None, map(self.of, siblings))]

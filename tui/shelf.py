@@ -15,6 +15,7 @@ from localai.engine.settings import Sampling
 from localai.errors import UsageError
 from models import blobs, catalog, templates, usage
 from models.catalog import Wanted
+from models.figures import Figures
 from models.header import Header
 from models.known import Known
 from models.machine import NO_GPUS, Gpus, this_machine
@@ -77,6 +78,9 @@ class ModelShelf(Protocol):
 
     def source(self, name: str) -> str:
         """What to quantize to get the model `name` in another type: a name, or a path."""
+
+    def measured_types(self, name: str) -> Mapping[str, Figures]:
+        """What was measured of what was made of the same as the model `name`, by its type. Reads files."""
 
     def used(self, sha256: str) -> None:
         """The model with that digest is used now, for a conversation that is kept."""
@@ -183,6 +187,10 @@ class StoreShelf:
         if isinstance(made_from, Checkpoint) and made_from.path and Path(made_from.path).exists():
             return made_from.path
         return name
+
+    def measured_types(self, name: str) -> Mapping[str, Figures]:
+        """By what they were compared with."""
+        return self._known().types_beside(self._store.get(name).sha256)
 
     def used(self, sha256: str) -> None:
         """Writes an empty file of the user's own."""

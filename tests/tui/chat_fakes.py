@@ -22,6 +22,7 @@ from localai.engine import protocol
 from localai.engine.settings import Limits, LoadOptions, Sampling
 from localai.engine.states import State
 from localai.errors import LocalAIError, ModelNotFound
+from models.figures import Figures
 from tui.fitting import Fit
 from tui.jobs import Jobs
 from tui.model_entry import Place
@@ -283,6 +284,8 @@ class FakeShelf:
         self.types_of: dict[str, list[ModelEntry]] = {}
         """What `types` gives."""
         self.fits: dict[str, Fit] = {}
+        self.measured: dict[str, Figures] = {}
+        """What `measured_types` gives."""
         self.given_back: list[int] = []
         """What `fit` was told."""
         self.used_now: list[str] = []
@@ -311,6 +314,9 @@ class FakeShelf:
 
     def source(self, name: str) -> str:
         return f"/made/from/{name}"
+
+    def measured_types(self, name: str) -> dict[str, Figures]:
+        return self.measured
 
     def used(self, sha256: str) -> None:
         self.used_now.append(sha256)

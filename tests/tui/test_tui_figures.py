@@ -10,6 +10,7 @@ import pytest
 from chat_fakes import R1, STARTER, FakeShelf
 from conftest import wait_until
 from models_fakes import (
+    FORECAST,
     LARGE_R1,
     MEDIUM,
     SHIPPED,
@@ -32,9 +33,12 @@ from models.figures import Answers, Figures
 from models.origins import Builtin, Checkpoint
 from models.store import Store
 from tests.known_figures import known, loss, speed
+from tui.asking import Recommended
 from tui.fitting import Fit
 from tui.model_entry import ModelEntry
 from tui.screens.first_run import Questions
+from tui.screens.models import ModelsScreen
+from tui.screens.quantize import QuantizeScreen
 from tui.screens.types import TypesScreen
 from tui.shelf import StoreShelf
 from tui.widgets.model_list import line
@@ -205,6 +209,58 @@ def test_how_the_types_look(snap_compare, make: MakeApp, shelf: FakeShelf, size:
     assert snap_compare(make(), terminal_size=size, run_before=script)
 
 
+# ----------------------------------------------------------------------------- types that are to be made here
+
+
+def in_forecast() -> dict[str, Figures]:
+    """Of two types of the forecast: the smaller one is faster, and loses no more."""
+    return {
+        "Q8_0": known(file_type="Q8_0", size=8_098, loss=loss(0.005, top1=0.95), speed=speed(22)),
+        "Q4_K_M": known(file_type="Q4_K_M", size=4_683, loss=loss(0.006), speed=speed(35)),
+    }
+
+
+async def quantizing(pilot: Pilot[None]) -> None:
+    await pilot.press("f6")
+    await wait_until(pilot, lambda: isinstance(pilot.app.screen, QuantizeScreen))
+    await wait_until(pilot, lambda: any("recommended" in line for line in lines(pilot.app)))
+
+
+async def test_quantizing_tells_what_was_measured(make: MakeApp, shelf: FakeShelf):
+    shelf.measured = in_forecast()
+    async with make().run_test(size=SMALL) as pilot:
+        await opened(pilot)
+        await quantizing(pilot)
+        found = {line.split()[0]: line.split() for line in lines(pilot.app)}
+        assert found["Q8_0"][3:] == ["fits", "22", "tok/s", "95", "%", "alike"]
+        assert found["Q4_K_M"][-1] == "recommended"
+        assert found["BF16"][-1] == "large"
+        options = pilot.app.screen.query_one(OptionList)
+        widths = [option.prompt.cell_length for option in options.options]
+        assert max(widths) <= options.scrollable_content_region.width
+        await wait_until(pilot, lambda: "Measured here: 35 tokens/s." in note(pilot.app))
+
+
+async def test_quantizing_recommends_no_type_that_another_dominates(
+    make: MakeApp, shelf: FakeShelf, jobs: FakeJobs
+):
+    shelf.measured = in_forecast()
+    jobs.will_forecast = msgspec.structs.replace(FORECAST, recommended=Recommended("Q8_0", "the usual"))
+    async with make().run_test(size=SMALL) as pilot:
+        await opened(pilot)
+        await quantizing(pilot)
+        [best] = [line for line in lines(pilot.app) if "recommended" in line]
+        assert best.startswith("Q4_K_M")
+        said = "Recommended: Q4_K_M is smaller and faster here, and loses no more within the errors."
+        await wait_until(pilot, lambda: said in note(pilot.app))
+        shelf.measured = {}
+        await pilot.press("escape")
+        await wait_until(pilot, lambda: isinstance(pilot.app.screen, ModelsScreen))
+        await quantizing(pilot)
+        [best] = [line for line in lines(pilot.app) if "recommended" in line]
+        assert best.startswith("Q8_0")
+
+
 # ----------------------------------------------------------------------------------------------- the shelf
 
 
@@ -295,6 +351,19 @@ def test_types_are_not_told_by_what_was_made_of_other_weights(store: Store, nano
     measured.keep(known(here, loss=loss(), speed=speed(46)))
     measured.keep(known("2" * 64, file_type="Q2_K", loss=loss(0.9)))
     assert not any(entry.figures for entry in StoreShelf(store).types("acme:7b"))
+
+
+def test_types_of_the_same_weights_are_known_by_any_of_them(store: Store):
+    original = "a" * 64
+    here = store.get("r1-nano").sha256
+    told = {one.file_type for one in find("r1-nano").measured}
+    assert StoreShelf(store).measured_types("r1-nano").keys() == told
+    measured.keep(known(here, file_type="Q8_0", loss=loss(0.001, original=original)))
+    measured.keep(known("2" * 64, file_type="Q2_K", loss=loss(0.9, original=original)))
+    measured.keep(known("3" * 64, file_type="Q3_K_M", loss=loss(0.1, original=original), imatrix=True))
+    measured.keep(known("4" * 64, file_type="Q4_0", loss=loss(0.1, original="f" * 64)))
+    measured.keep(known("5" * 64, file_type="Q5_0", loss=loss(0.1, original="")))
+    assert StoreShelf(store).measured_types("r1-nano").keys() == {"Q8_0", "Q2_K"}
 
 
 # ------------------------------------------------------------------------------------------- the first run

@@ -13,6 +13,7 @@ from textual.widgets import Input, OptionList
 
 from localai.chat.clean import clean_line
 from localai.errors import LocalAIError
+from models.figures import Figures
 from tui.format import size
 from tui.model_entry import ModelEntry
 from tui.screens.models_page import PATH, ModelsPage
@@ -191,7 +192,7 @@ class ModelsScreen(ModelsPage):
 
     @work(group="quantize", exclusive=True)
     async def _quantize(self) -> None:
-        entry, path = self._entries.get(self._chosen), self._path
+        entry, path, figures = self._entries.get(self._chosen), self._path, dict[str, Figures]()
         if self._chosen == PATH and path is not None:
             title, stem, source = path.name, path.stem if path.is_file() else path.name, str(path)
         elif entry is not None and entry.place == "found" and entry.path:
@@ -200,13 +201,15 @@ class ModelsScreen(ModelsPage):
             title, stem = entry.name, entry.name.replace(":", "-")
             try:
                 source = await asyncio.to_thread(self._models.source, entry.name)
+                figures.update(await asyncio.to_thread(self._models.measured_types, entry.name))
             except LocalAIError as error:
                 self._say(str(error))
                 return
         else:
             return
         taken = {*(one.name for one in self._entries.values()), *self._coming}
-        chosen = await self.app.push_screen_wait(QuantizeScreen(self._jobs, title, source, stem, taken))
+        screen = QuantizeScreen(self._jobs, title, source, stem, taken, figures)
+        chosen = await self.app.push_screen_wait(screen)
         if chosen is not None:
             file_type, name = chosen
             self._jobs.quantize(source, file_type, name)

@@ -17,7 +17,8 @@ from textual.widgets.option_list import Option
 
 from localai.chat.clean import clean_line
 from localai.errors import LocalAIError
-from models.figures import dominates
+from models.figure_words import advantage
+from models.figures import better
 from tui.fitting import Fit
 from tui.format import size
 from tui.model_entry import ModelEntry
@@ -93,17 +94,8 @@ class TypesScreen(Modal[Choice | None]):
 
     def _better(self, name: str) -> str:
         """Of the types that fit and that nobody would give away for this one, the most exact; "": none."""
-        own = self._types[name].figures
         known = {other: self._types[other].figures for other in self._fitting}
-        better = [(one.loss, other) for other, one in known.items() if own and one and dominates(one, own)]
-        return min(((loss.kl, other) for loss, other in better if loss), default=(0.0, ""))[1]
-
-    def _why(self, better: str, entry: ModelEntry) -> str:
-        """Why `better` is better than `entry`, which it dominates."""
-        one, other = self._types[better], entry
-        smaller = one.figures and other.figures and one.figures.size < other.figures.size
-        words = ["smaller"] * bool(smaller) + ["faster"] * (one.tokens_per_s > other.tokens_per_s)
-        return f"{better} is {' and '.join(words)} here, and loses no more within the errors."
+        return better(self._types[name].figures, known)
 
     @work(group="fits", exclusive=True)
     async def _judge(self) -> None:
@@ -130,8 +122,9 @@ class TypesScreen(Modal[Choice | None]):
         fit = self._fits.get(entry.file_type)
         said = [fit.why] if fit else []
         said.append(measured(entry))
-        if better := self._better(entry.file_type):
-            said.append(self._why(better, entry))
+        one = self._types[name].figures if (name := self._better(entry.file_type)) else None
+        if one is not None and entry.figures is not None:
+            said.append(advantage(name, one, entry.figures))
         if entry.name in self._taken:
             said.append(f"{entry.name} is installed.")
         elif entry.ready:
