@@ -94,10 +94,13 @@ def test_redirects_in_circles(hub: HubServer, web: Web) -> None:
 @pytest.mark.parametrize("endless", ["continue", "head", "extension", "trailer"])
 def test_an_answer_that_never_comes_though_bytes_do(hub: HubServer, endless: str) -> None:
     """Each byte begins the timeout of the socket anew."""
-    hub.plan(Fault(endless=endless, times=2))
-    with Web(connections=1, read_timeout=0.15) as web:
-        assert pages.ask(web, hub.add_file("list", BODY)).body == BODY
-    assert len(hub.requests) == 3
+    hub.plan(Fault(endless=endless, times=99))
+    address = hub.add_file("list", BODY)
+    with Web(connections=1, read_timeout=0.15) as web, pytest.raises(FetchError, match="gives no answer"):
+        pages.ask(web, address)
+    hub.plan()
+    with Web(connections=1) as patient:  # a good answer may take its time on a busy machine
+        assert pages.ask(patient, address).body == BODY
 
 
 PIECES = [

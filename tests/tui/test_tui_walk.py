@@ -88,6 +88,7 @@ def search_and_jump(chat: Terminal) -> None:
     chat.type("\r")  # the match stands on the branch that is not shown
     chat.sees("47 + 85 = 132", "‹ 1/2 ›")
     chat.misses("In messages")
+    chat.sees("R try again")  # the reply that was found is selected, some time after it is shown
 
 
 def search(chat: Terminal, words: str) -> None:
