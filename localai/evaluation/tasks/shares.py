@@ -1,8 +1,8 @@
 """How sure a share of right answers is, and how two models differ that were asked the same.
 
-The error of a share is half of Wilson's score interval (Journal of the American Statistical Association 22, 1927)
-for one standard deviation: about the root of p (1 - p) / n, but never 0, for 40 right answers of 40 do not
-tell that the next one will be right.
+The error of a share is half of Wilson's score interval (Journal of the American Statistical Association
+22, 1927) for one standard deviation: about the root of p (1 - p) / n, but never 0, for 40 right answers of
+40 do not tell that the next one will be right.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def share(right: int, asked: int) -> Figure:
 def paired(records: Iterable[Judged], reference: Iterable[Judged]) -> Paired | None:
     """Compare on the questions that both were asked; None if there is none.
 
-    The error is that of paired proportions, with half a question on either side so that it is not 0; `chance` is
-    the two-sided sign test on those that they differ in (McNemar's, exact).
+    The error is that of paired proportions, with half a question more on either side so that it is never 0;
+    `chance` is the two-sided sign test on those that they differ in (McNemar's, exact).
     """
     other = {record.question: record.right for record in reference}
     pairs = [(record.right, other[record.question]) for record in records if record.question in other]
@@ -76,4 +76,4 @@ def paired(records: Iterable[Judged], reference: Iterable[Judged]) -> Paired | N
 def _sign_test(one: int, other: int) -> float:
     count = one + other
     tail = sum(math.comb(count, k) for k in range(min(one, other) + 1))
-    return min(1.0, 2 * tail / 2**count)
+    return min(1.0, float(2 * tail / 2**count))

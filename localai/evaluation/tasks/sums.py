@@ -7,7 +7,7 @@ from typing import Final
 
 COUNT: Final = 100
 SEED: Final = 840
-"""With it, no pair of numbers was in the model's training, in neither order. ORIGIN.md says how that is known."""
+"""With it, no pair of numbers was in the model's training, in either order: see ORIGIN.md."""
 WORDINGS: Final = (
     "What is {a} + {b}?",
     "{a} + {b}",
@@ -22,7 +22,10 @@ WORDINGS: Final = (
 
 
 def drawn() -> list[tuple[str, int, int]]:
-    """Each sum in words, and its two numbers. One number has three digits, each tenth time four, the other two or three."""
+    """Each sum in words, and its two numbers.
+
+    One of them has three digits, each tenth time four; the other has two or three.
+    """
     chance = random.Random(SEED)
     found = []
     for number in range(COUNT):
