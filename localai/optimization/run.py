@@ -44,7 +44,7 @@ from quantize.partials import Partial
 from quantize.protocol import Candidate as Planned
 from quantize.protocol import Errors, Job
 from quantize.recipe import Recipe
-from quantize.self_text import SelfText, text_of
+from quantize.self_text import SelfText, require_chat, text_of
 from quantize.texts import Text
 
 ROWS: Final = 256
@@ -125,6 +125,8 @@ class _Run:
         self._wish, self._folder, self._watching, self._stack = wish, folder, watching, stack
         self._job = msgspec.structs.replace(job, imatrix_promised="", hash_inputs=True)
         self._known = client.forecast(self._promising(job))
+        if isinstance(wish.calibration, SelfText):
+            require_chat(self._known, job.source)
         self._reference = self._choose_reference(Path(job.source))
         self._text = wish.calibration
 
