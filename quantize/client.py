@@ -93,7 +93,11 @@ def errors(
             on_event(event)
 
     with tempfile.TemporaryFile() as messages:
-        return _work(asked, (), observe, None, messages)[0], found
+        known = _work(asked, (), observe, None, messages)[0]
+    for one in found.values():
+        if one.errors.keys() != one.sizes.keys() or not one.errors.keys() <= set(types):
+            raise QuantizeError(f"the quantize worker sent errors of {one.tensor} that nobody asked for")
+    return known, found
 
 
 def run(

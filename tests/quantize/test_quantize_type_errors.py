@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,22 @@ def test_by_a_worker(tmp_path: Path) -> None:
     assert size == (tmp_path / "x.gguf").stat().st_size
     assert events[0] == known
     assert {event.stage for event in events[1:] if isinstance(event, Progress)} <= {"measure"}
+
+
+LYING = """
+import os
+from quantize import protocol
+known = protocol.Forecast("llama", 1, 1, "BF16", 1, 1, 1, ())
+lie = protocol.Errors("token_embd.weight", 1, {errors}, {{8: 1}})
+done = protocol.Finished(protocol.Report("llama", 1, 1, 1, {{}}, "", "", (), 1.0))
+for event in (known, lie, done):
+    os.write(1, protocol.pack(event))
+"""
+
+
+@pytest.mark.parametrize("errors", ["{8: 0.1, 2: 0.1}", "{}", "{2: 0.1}", "{8: -1.0}", "{8: float('nan')}"])
+def test_a_worker_is_believed_only_what_it_was_asked(monkeypatch: pytest.MonkeyPatch, errors: str) -> None:
+    command = [sys.executable, "-c", LYING.format(errors=errors)]
+    monkeypatch.setattr(client.processes, "worker_command", lambda module: command)
+    with pytest.raises(QuantizeError, match=r"that nobody asked for|not an event"):
+        client.errors(Job(str(NANO), sandbox="off"), (8,))
