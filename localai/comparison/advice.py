@@ -143,7 +143,7 @@ def _than(better: Row, row: Row) -> str:
     """In what it is better, and what is the same within the error."""
     steps = front.ahead(better, row)
     same = [] if abs(steps.loss) > CLEAR else ["its loss is within the error"]
-    same += [] if math.isnan(steps.speed) or abs(steps.speed) > CLEAR else ["it is as fast"]
+    same += [] if math.isnan(steps.speed) or abs(steps.speed) > CLEAR else ["its speed is within the error"]
     return ", and ".join([sentence([one for one in differences(better, row) if one.better]), *same])
 
 

@@ -78,7 +78,7 @@ def figure(picture: Picture, number: int, *, left: float = 0, top: float = 0) ->
     """
     frame = _Frame(*picture.axes)
     places = [frame.place(point) for point in picture.points]
-    bands = _bands(frame, [place.box for place in places])
+    bands = _bands(frame, [place.box for place in places], [box for one in places for box in _bar_boxes(one)])
     where = f' x="{left:g}" y="{top:g}" width="{WIDTH}" height="{HEIGHT}"' if left or top else ""
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}"{where} role="img" aria-labelledby="t{number} d{number}">',
@@ -114,8 +114,8 @@ class _Band(NamedTuple):
     box: Box | None
 
 
-def _bands(frame: _Frame, points: list[Box]) -> list[_Band]:
-    """How much a loss matters, as far as it is on the axis; its words where no point is."""
+def _bands(frame: _Frame, points: list[Box], bars: list[Box]) -> list[_Band]:
+    """How much a loss matters, as far as it is on the axis; its words off the points, and off the bars."""
     found = []
     for kind, (low, high, said) in enumerate(_BANDS):
         top, bottom = frame.y(high) if high < 1e6 else _AREA.top, frame.y(low) if low else _AREA.bottom
@@ -123,6 +123,7 @@ def _bands(frame: _Frame, points: list[Box]) -> list[_Band]:
             continue
         choices = [(x, anchor, box) for x, anchor, box in _sides(len(said) * 6.4, top) if bottom - top >= 20]
         free = [one for one in choices if not any(one[2].overlap(point) for point in points)]
+        free.sort(key=lambda one: any(one[2].overlap(bar) for bar in bars))
         found.append(_Band(kind, top, bottom, said, *(free[0] if free else (0.0, "", None))))
     return found
 
@@ -208,9 +209,11 @@ def _names(picture: Picture, places: list[_Place], texts: list[Box]) -> Iterator
     rank = {"advised": 0, "front": 1, "dominated": 2}
     order = sorted(range(len(places)), key=lambda i: rank[picture.points[i].standing])
     labels = [name(picture.points[i].label) for i in order]
-    taken = [*texts, *(box for one in places for box in _bar_boxes(one))]
+    bars = [box for one in places for box in _bar_boxes(one)]
     markers, widths = [places[i].box for i in order], [len(text) * _LETTER for text in labels]
-    boxes = placing.place(markers, widths, _LINE, _AREA, gap=4, taken=taken)
+    boxes = placing.place(markers, widths, _LINE, _AREA, gap=4, taken=[*texts, *bars])
+    if None in boxes:  # better on a bar than nowhere
+        boxes = placing.place(markers, widths, _LINE, _AREA, gap=4)
     for i, text, box in zip(order, labels, boxes, strict=True):
         if box is not None:
             yield from _name(places[i], box, text, picture.points[i].standing)

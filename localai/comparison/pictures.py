@@ -37,8 +37,8 @@ class Picture(NamedTuple):
     @property
     def axes(self) -> tuple[Axis, Axis]:
         """The horizontal one, and that of the loss."""
-        xs, ys = [one.x for one in self.points], [one.y for one in self.points]
-        return axes.linear(xs), axes.logarithmic(ys)
+        xs = [max(one.x + step, 0.0) for one in self.points for step in (-one.x_error, one.x_error)]
+        return axes.linear(xs), axes.logarithmic([one.y for one in self.points])
 
 
 def pictures(comparison: Comparison) -> list[Picture]:

@@ -107,9 +107,12 @@ def _draw_points(frame: _Frame, picture: Picture) -> None:
         places.setdefault((frame.column(point.x), frame.row(point.y)), []).append(point)
     labels = [", ".join(one.label for one in points) for points in places.values()]
     bars = [_bars(frame, point) for point in picture.points]
-    anchors = [_around(x, y, [_bars(frame, one)[0] for one in points]) for (x, y), points in places.items()]
+    anchors = [
+        _around(x, y, [_bars(frame, one)[0] for one in points], frame.columns)
+        for (x, y), points in places.items()
+    ]
     area = Box(frame.left, 0, frame.left + frame.columns, _HEIGHT)
-    taken = [box for both in bars for box in both]
+    taken = [box for both in bars for box in both if not _is_long(box, frame.columns)]
     found = placing.place(anchors, [len(text) for text in labels], 1, area, gap=1, taken=taken)
     for (x, y), points, text, box in zip(places, places.values(), labels, found, strict=True):
         style = _STYLE[points[0].standing]
@@ -130,8 +133,15 @@ def _bars(frame: _Frame, point: Point) -> tuple[Box, Box]:
     return Box(left, y, right + 1, y + 1), Box(x, top, x + 1, bottom + 1)
 
 
-def _around(x: int, y: int, flat: Sequence[Box]) -> Box:
-    return Box(min(box.left for box in flat), y, max(box.right for box in flat), y + 1)
+def _is_long(bar: Box, columns: int) -> bool:
+    """Whether names may stand on it: else those of a busy machine would find no place."""
+    return bar.right - bar.left > columns / 6
+
+
+def _around(x: int, y: int, flat: Sequence[Box], columns: int) -> Box:
+    """What the name of a point stands beside: its marker, and the bar through it if that is short."""
+    own = [Box(x, y, x + 1, y + 1), *(bar for bar in flat if not _is_long(bar, columns))]
+    return Box(min(box.left for box in own), y, max(box.right for box in own), y + 1)
 
 
 def _draw_bar(frame: _Frame, bar: Box, sign: str, style: str) -> None:

@@ -141,7 +141,8 @@ def _verdict(row: Row, standing: str, rows: Sequence[Row]) -> str:
     more = [f"loss {words.grade(row.loss)}", *more]
     better = front.dominator(row, rows) if standing == "dominated" else None
     by = f" by {name(better.file_type)}" if better else ""
-    said = {"advised": "◆ take this", "front": "● worth a thought"}.get(standing, f"○ dominated{by}")
+    thought = "● worth a thought" if row.loss.kl <= words.MUCH else "● if nothing else fits"
+    said = {"advised": "◆ take this", "front": thought}.get(standing, f"○ dominated{by}")
     return escape(said) + "".join(f"<br><small>{part}</small>" for part in more)
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from localai.comparison import axes, placing, plot
 from localai.comparison.pictures import edge, pictures
 from localai.comparison.placing import Box
-from localai.comparison.result import Comparison
+from localai.comparison.result import Comparison, Row
+from models.figures import Rate
 from tests.localai.comparisons import SMALL, USUAL, comparison, row
 
 _SGR = re.compile("\x1b\\[[0-9;]*m")
@@ -244,3 +245,16 @@ def test_any_figures_make_a_picture(figures: list, width: int, plain: bool) -> N
     assert bool(shown) == (len(rows) > 1)
     assert all(len(line) <= min(max(width, 40), 120) for line in shown)
     assert not any(math.isnan(point.y) for picture in pictures(found) for point in picture.points)
+
+
+def test_long_errors_of_a_busy_machine_leave_each_name_beside_its_point() -> None:
+    def noisy(number: int, pace: int) -> Row:
+        one = row(f"T_{pace}", 1e8 + pace, 2.0 / 3**number, pace=pace)
+        rate = Rate(median=pace, stderr=300)
+        return msgspec.structs.replace(one, speed=msgspec.structs.replace(one.speed, generate=rate))
+
+    paces = (753, 1003, 1079, 940, 1160, 1627)
+    wide = tuple(noisy(number, pace) for number, pace in enumerate(paces))
+    text = "\n".join(plot.lines(comparison(wide), 80)).partition("against speed")[2]
+    for pace in paces:
+        assert re.search(rf"[●◆○] T_{pace} |  T_{pace} [●◆○]", text)
