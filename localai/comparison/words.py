@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from typing import Final, NamedTuple
 
-from localai.chat.clean import clean_line
+from localai.chat.clean import clean, clean_line
 from localai.comparison import front
 from localai.comparison.front import CLEAR, loss_of
 from localai.comparison.result import Comparison, Row
@@ -153,4 +154,5 @@ def command(comparison: Comparison, file_type: str) -> str:
     """The command line that makes the type of that name, for a POSIX shell."""
     words = ["localai", "quantize", comparison.source, "--type", file_type]
     words += ["--imatrix", comparison.imatrix] if comparison.imatrix else []
-    return shlex.join(clean_line(word) for word in [*words, *comparison.options])
+    # Blanks stay as they are: in a path, two are not one.
+    return shlex.join(re.sub(r"[\n\t]", " ", clean(word)) for word in [*words, *comparison.options])

@@ -323,8 +323,8 @@ def test_figures_in_words() -> None:
 
 
 def test_the_command_is_safe_to_paste() -> None:
-    found = comparison(source="my model; rm -rf /", imatrix="auto", options=("--allow-requantize",))
+    found = comparison(source="my  model; rm -rf /", imatrix="auto", options=("--allow-requantize",))
     assert words.command(found, "Q4_K_M") == (
-        "localai quantize 'my model; rm -rf /' --type Q4_K_M --imatrix auto --allow-requantize"
+        "localai quantize 'my  model; rm -rf /' --type Q4_K_M --imatrix auto --allow-requantize"
     )
     assert "\n" not in words.command(comparison(source="a\nb\x1b[31m"), "Q4_0")
