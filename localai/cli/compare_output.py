@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sys
@@ -130,7 +131,8 @@ def _takes(found: Comparison, advised: str) -> None:
     contexts = sorted({context for row in found.rows for context in row.memory})
     headers = ["", "TYPE", "SIZE", *(f"MEM {words.context(c)}" for c in contexts), "READS/s", "WRITES/s"]
     output.print_table(headers, [_takes_row(row, found.memory_usable, advised) for row in found.rows])
-    star = "" if all(row.fits for row in found.rows) else "; *: more than a model may take here"
+    most = max(max(row.memory.values()) for row in found.rows)
+    star = "" if most <= found.memory_usable else "; *: more than a model may take here"
     _say(f"MEM: memory to run, by tokens of context{star}. READS, WRITES: tokens a second, measured here.")
     print()
 
@@ -183,8 +185,12 @@ def _called(row: Row, advised: str) -> list[str]:
 
 
 def _figure(value: float, error: float) -> str:
-    """A figure with the digits that its error leaves."""
-    return words.with_error(value, error).replace(" ± ", "+-")
+    """A figure with the digits that its error leaves: one of the error, or two if it begins with 1 or 2."""
+    if not error > 0:
+        return f"{value:.4g}"
+    size = math.floor(math.log10(error))
+    digits = max(0, -size + (error / 10.0**size < 3))
+    return f"{value:,.{digits}f}+-{error:,.{digits}f}"
 
 
 def _rate(one: Rate) -> str:
