@@ -114,9 +114,12 @@ def test_what_programs_get_and_what_the_store_keeps(tmp_path: Path) -> None:
 
 def test_with_an_importance_matrix(tmp_path: Path) -> None:
     """Types that need one are made with it; the reference is the one without."""
-    found = json.loads(compared("--type", "IQ3_XXS", *SHORT, "--imatrix", "auto", "--json").stdout)
+    text = tmp_path / "text.txt"
+    text.write_text("What is 17 + 25? First the ones: 7 + 5 = 12. Then the tens. " * 80)
+    words = ["--type", "IQ3_XXS", *SHORT, "--imatrix", "auto", "--calibrate", text]
+    found = json.loads(compared(*words, "--json").stdout)
     assert found["imatrix"] == "auto"
-    assert found["command"].endswith("--type IQ3_XXS --imatrix auto")
+    assert found["command"].endswith(f"--type IQ3_XXS --imatrix auto --calibrate {text}")
     client.run(Job(source=str(NANO)), [Wanted("BF16", tmp_path / "own.gguf")], load=False)
     assert found["rows"][0]["loss"]["reference_sha256"] == digest(tmp_path / "own.gguf")
 
