@@ -128,7 +128,7 @@ def quantize(
     if output_path is not None and name is not None:
         raise UsageError("--output and --name exclude each other", "Give one of them")
     comparing.require_compare(optimizing)
-    if types and (max_size or max_memory) and not comparing.compare:
+    if types and (max_size or max_memory) and not (comparing.compare or optimizing.optimize):
         raise UsageError(
             "--type excludes --max-size and --max-memory, which choose the type", "Leave one of them out"
         )
@@ -203,6 +203,7 @@ def quantize(
             return
         if dry_run or any(limits):
             known, advised = quantize_work.forecast(job, *limits)
+            calibration.require_possible(known, job.source)
             if dry_run:
                 quantize_output.forecast(known, advised, output_path, json)
                 return

@@ -221,7 +221,7 @@ class _Run:
         )
 
         def on_step(done: int, total: int, name: str) -> None:
-            self._watching.on_step("Measure", done, total, "groups", name)
+            self._watching.on_step("Weigh", done, total, "groups", name)
 
         return await measuring.measure(base, errors, importance.weights, reading, on_step)
 
