@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from localai.cli import options, output
-from localai.errors import WorkerDied, WorkerHung
+from localai.cli import evaluate_tasks, options, output
+from localai.cli.evaluate_tasks import Asking
+from localai.errors import UsageError, WorkerDied, WorkerHung
 
 if TYPE_CHECKING:
     from localai.evaluation.report import Report
@@ -62,11 +63,13 @@ def evaluate(
     json: options.Json = False,
     *,
     loading: Reading,
+    asking: Asking,
 ) -> None:
     """Measure how well a model foretells a text, and what it has lost against another.
 
     Perplexity and KL divergence as llama-perplexity has them, but both models run in step, so that nothing
     is written but the results. Ctrl+C shows what is known by then; the next run goes on from there.
+    With --tasks: how many questions it answers rightly.
     """
     import asyncio
 
@@ -75,9 +78,15 @@ def evaluate(
     from models.store import Store
 
     output.require_stdout()
+    asking.check()
+    if asking.tasks and (text is not None or chunks or loading.context != 512):
+        raise UsageError("--text, --chunks and --context are not for --tasks", "Leave them out")
     store = Store()
     resolved = store.resolve(model)
     other = None if reference is None else store.resolve(reference)
+    if asking.tasks:
+        evaluate_tasks.ask(resolved, other, loading, asking, fresh=fresh, json=json)
+        return
     given = built_in(EVALUATION) if text is None else read(options.path(text))
     plan = Plan(text=given, context=loading.context or 512, chunks=chunks, fresh=fresh)
     found: list[Report] = []
