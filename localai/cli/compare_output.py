@@ -57,9 +57,13 @@ def begin(asked: Asked, known: Forecast, chosen: Selection, reference: Reference
     """What is going on, in one line."""
     about = output.duration(_estimate(asked, known, chosen).total)
     output.note(
-        f"compares {len(chosen.types)} types with {reference.file_type}, very roughly {about}; "
+        f"compares {_types(len(chosen.types))} with {reference.file_type}, very roughly {about}; "
         "Ctrl+C shows what is known by then"
     )
+
+
+def _types(count: int) -> str:
+    return "1 type" if count == 1 else f"{count} types"
 
 
 def _estimate(asked: Asked, known: Forecast, chosen: Selection) -> Estimate:

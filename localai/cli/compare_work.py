@@ -16,7 +16,7 @@ from localai.cli.quantize_work import Work
 from localai.comparison import selection
 from localai.comparison.found import Asked
 from localai.comparison.losses import Reading, context
-from localai.comparison.run import Run, Watching
+from localai.comparison.run import Run, Watching, require_allowed
 from localai.evaluation import texts
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def compare(comparing: Comparing, call: Call, job: Job, work: Work) -> None:
         compare_output.forecast(asked, known, chosen, reference, places.free, call.json)
         return
     places.require_free([one.file_type for one in chosen.types])
+    require_allowed(job, reference)
     compare_output.begin(asked, known, chosen, reference)
     with places.folder() as folder, output.progress() as progress, work.ready(folder, progress) as ready:
         run = Run(asked, ready, known, chosen, reference)

@@ -24,6 +24,7 @@ from localai.comparison.files import File, Group
 from localai.comparison.found import Asked, Found
 from localai.comparison.selection import Reference, Selection
 from localai.comparison.speeds import Lengths
+from localai.engine import allowed
 from localai.engine.client import Engine
 from localai.engine.settings import LoadOptions
 from localai.errors import EngineError, SandboxError
@@ -45,6 +46,12 @@ class Watching(NamedTuple):
     """What is measured, how much of it is done, of how much, in which unit, and a word about it."""
     on_note: Callable[[str], None]
     """What the user should know, in one line."""
+
+
+def require_allowed(job: Job, reference: Reference) -> None:
+    """PolicyError if types are compared with the source, and the organization does not let it be run."""
+    if not reference.made:
+        asyncio.run(allowed.seen([job.source]))
 
 
 class Run:
@@ -166,7 +173,7 @@ class Run:
             self._reading = msgspec.structs.replace(self._reading, chunks=chunks)
             minutes = max(1, round(seconds * chunks * types / 60))
             watching.on_note(
-                f"the losses of {types} types, on {chunks} chunks of text each, take about {minutes} min; "
+                f"the losses on {chunks} chunks of text take about {minutes} min; "
                 "what was measured before is not read again"
             )
 

@@ -107,7 +107,7 @@ def commands(nano: Path, folder: Path) -> Iterator[tuple[str | Path, ...]]:
     yield "models", "verify"
     yield "models", "discover", "--json"
     yield "quantize", builtin_checkpoint("r1-nano"), "--type", "Q4_0", "--output", made
-    yield "quantize", nano, "--allow-requantize", "--type", "Q4_0", "--compare", *few, "--rounds", "2"
+    yield "quantize", nano, "--allow-requantize", "--type", "Q4_0", "--compare", *few, "--tasks", "1"
     yield "bench", nano, "--prompt", "8", "--generate", "4", "--repetitions", "1"
     yield "imatrix", nano, *few, "--output", matrix
     yield "evaluate", nano, *few

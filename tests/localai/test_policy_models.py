@@ -361,6 +361,17 @@ def test_what_the_program_makes_itself_is_still_tried(
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
+def test_types_that_are_made_are_compared_but_only_with_what_is_on_the_list(
+    nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enforce(tmp_path, monkeypatch, listed(NOBODYS))
+    words = ["--compare", "--type", "Q4_0", "--chunks", "1", "--tasks", "0", "--rounds", "2"]
+    made = run("quantize", builtin_checkpoint("r1-nano"), *words)
+    assert made.returncode == 0, made.stderr
+    assert "SAME WORD" in made.stdout
+    refused(run("quantize", nano, "--allow-requantize", *words), nano.name, "models.allow")
+
+
 def test_what_is_not_on_the_list_can_be_kept_and_is_marked(
     nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
