@@ -76,7 +76,7 @@ def test_the_manifest_is_json_that_people_can_read(store: Store, make_model: Mak
     stored = json.loads((store.root / "refs" / "r1.json").read_text(encoding="utf-8"))
     said = {"kind": "checkpoint", "path": "/models/r1", "recipe": "Q4_K_M"}
     unsaid = dict.fromkeys(["repository", "model", "revision", "imatrix_sha256", "program", "llama_cpp"], "")
-    assert stored["source"] == said | unsaid | {"inputs": {}}
+    assert stored["source"] == said | unsaid | {"inputs": {}, "mixture": None}
     assert stored["sampling"] == {"temperature": 0.6, "top_p": None}
     assert store.get("r1").source == origin
 
