@@ -120,28 +120,38 @@ class Run:
 
     async def _measure_speeds(self, engine: Engine, group: Group, watching: Watching) -> None:
         rounds, types = self._asked.rounds, len(self._selection.types)
-        if self._lengths is None:
-            watching.on_step("Speed", 0, rounds * types, "measurements", group.files[0].file_type)
-            self._lengths = await speeds.probe(engine, group.files[0], self._options, rounds * types)
+        good = list(group.files)
+        while good and self._lengths is None:
+            watching.on_step("Speed", 0, rounds * types, "measurements", good[0].file_type)
+            await self._choose_lengths(engine, good, rounds * types)
+        for number, file in enumerate(speeds.in_turns(group.files, rounds), self._before * rounds):
+            watching.on_step("Speed", number, rounds * types, "measurements", file.file_type)
+            if file in good and self._lengths is not None:
+                await self._measure_speed(engine, file, self._lengths, good)
+        for file in group.files:
+            self.found.keep(file.file_type)
+
+    async def _choose_lengths(self, engine: Engine, good: list[File], measurements: int) -> None:
+        """By how fast the first of the `good` ones is; if that cannot be measured, it is none of them."""
+        file = good.pop(0)
+        with self._noted(file.file_type, "speed"):
+            self._lengths = await speeds.probe(engine, file, self._options, measurements)
+            good.insert(0, file)
             reads, writes = self._lengths
             self.found.notes.append(
                 f"speed: a prompt of {reads} tokens is read and {writes} are written; the median of "
-                f"{rounds} rounds"
+                f"{self._asked.rounds} rounds"
             )
-        failed: set[str] = set()
-        for number, file in enumerate(speeds.in_turns(group.files, rounds)):
-            name, done = file.file_type, self._before * rounds + number
-            watching.on_step("Speed", done, rounds * types, "measurements", name)
-            if name in failed:
-                continue
-            failed.add(name)
-            with self._noted(name, "speed"):
-                self.found.speeds[name] = await speeds.measure(
-                    engine, file, self._options, self._lengths, self.found.speeds.get(name)
-                )
-                failed.discard(name)
-        for file in group.files:
-            self.found.keep(file.file_type)
+
+    async def _measure_speed(self, engine: Engine, file: File, lengths: Lengths, good: list[File]) -> None:
+        """Once; a type that cannot be measured is no good one any more."""
+        name = file.file_type
+        good.remove(file)
+        with self._noted(name, "speed"):
+            before = self.found.speeds.get(name)
+            found = await speeds.measure(engine, file, self._options, lengths, before)
+            self.found.speeds[name] = found
+            good.append(file)
 
     async def _measure_losses(self, engine: Engine, group: Group, watching: Watching) -> None:
         compared = [one for one in group.files if self._is_compared(one)]

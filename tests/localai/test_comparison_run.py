@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from localai import bench
 from localai.comparison import files, run, selection
 from localai.comparison.files import File
 from localai.comparison.found import Asked
@@ -247,9 +248,29 @@ def test_what_fails_for_one_type_is_noted(
     assert found.advice is not None
 
 
+def test_what_cannot_be_run_keeps_no_other_from_it(
+    job: Job, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it is the first."""
+    once = bench.run
+
+    async def sometimes(engine, path, header, *given, **more):
+        return await (fails() if more["name"] == "Q8_0" else once(engine, path, header, *given, **more))
+
+    monkeypatch.setattr(bench, "run", sometimes)
+    one = begun(job)
+    done(one, tmp_path)
+    found = one.found.comparison()
+    assert [row.speed is None for row in found.rows] == [True, False]
+    assert [note for note in found.notes if "Q8_0" in note] == [
+        "Q8_0: its speed could not be measured: it computes nonsense"
+    ]
+    assert found.rows[0].loss is not None
+
+
 def test_what_fails_for_all_is_an_error(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "run", fails)
-    monkeypatch.setattr("localai.bench.run", fails)
+    monkeypatch.setattr(bench, "run", fails)
     with pytest.raises(EngineError, match="nonsense"):
         done(begun(job, ("Q4_0",)), tmp_path)
 
