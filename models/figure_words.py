@@ -23,10 +23,10 @@ def original(loss: Loss) -> str:
     return "the original" if loss.reference in _EXACT else f"its {loss.reference}"
 
 
-def likeness(loss: Loss) -> str:
-    """How much it is like what it was made of, as a sentence."""
+def likeness(loss: Loss, *, short: bool = False) -> str:
+    """How much it is like what it was made of, as a sentence; `short`: without the divergence."""
     places = f"Goes on as {original(loss)} does in {percent(loss.top1)} of places"
-    return f"{places} (KL {with_error(loss.kl, loss.kl_stderr)})."
+    return f"{places}." if short else f"{places} (KL {with_error(loss.kl, loss.kl_stderr)})."
 
 
 def answers(found: Answers) -> str:
@@ -39,13 +39,13 @@ def tokens(per_second: float) -> str:
     return f"{per_second:.0f}" if per_second >= 9.5 else f"{per_second:.1f}"
 
 
-def sentences(found: Figures) -> str:
+def sentences(found: Figures, *, short: bool = False) -> str:
     """All that is known, measured here first. Not clean: files of others have words, too."""
     said = []
     if found.speed is not None:
         said.append(f"Measured here: {tokens(found.speed.generate.median)} tokens/s.")
     if found.loss is not None:
-        said.append(likeness(found.loss))
+        said.append(likeness(found.loss, short=short))
     if found.answers is not None:
         said.append(answers(found.answers))
     return " ".join(said)

@@ -113,9 +113,9 @@ def _about(entry: ModelEntry) -> str:
     return entry.note or thinks
 
 
-def measured(entry: ModelEntry) -> str:
+def measured(entry: ModelEntry, *, short: bool = False) -> str:
     """How fast and how good it was found to be; "": nothing is known. Not clean."""
-    return sentences(entry.figures) if entry.figures else ""
+    return sentences(entry.figures, short=short) if entry.figures else ""
 
 
 def _verdict(fit: Fit | None, gpu: bool, entry: ModelEntry) -> str:

@@ -186,6 +186,25 @@ def test_a_speed_is_kept_of_a_model_that_was_loaded_as_always(types: dict[str, P
     assert found.speed.prompt.stderr > 0
 
 
+def test_right_answers_are_kept(types: dict[str, Path]) -> None:
+    sha256 = add(types["Q8_0"], "mine")
+    run("evaluate", types["Q4_K_M"], "--tasks", "--questions", 1)
+    assert measured.all_of().figures == {}
+    run("evaluate", "mine", "--tasks", "--questions", 2)
+    found = measured.read(sha256)
+    assert found is not None
+    assert found.answers is not None
+    assert (found.answers.set, found.answers.asked) == ("sums", 2)
+
+
+def test_figures_outlive_their_model(mine: str, nano: Path) -> None:
+    """The same bytes may come again."""
+    run("models", "remove", "r1-nano", "--now")
+    assert Store().manifests() == []
+    run("models", "import", nano, "--name", "again")
+    assert data("models", "show", "again")["figures"]["speed"]["generate"]["median"] == 41.4
+
+
 @pytest.mark.parametrize(
     "names",
     [("pp512", "tg16"), ("pp64", "tg128"), ("pp512 @ d4096", "tg128 @ d4096"), ("pp512", "tg128 x4")],

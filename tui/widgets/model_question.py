@@ -80,7 +80,7 @@ class ModelQuestion(Vertical):
     def _highlighted(self, event: OptionList.OptionHighlighted) -> None:
         entry = self._entries[event.option.id or ""]
         title = f"{entry.title}. {entry.note}".rstrip()
-        about = [title, measured(entry), source(entry), licence(entry, short=True)]
+        about = [title, measured(entry, short=True), source(entry), licence(entry, short=True)]
         self._about.update(Content(clean("\n".join(filter(None, about)))))
         fit, best = self._fits.get(entry.name), self._recommended
         text = fit.why if fit and fit.verdict != "fits" else ""
