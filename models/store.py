@@ -5,6 +5,7 @@
     refs/r1/7b.json           the manifest of "r1:7b"
     removed/      manifests of removed models, until `prune` (`models.removed`)
     incoming/     transfers that are not complete (`models.incoming`)
+    figures/      what was measured of files (`models.measured`)
     pins.json     digests as they were at the first fetch (`models.pins`)
     lock          held for the moment in which names change
 
