@@ -257,7 +257,7 @@ class _Run:
         best = min(range(len(checked)), key=lambda number: _loss(checked[number].report))
         if best:
             mixture = recipe.of_file(
-                msgspec.structs.replace(mixture, name=names[best].lower() + "-like"),
+                msgspec.structs.replace(mixture, name=names[best].lower() + "-like", file_type=names[best]),
                 read_whole(partials[best].path),
             )
         loss = keeping.any_loss_of(checked[best].report, base.sha256)
