@@ -11,6 +11,7 @@ from localai.cli import options
 from localai.errors import UsageError
 
 if TYPE_CHECKING:
+    from quantize.protocol import Forecast
     from quantize.self_text import SelfText
     from quantize.texts import Text
 
@@ -55,6 +56,13 @@ class Calibrating:
         if choice not in (None, SELF):
             choice = str(options.path(choice))
         return calibration(choice, self.calibrate_tokens)
+
+    def require_possible(self, known: Forecast, source: str) -> None:
+        """UnsupportedModel if the model is to write the text, and nobody can talk to it."""
+        from quantize.self_text import SelfText, require_chat
+
+        if self.calibrate is not None and isinstance(self.text(), SelfText):
+            require_chat(known, source)
 
     def words(self) -> list[str]:
         """The options again."""

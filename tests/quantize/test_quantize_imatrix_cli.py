@@ -228,6 +228,17 @@ def test_a_text_is_for_matrices_that_are_made(small: Path, more: list[str], wish
     assert f"{wish[0]} is for --imatrix auto" in error_of(2, "quantize", small, "--dry-run", *wish, *more)
 
 
+def test_a_dry_run_tells_that_nobody_can_talk_to_it(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "base")
+    tokenizer = tmp_path / "base" / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace("<｜User｜>", "[user]"))
+    config = tmp_path / "base" / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "chat_template": None}))
+    words = ["quantize", tmp_path / "base", "--dry-run", "--imatrix", "auto"]
+    assert "has no chat template" in error_of(1, *words, "--calibrate", "self")
+    assert localai(*words).returncode == 0
+
+
 # -------------------------------------------------------------------------------- quantize --imatrix auto
 
 
