@@ -116,7 +116,8 @@ def dominates(one: Figures, other: Figures) -> bool:
     """Whether nobody has a reason to take `other`, because `one` is better in size, speed and loss.
 
     At most as large, not slower and no more lossy beyond the errors of both, and clearly smaller or faster.
-    False as long as one of the figures is not known.
+    False as long as one of the figures is not known. They may be of different days: that asks for more than
+    `localai.comparison.front.dominates`, whose figures come from the same minutes.
     """
     if one.loss is None or other.loss is None or not comparable(one.loss, other.loss):
         return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -12,6 +14,8 @@ from textual._xterm_parser import BRACKETED_PASTE_END, BRACKETED_PASTE_START, XT
 from textual.events import Paste
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from textual.driver import Driver
     from textual.message import Message
 
@@ -97,5 +101,15 @@ if sys.platform != "win32":
             with suppress(termios.error):
                 termios.tcflush(self.fileno, termios.TCIFLUSH)
             super().start_application_mode()  # type: ignore[no-untyped-call]
+            told = signal.getsignal(signal.SIGWINCH)
+            if callable(told):
+                loop = asyncio.get_running_loop()
+
+                def tell(number: int, _: FrameType | None) -> None:
+                    """Textual reads the size within the handler, which a second signal may interrupt: it
+                    would tell the old size last, and the screen would keep it."""
+                    loop.call_soon_threadsafe(told, number, None)
+
+                signal.signal(signal.SIGWINCH, tell)
 
     DRIVER = LastingDriver

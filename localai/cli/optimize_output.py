@@ -80,6 +80,7 @@ def show(found: Optimized, kept: str, recipe: str, json: bool) -> None:
     print()
     _say(f"The recipe is in {recipe}." if recipe else f"The recipe is kept with {kept}.")
     again = shlex.quote(recipe or kept)
+    print(f"Try it:  localai chat {output.one_line(shlex.quote(kept))}")
     print("To use it for another model of this architecture:")
     print(f"  localai quantize MODEL --recipe {output.one_line(again)} --imatrix auto")
 

@@ -140,7 +140,8 @@ def _loss(mine: float, theirs: float) -> str:
     if ratio > 1000:
         return "a loss, where the other has none" if theirs == 0 else "far more loss"
     if ratio >= 1.95:
-        return "twice the loss" if ratio < 2.05 else f"{ratio:.2g} times the loss"
+        much = f"{ratio:.2g}" if ratio < 9.5 else f"{ratio:.0f}"
+        return "twice the loss" if ratio < 2.05 else f"{much} times the loss"
     return f"{_percent(ratio - 1)} more loss"
 
 

@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
@@ -20,6 +19,7 @@ from localai import confine, policy, processes
 from localai.chat.messages import ChatMessage
 from localai.confine.report import NOT_STARTED, Sandbox, require
 from localai.engine import allowed, protocol, told
+from localai.engine.measuring import LONGEST_REPLY, Measuring
 from localai.engine.pipe import Inbox, Patience, WorkerPipe
 from localai.engine.settings import Limits, Sampling
 from localai.engine.settings import LoadOptions as LoadOptions
@@ -34,15 +34,11 @@ SILENCE_S = 30.0
 """A busy worker sends something every second; one that is silent for so long has hung."""
 STALL_BEATS = 600
 """A computation that gets nowhere for so many heartbeats, one a second, has hung. Half a minute is normal."""
-LONGEST_REPLY = 64 * 1024 * 1024
-"""Characters. A million tokens have a tenth of it; who goes on and on would fill the app's memory."""
 SHUTDOWN_S = 2.0
 """How long a worker may take for an orderly end before it is killed."""
 
-_Event = TypeVar("_Event")
 
-
-class Engine:
+class Engine(Measuring):
     """One worker process and the model in it.
 
     `command` starts the worker (tests put another program there); `silence_s` and `stall_beats` are the
@@ -227,7 +223,7 @@ class Engine:
             worker = await self._ensure_worker()
             with worker.open(0) as inbox:
                 await worker.send(protocol.Describe())
-                return await _first(inbox, protocol.EngineInfo)
+                return await inbox.first(protocol.EngineInfo)
 
     async def attack(self, targets: bytes) -> bytes:
         """Have the worker attack `targets`, which are made for it; both as in `protocol.Attack`."""
@@ -235,84 +231,7 @@ class Engine:
             worker = await self._ensure_worker()
             with worker.open(self._new_id()) as inbox:
                 await worker.send(protocol.Attack(inbox.id, targets))
-                return (await _first(inbox, protocol.Attacked)).outcomes
-
-    async def observe(
-        self, text: str, chunk: int, chunks: int = 0, *, special: bool = False
-    ) -> AsyncGenerator[protocol.ObserveProgress | protocol.Activations | protocol.Observed, None]:
-        """How strongly the model's matrices are used where it reads `text`, as in `protocol.Observe`.
-
-        The last event is `Observed`. Who leaves the stream early closes the engine.
-        """
-        async with self._using() as worker:
-            with worker.open(self._new_id()) as inbox:
-                await worker.send(protocol.Observe(inbox.id, text, chunk, chunks, special))
-                while not isinstance(event := await inbox.get(), protocol.Observed):
-                    if isinstance(event, protocol.ObserveProgress | protocol.Activations):
-                        yield event
-                yield event
-
-    async def evaluate(
-        self, text: str, chunk: int, first: int = 0, chunks: int = 0
-    ) -> AsyncGenerator[protocol.Evaluating | protocol.EvaluateProgress | protocol.Evaluated, None]:
-        """How well the model foretells `text`, and how far it is from its reference: see `protocol.Evaluate`.
-
-        Who leaves the stream early closes the engine.
-        """
-        async with self._using() as worker:
-            with worker.open(self._new_id()) as inbox:
-                await worker.send(protocol.Evaluate(inbox.id, text, chunk, first, chunks))
-                left = 1
-                while left:
-                    event = await inbox.get()
-                    if isinstance(event, protocol.Evaluating | protocol.Evaluated):
-                        left = event.left
-                        yield event
-                    elif isinstance(event, protocol.EvaluateProgress):
-                        yield event
-
-    async def baseline(
-        self, text: str, chunk: int, chunks: int, *, special: bool = False
-    ) -> protocol.BaselineKept:
-        """Keep what the model foretells of `text`, as in `protocol.Baseline`."""
-        async with self._using() as worker:
-            with worker.open(self._new_id()) as inbox:
-                await worker.send(protocol.Baseline(inbox.id, text, chunk, chunks, special))
-                return await _first(inbox, protocol.BaselineKept)
-
-    async def perturb(self, matrices: Sequence[protocol.Matrix]) -> protocol.Perturbed:
-        """How far the model with other matrices is from itself, as in `protocol.Perturb`."""
-        async with self._using() as worker:
-            with worker.open(self._new_id()) as inbox:
-                await worker.send(protocol.Perturb(inbox.id, tuple(matrices)))
-                return await _first(inbox, protocol.Perturbed)
-
-    async def write(
-        self,
-        conversations: Sequence[Sequence[str]],
-        tokens: int,
-        sampling: Sampling = Sampling(),
-        limits: Limits = Limits(),
-    ) -> AsyncGenerator[protocol.WriteProgress | protocol.Written, None]:
-        """Have the model write a text of about so many `tokens`, as in `protocol.Write`.
-
-        As many replies are written at a time as the model was loaded for. Who leaves the stream early closes
-        the engine.
-        """
-        asked = [list(turns) for turns in conversations]
-        async with self._using() as worker:
-            with worker.open(self._new_id()) as inbox:
-                await worker.send(protocol.Write(inbox.id, asked, tokens, sampling, limits))
-                left, room = 1, LONGEST_REPLY
-                while left:
-                    event = await inbox.get()
-                    if isinstance(event, protocol.WriteProgress):
-                        yield event
-                    elif isinstance(event, protocol.Written):
-                        left, room = event.left, room - len(event.text)
-                        if room < 0:
-                            raise worker.give_up(EngineError("the engine's text is longer than any can be"))
-                        yield event
+                return (await inbox.first(protocol.Attacked)).outcomes
 
     async def prefill(self, messages: Sequence[ChatMessage]) -> None:
         """Let the worker read a draft while it has nothing else to do; nothing if no model is loaded."""
@@ -326,7 +245,7 @@ class Engine:
         async with self._using() as worker:
             with worker.open(self._new_id()) as inbox:
                 await worker.send(protocol.Count(inbox.id, list(messages)))
-                counted = await _first(inbox, protocol.Counted)
+                counted = await inbox.first(protocol.Counted)
         if len(counted.messages) != len(messages):
             raise EngineError("the engine counted other messages than it was given")
         return counted
@@ -336,7 +255,7 @@ class Engine:
         async with self._using() as worker:
             with worker.open(self._new_id()) as inbox:
                 await worker.send(protocol.Status(inbox.id))
-                return await _first(inbox, protocol.StatusReport)
+                return await inbox.first(protocol.StatusReport)
 
     async def save(self, messages: Sequence[ChatMessage], *, limit: int | None = None) -> State | None:
         """The cache state of a conversation; None if there is none, or if it is over `limit` bytes.
@@ -350,7 +269,7 @@ class Engine:
             with worker.open(self._new_id()) as inbox:
                 await worker.send(protocol.Save(inbox.id, list(messages)))
                 while True:
-                    part = await _first(inbox, protocol.StatePart)
+                    part = await inbox.first(protocol.StatePart)
                     size += len(part.data)
                     if limit is not None and size > limit:
                         state.parts.clear()  # the rest still comes, but need not be kept
@@ -371,7 +290,7 @@ class Engine:
                             await worker.send(protocol.Restore(inbox.id, piece, last=False))
                     finally:  # also when this is cancelled: the worker must not wait for the rest
                         worker.post(protocol.Restore(inbox.id, b"", last=True))
-                    return (await _first(inbox, protocol.Restored)).tokens
+                    return (await inbox.first(protocol.Restored)).tokens
 
     # ------------------------------------------------------------------------------------------- worker
 
@@ -434,7 +353,7 @@ class Engine:
         try:
             with worker.open(0) as inbox:
                 await worker.send(wanted)
-                self._sandbox = (await _first(inbox, protocol.Confined)).sandbox
+                self._sandbox = (await inbox.first(protocol.Confined)).sandbox
             require(wanted.mode, self._sandbox)
         except BaseException:
             await self._stop()
@@ -497,13 +416,6 @@ def _load_request(path: Path, options: LoadOptions, sha256: str) -> protocol.Loa
     others = {field: str(Path(other).absolute()) for field, other in options.others.items()}
     options = msgspec.structs.replace(options, **others)
     return protocol.Load(str(path.absolute()), options, sha256, templates.accepted())
-
-
-async def _first(inbox: Inbox, kind: type[_Event]) -> _Event:
-    """The next event of that kind."""
-    while not isinstance(event := await inbox.get(), kind):
-        pass
-    return event
 
 
 async def _loaded(inbox: Inbox, on_progress: Callable[[float], None] | None) -> protocol.Loaded:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Self, cast
+from typing import Self, TypeVar, cast
 
 import msgspec
 
@@ -30,6 +30,7 @@ _STDERR_KEPT = 8192
 _LONGEST_REASON = 16 * 1024
 """Characters of an error that people are shown: some paths, but not megabytes of a hostile file."""
 _STDIN, _STDOUT = 0, 1
+_Event = TypeVar("_Event")
 _AGAIN = "The next question starts a new one"
 
 
@@ -90,6 +91,12 @@ class Inbox:
     def waiting(self) -> bool:
         """Whether somebody waits for an event that has not come."""
         return self._waiter is not None
+
+    async def first(self, kind: type[_Event]) -> _Event:
+        """The next event of that kind; those before it are dropped. Raises as `get`."""
+        while not isinstance(event := await self.get(), kind):
+            pass
+        return event
 
     async def get(self) -> protocol.Event:
         """The next event; a `Failed`, and whatever befalls the worker, is raised from the error tree."""

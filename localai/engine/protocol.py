@@ -7,7 +7,7 @@ come back.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 
@@ -16,22 +16,32 @@ from localai.chat.budget import Offer
 from localai.chat.messages import ChatMessage
 from localai.confine.choice import Mode
 from localai.confine.report import Sandbox
+from localai.engine.frame import Amount, Frame, Whole
+from localai.engine.measures import Activations as Activations
+from localai.engine.measures import Baseline as Baseline
+from localai.engine.measures import BaselineKept as BaselineKept
+from localai.engine.measures import Evaluate as Evaluate
+from localai.engine.measures import Evaluated as Evaluated
+from localai.engine.measures import EvaluateProgress as EvaluateProgress
+from localai.engine.measures import Evaluating as Evaluating
+from localai.engine.measures import Matrix as Matrix
+from localai.engine.measures import Observe as Observe
+from localai.engine.measures import Observed as Observed
+from localai.engine.measures import ObserveProgress as ObserveProgress
+from localai.engine.measures import Perturb as Perturb
+from localai.engine.measures import Perturbed as Perturbed
+from localai.engine.measures import Write as Write
+from localai.engine.measures import WriteProgress as WriteProgress
+from localai.engine.measures import Written as Written
 from localai.engine.settings import KvType, Limits, LoadOptions, Sampling
 
-Whole = Annotated[int, msgspec.Meta(ge=0)]
-Amount = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
-"""What events tell in numbers: a worker that a model has taken over may tell anything, such as NaN."""
 FinishReason = Literal["stop", "length", "context", "cancelled"]
-
-
-class _Frame(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Base of all frames; the class name is the tag."""
 
 
 # ---------------------------------------------------------------------------------------------- requests
 
 
-class Confine(_Frame, frozen=True):
+class Confine(Frame, frozen=True):
     """The first request to each worker: what it may still do from now on; answered by `Confined`.
 
     Until then it has read nothing that others wrote, and has one thread.
@@ -44,7 +54,7 @@ class Confine(_Frame, frozen=True):
     """Whether it may use GPUs, if any is compiled in."""
 
 
-class Load(_Frame, frozen=True):
+class Load(Frame, frozen=True):
     """Load a GGUF file; answered by `LoadProgress`..., then `Loaded` or `Failed`."""
 
     path: str
@@ -64,7 +74,7 @@ class Begun(msgspec.Struct, frozen=True):
     """Whether the thinking had ended."""
 
 
-class Generate(_Frame, frozen=True):
+class Generate(Frame, frozen=True):
     """Continue a conversation; answered by events with its `id`, the last `Done`, `Overflow` or `Failed`."""
 
     id: int
@@ -75,7 +85,7 @@ class Generate(_Frame, frozen=True):
     """What the reply begins with; only what follows is generated and comes as events."""
 
 
-class Continue(_Frame, frozen=True):
+class Continue(Frame, frozen=True):
     """Continue a sequence of tokens; answered as `Generate`. What measures speed uses it."""
 
     id: int
@@ -86,7 +96,7 @@ class Continue(_Frame, frozen=True):
     """Go on after tokens that end a reply."""
 
 
-class Prefill(_Frame, frozen=True):
+class Prefill(Frame, frozen=True):
     """Read a prompt that is still being written, when there is nothing else to do; not answered.
 
     The last message is the user's draft. Any other request ends this, and a later `Prefill` replaces it.
@@ -96,21 +106,21 @@ class Prefill(_Frame, frozen=True):
     messages: list[ChatMessage]
 
 
-class Count(_Frame, frozen=True):
+class Count(Frame, frozen=True):
     """Ask what a conversation costs before it is sent; answered by `Counted`."""
 
     id: int
     messages: list[ChatMessage]
 
 
-class Save(_Frame, frozen=True):
+class Save(Frame, frozen=True):
     """Ask for the cache state of a conversation; answered by `StatePart`..., or an empty one."""
 
     id: int
     messages: list[ChatMessage]
 
 
-class Restore(_Frame, frozen=True):
+class Restore(Frame, frozen=True):
     """A part of a state from `Save`, in order; the last is answered by `Restored`."""
 
     id: int
@@ -118,25 +128,25 @@ class Restore(_Frame, frozen=True):
     last: bool
 
 
-class Status(_Frame, frozen=True):
+class Status(Frame, frozen=True):
     """Ask what the worker holds and uses; answered by `StatusReport`."""
 
     id: int
 
 
-class AnswerNow(_Frame, frozen=True):
+class AnswerNow(Frame, frozen=True):
     """Close the thinking of the reply `id` and let the answer come; nothing if it is not thinking."""
 
     id: int
 
 
-class Cancel(_Frame, frozen=True):
+class Cancel(Frame, frozen=True):
     """Stop the generation `id` at once; it still ends with `Done`, reason "cancelled"."""
 
     id: int
 
 
-class Attack(_Frame, frozen=True):
+class Attack(Frame, frozen=True):
     """Try what a hostile model would; answered by `Attacked`. `localai audit` asks for it."""
 
     id: int
@@ -144,99 +154,11 @@ class Attack(_Frame, frozen=True):
     """The MessagePack of `localai.confine.attacks.Targets`, which only those two read."""
 
 
-class Observe(_Frame, frozen=True):
-    """Ask how strongly each column of each matrix is used where the model reads a text.
-
-    Answered by `ObserveProgress`..., then one `Activations` for each matrix, then `Observed`.
-    """
-
-    id: int
-    text: str
-    chunk: int
-    """The text is read in pieces of so many tokens, each for itself; what is left of it is not read."""
-    chunks: int = 0
-    """How many of them; 0: all."""
-    special: bool = False
-    """Whether markers in the text are read as markers."""
-
-
-class Evaluate(_Frame, frozen=True):
-    """Ask how well the model foretells a text, and how far it is from its reference, if it has one.
-
-    Answered by `Evaluating`, then `EvaluateProgress` and one `Evaluated` for each chunk.
-    """
-
-    id: int
-    text: str
-    chunk: int
-    """The text is read in chunks of so many tokens, each for itself; what is left of it is not read."""
-    first: int = 0
-    """Begin with this one, counted from 0."""
-    chunks: int = 0
-    """End before this one; 0: with the last."""
-
-
-class Baseline(_Frame, frozen=True):
-    """Have the model read a text, and keep what it foretells: what `Perturb` compares with.
-
-    It must be loaded with `LoadOptions.writable`. Answered by `EvaluateProgress`..., then `BaselineKept`.
-    """
-
-    id: int
-    text: str
-    chunk: int
-    """The text is read in chunks of so many tokens, each for itself, of which the second half counts."""
-    chunks: int
-    """How many of them."""
-    special: bool = False
-    """Whether markers in the text are read as markers."""
-
-
-class Matrix(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A matrix that is to lose what it would lose in another type."""
-
-    name: str
-    """As the file calls it."""
-    type: int
-    """ggml's number."""
-    importance: bytes = b""
-    """Of each column: float32, little-endian; none: all are alike."""
-
-
-class Perturb(_Frame, frozen=True):
-    """Ask how much the model loses if some of its matrices are of other types, and put them back.
-
-    Answered by `EvaluateProgress`..., then `Perturbed`.
-    """
-
-    id: int
-    matrices: tuple[Matrix, ...]
-
-
-class Write(_Frame, frozen=True):
-    """Have the model answer questions as in a chat, and ask for all that it read and wrote, markers included.
-
-    Answered by `WriteProgress`..., then one `Written` for each reply. No other reply may be under way.
-    """
-
-    id: int
-    conversations: Annotated[
-        list[Annotated[list[str], msgspec.Meta(min_length=1)]], msgspec.Meta(min_length=1)
-    ]
-    """What a user says, turn by turn. When all are answered they are asked again, with other seeds."""
-    tokens: Annotated[int, msgspec.Meta(ge=1)]
-    """When so many tokens were read and written, it ends, also in the middle of replies."""
-    sampling: Sampling = Sampling()
-    """What it leaves open is as the model recommends. Each conversation adds its number to the seed."""
-    limits: Limits = Limits()
-    """Of each reply."""
-
-
-class Describe(_Frame, frozen=True):
+class Describe(Frame, frozen=True):
     """Ask what the engine is made of; answered by `EngineInfo`."""
 
 
-class Shutdown(_Frame, frozen=True):
+class Shutdown(Frame, frozen=True):
     """End the worker in an orderly way. Closing the pipe does the same."""
 
 
@@ -254,7 +176,7 @@ class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_total: Whole
 
 
-class EngineInfo(_Frame, frozen=True):
+class EngineInfo(Frame, frozen=True):
     """What llama.cpp was compiled with and sees on this machine."""
 
     llama_cpp_commit: str
@@ -265,13 +187,13 @@ class EngineInfo(_Frame, frozen=True):
     devices: list[Device]
 
 
-class Confined(_Frame, frozen=True):
+class Confined(Frame, frozen=True):
     """What the worker was confined to."""
 
     sandbox: Sandbox
 
 
-class Attacked(_Frame, frozen=True):
+class Attacked(Frame, frozen=True):
     """What came of each attack."""
 
     id: int
@@ -279,120 +201,13 @@ class Attacked(_Frame, frozen=True):
     """The MessagePack of a list of `localai.confine.attacks.Outcome`."""
 
 
-class ObserveProgress(_Frame, frozen=True):
-    """How much of a text has been read, in tokens."""
-
-    id: int
-    done: Whole
-    total: Whole
-
-
-class Activations(_Frame, frozen=True):
-    """How strongly each column of one matrix was used."""
-
-    id: int
-    name: str
-    """The matrix, as the file calls it."""
-    sums: bytes
-    """For each column the sum of the squares of what it was multiplied with: float64, little-endian."""
-    rows: Whole
-    """How many numbers each sum is of."""
-
-
-class Observed(_Frame, frozen=True):
-    """All `Activations` have been sent."""
-
-    id: int
-    chunks: Whole
-    """Pieces of text that were read."""
-
-
-class Evaluating(_Frame, frozen=True):
-    """What is going to be evaluated."""
-
-    id: int
-    tokens: Whole
-    """Of the whole text."""
-    chunks: Whole
-    """Those of the text, or as many as were asked for."""
-    left: Whole
-    """How many `Evaluated` will follow."""
-
-
-class BaselineKept(_Frame, frozen=True):
-    """What the model foretells is known."""
-
-    id: int
-    tokens: Whole
-    """Those that count."""
-    memory: Whole
-    """Bytes that the worker occupies."""
-
-
-class Perturbed(_Frame, frozen=True):
-    """How far the model with other matrices is from itself, as a KL divergence in nats."""
-
-    id: int
-    kl: Amount
-    """The mean."""
-    kl_stderr: Amount
-
-
-class EvaluateProgress(_Frame, frozen=True):
-    """How much of the current chunk has been read, in tokens; by both models, if there is a reference."""
-
-    id: int
-    done: Whole
-
-
-class Evaluated(_Frame, frozen=True):
-    """One chunk: something for each of its tokens that counts, as little-endian numbers."""
-
-    id: int
-    chunk: Whole
-    nll: bytes
-    """float32: minus the natural logarithm of the probability that the model gave to the token."""
-    reference_nll: bytes = b""
-    """The same of the reference; empty without one, as what follows."""
-    kl: bytes = b""
-    """float32: the KL divergence of the model's probabilities from the reference's, in nats."""
-    same: bytes = b""
-    """One byte: 1 if both think that the same token is the most likely, else 0."""
-    left: Whole = 0
-    """How many chunks follow."""
-    memory: Whole = 0
-    """Bytes of memory that the process occupies."""
-
-
-class WriteProgress(_Frame, frozen=True):
-    """How much has been written, prompts included, in tokens."""
-
-    id: int
-    done: Whole
-    total: Whole
-
-
-class Written(_Frame, frozen=True):
-    """A prompt and the reply to it, as the model read and wrote them.
-
-    In the order of the conversations. Read with markers as markers, one behind the other, they are the same
-    tokens, unless a reply spells something otherwise than the tokenizer does.
-    """
-
-    id: int
-    text: str
-    tokens: Whole
-    left: Whole
-    """How many follow."""
-
-
-class LoadProgress(_Frame, frozen=True):
+class LoadProgress(Frame, frozen=True):
     """The share of the model that is loaded, 0 to 1."""
 
     fraction: Amount
 
 
-class Loaded(_Frame, frozen=True):
+class Loaded(Frame, frozen=True):
     """A model is ready, and what it is."""
 
     description: str
@@ -434,7 +249,7 @@ class Loaded(_Frame, frozen=True):
     """What was done differently from what was asked, and why; one line each, for the user."""
 
 
-class PrefillProgress(_Frame, frozen=True):
+class PrefillProgress(Frame, frozen=True):
     """How much of the prompt has been read, in tokens, those taken from the cache included."""
 
     id: int
@@ -442,7 +257,7 @@ class PrefillProgress(_Frame, frozen=True):
     total: Whole
 
 
-class Thinking(_Frame, frozen=True):
+class Thinking(Frame, frozen=True):
     """A piece of the reasoning."""
 
     id: int
@@ -450,7 +265,7 @@ class Thinking(_Frame, frozen=True):
     tokens: Whole
 
 
-class Answer(_Frame, frozen=True):
+class Answer(Frame, frozen=True):
     """A piece of the answer."""
 
     id: int
@@ -458,7 +273,7 @@ class Answer(_Frame, frozen=True):
     tokens: Whole
 
 
-class Looping(_Frame, frozen=True):
+class Looping(Frame, frozen=True):
     """The reply repeats itself; sent once for each part of it. The engine goes on: the user decides."""
 
     id: int
@@ -470,7 +285,7 @@ class Looping(_Frame, frozen=True):
     proposal: Literal["answer-now", "stop"]
 
 
-class Overflow(_Frame, frozen=True):
+class Overflow(Frame, frozen=True):
     """The conversation does not fit into the context: nothing was computed or left out. Ends the request."""
 
     id: int
@@ -482,7 +297,7 @@ class Overflow(_Frame, frozen=True):
     """What can be done, the least harmful first."""
 
 
-class Counted(_Frame, frozen=True):
+class Counted(Frame, frozen=True):
     """What a conversation costs, in tokens."""
 
     id: int
@@ -497,7 +312,7 @@ class Counted(_Frame, frozen=True):
     """Seconds until the first token, as far as can be foretold from earlier prompts."""
 
 
-class StatePart(_Frame, frozen=True):
+class StatePart(Frame, frozen=True):
     """A part of a conversation's cache state."""
 
     id: int
@@ -505,14 +320,14 @@ class StatePart(_Frame, frozen=True):
     last: bool
 
 
-class Restored(_Frame, frozen=True):
+class Restored(Frame, frozen=True):
     """A state was taken in: so many tokens; 0 if it did not match and was ignored."""
 
     id: int
     tokens: Whole
 
 
-class StatusReport(_Frame, frozen=True):
+class StatusReport(Frame, frozen=True):
     """What the worker holds and uses."""
 
     id: int
@@ -558,7 +373,7 @@ class Timings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Prompt tokens that were not cached, over `prompt_s`."""
 
 
-class Done(_Frame, frozen=True):
+class Done(Frame, frozen=True):
     """The generation has ended."""
 
     id: int
@@ -574,13 +389,13 @@ class Done(_Frame, frozen=True):
     speculated: Speculated = Speculated()
 
 
-class Alive(_Frame, frozen=True):
+class Alive(Frame, frozen=True):
     """Sent every second while the worker is busy; `step` grows while it gets anywhere."""
 
     step: Whole
 
 
-class Failed(_Frame, frozen=True):
+class Failed(Frame, frozen=True):
     """The request failed; `kind` names a class of `localai.errors`. `id` is 0 for requests without one."""
 
     kind: str

@@ -328,3 +328,17 @@ def test_the_command_is_safe_to_paste() -> None:
         "localai quantize 'my  model; rm -rf /' --type Q4_K_M --imatrix auto --allow-requantize"
     )
     assert "\n" not in words.command(comparison(source="a\nb\x1b[31m"), "Q4_0")
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (0.0149, "49% more loss"),
+        (0.02, "twice the loss"),
+        (0.0312, "3.1 times the loss"),
+        (1.13, "113 times the loss"),
+    ],
+)
+def test_losses_are_compared_in_words(loss: float, said: str) -> None:
+    one, other = row("Q2_K", 1e8, loss, 0.5, 10.0), row("Q8_0", 1e8, 0.01, 0.9, 10.0)
+    assert [one.words for one in words.differences(one, other)] == [said]

@@ -107,7 +107,10 @@ def commands(nano: Path, folder: Path) -> Iterator[tuple[str | Path, ...]]:
     yield "models", "verify"
     yield "models", "discover", "--json"
     yield "quantize", builtin_checkpoint("r1-nano"), "--type", "Q4_0", "--output", made
+    yield "quantize", builtin_checkpoint("r1-nano"), "--type", "BF16", "--output", folder / "floats.gguf"
     yield "quantize", nano, "--allow-requantize", "--type", "Q4_0", "--compare", *few, "--tasks", "1"
+    sparse = "--calibrate", folder / "short.txt", "--chunks", "2", "--max-size", "2.6MB"
+    yield "quantize", folder / "floats.gguf", "--optimize", *sparse, "--output", folder / "best.gguf"
     yield "bench", nano, "--prompt", "8", "--generate", "4", "--repetitions", "1"
     yield "imatrix", nano, *few, "--output", matrix
     yield "evaluate", nano, *few

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gguf import GGUFReader
 
-from localai.engine import activations
+from localai.engine import activations, tensors
 from localai.engine.context import AbortFlag
 from localai.engine.llama import Model
 from localai.engine.protocol import Activations, Observe
@@ -134,7 +134,7 @@ def test_a_model_that_computes_no_numbers(tmp_path: Path, small: Path) -> None:
 def test_experts_are_refused() -> None:
     """An error within llama.cpp's callback comes out of `check`, and the computation goes no further."""
     observer = activations._Observer()
-    tensor = activations._Tensor(op=activations._operation("MUL_MAT_ID"))
+    tensor = tensors.Tensor(op=tensors.operation("MUL_MAT_ID"))
     assert observer.callback(ctypes.addressof(tensor), True, None) is False
     with pytest.raises(UnsupportedModel, match="mixture of experts"):
         observer.check()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import pytest
 from textual.events import Key, Paste
 
+from benchmarks.terminal import Terminal
 from tui.driver import PastingParser
 
 BEGIN, END = "\x1b[200~", "\x1b[201~"
@@ -50,3 +52,36 @@ def test_the_end_of_the_terminal_is_an_end():
     parser = PastingParser()
     assert list(parser.feed("")) == []
     assert parser.is_eof
+
+
+RESIZED = """
+import time
+from textual.app import App
+from textual.widgets import Static
+from tui.driver import LastingDriver
+
+class Slow(LastingDriver):
+    def _get_terminal_size(self):
+        size = super()._get_terminal_size()
+        time.sleep(0.3)  # a busy machine: the next signal comes before this one was told
+        return size
+
+class Sized(App):
+    def compose(self):
+        yield Static()
+
+    def on_resize(self, event):
+        self.query_one(Static).update(f"now {event.size.width} x {event.size.height}")
+
+Sized(driver_class=Slow).run()
+"""
+
+
+def test_the_last_of_several_sizes_counts():
+    """Also where the signals come while the size is being read."""
+    with Terminal([sys.executable, "-c", RESIZED], size=(40, 10)) as program:
+        program.sees("now 40 x 10")
+        for columns, rows in ((50, 20), (60, 12), (44, 8)):
+            program.resize(columns, rows)
+            program.read(0.1)
+        program.sees("now 44 x 8", seconds=20)
