@@ -157,8 +157,10 @@ def _localai(command: str, *words: object, arguments: argparse.Namespace) -> dic
         [sys.executable, "-m", "localai", command, *map(str, words), *threads, "--json"],
         stdout=subprocess.PIPE,
         text=True,
-        check=True,
+        check=False,
     )
+    if done.returncode:
+        sys.exit(done.returncode)  # it has said why
     return dict(json.loads(done.stdout))
 
 
