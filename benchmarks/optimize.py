@@ -27,8 +27,8 @@ from common import print_json
 from models.gguf import read_header
 
 TYPES = ("Q4_K_M", "Q3_K_M")
-UNIFORM = ("Q8_0", "Q6_K", "Q5_K_S", "Q4_K_S", "IQ4_XS", "Q4_0", "Q3_K_S", "IQ3_S", "Q2_K", "IQ2_S")
-"""What has one type for nearly all: `--pure` makes it of all."""
+UNIFORM = ("Q8_0", "Q6_K", "Q5_K_S", "Q4_K_S", "IQ4_XS", "Q4_0", "Q3_K_S", "IQ3_S", "Q2_K")
+"""What has one type for nearly all: `--pure` makes it of all that can have it."""
 CLAIM = "at most 0.9"
 _STEPS = 15
 """Between the values of 4 bits."""
