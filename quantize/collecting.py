@@ -9,7 +9,7 @@ fits the header of the model.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ from localai import hardware
 from localai.engine.client import Engine
 from localai.engine.protocol import Activations, Observed, ObserveProgress
 from localai.engine.settings import LoadOptions
-from localai.errors import EngineError
+from localai.errors import EngineError, QuantizeError
 from models import fit
 from models.header import Header
 from models.parts import read_whole
@@ -29,7 +29,7 @@ from quantize import client, imatrix_file
 from quantize.client import OnEvent
 from quantize.imatrix_file import Collected, Usage
 from quantize.partials import Partial
-from quantize.protocol import Job
+from quantize.protocol import Forecast, Job
 from quantize.self_text import SelfText, require_chat, text_of
 from quantize.texts import OnTokens as OnTokens
 from quantize.texts import Reading as Reading
@@ -111,8 +111,12 @@ def collected_for(
     on_event: OnEvent,
     on_tokens: OnTokens,
     on_written: OnTokens = lambda done, total: None,
+    *,
+    types: Collection[str] = (),
 ) -> Iterator[Job]:
     """`job` with an importance matrix of its own source, made from `text`, for the body of the block.
+
+    `types` are the names of those that are going to be made with it.
 
     A checkpoint is converted to Q8_0 first, and so is a GGUF in floats that memory cannot hold; any other is
     read itself. The same file writes the text, if it is still to be written. Both files take room on the
@@ -122,6 +126,7 @@ def collected_for(
     known = client.forecast(msgspec.structs.replace(job, imatrix_promised=text.name))
     if isinstance(text, SelfText):
         require_chat(known, job.source)
+    _require_possible(known, types)
     plain = Job(
         source=job.source,
         threads=job.threads,
@@ -146,6 +151,15 @@ def collected_for(
         yield msgspec.structs.replace(
             job, imatrix=str(partial.path), imatrix_name="auto", imatrix_promised=""
         )
+
+
+def _require_possible(known: Forecast, types: Collection[str]) -> None:
+    for one in known.candidates:
+        if one.needs_imatrix and one.file_type in types:
+            raise QuantizeError(
+                f"{one.file_type} would also be the type of a matrix that importance matrices leave out",
+                "Choose another for it with --output-type and --embedding-type, such as Q6_K",
+            )
 
 
 def _is_read_itself(source: Path) -> bool:

@@ -5,6 +5,7 @@ It writes only to files that are open already, and leaves putting them in place 
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import time
 from collections import Counter
@@ -96,7 +97,8 @@ def open_source(job: Job) -> Source:
 
 def _importance(job: Job, source: Source) -> ImportanceMatrix | None:
     if job.imatrix:
-        return imatrix.read_imatrix(Path(job.imatrix))
+        found = imatrix.read_imatrix(Path(job.imatrix))
+        return dataclasses.replace(found, path=Path(job.imatrix_name or job.imatrix))
     if job.imatrix_promised and not job.targets:
         columns = {tensor.name: tensor.shape[-1] for tensor in source.tensors if len(tensor.shape) == 2}
         return imatrix.promised(columns, job.imatrix_promised)

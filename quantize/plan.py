@@ -68,7 +68,7 @@ class Output:
     layout: Layout
     direct: bool
     needs_importance: bool
-    """Whether it cannot be made without an importance matrix, and there is none."""
+    """Whether it cannot be made: it needs an importance matrix, and there is none, or not of each tensor."""
 
 
 class Planner:
@@ -126,7 +126,14 @@ class Planner:
             types=types,
             layout=Layout(self._metadata(file_type, direct), self._entries(types)),
             direct=direct,
-            needs_importance=asked.needs_importance and self._importance is None,
+            needs_importance=self._lacks(types, file_type) if self._importance else asked.needs_importance,
+        )
+
+    def _lacks(self, types: Mapping[str, int], file_type: str) -> bool:
+        """Whether there is an importance matrix without a tensor that has to have one to be of its type."""
+        known = self._importance.weights if self._importance else {}
+        return any(
+            name not in known and needs_importance(name, number, file_type) for name, number in types.items()
         )
 
     def plain_output(self, file_type: str) -> Output:
@@ -240,7 +247,8 @@ def importance_of(
     if found is not None and importance is not None and found.size != columns:
         if tensor.name != "token_embd.weight":
             raise QuantizeError(
-                f"{importance.path} has {found.size} values for {tensor.name}, which has {columns} columns",
+                f"the importance matrix {importance.path} has {found.size} values for {tensor.name}, "
+                f"which has {columns} columns",
                 "It is the importance matrix of another model",
             )
         found = None
@@ -252,7 +260,7 @@ def importance_of(
                 "Have one made with --imatrix auto, or choose a type that needs none, such as Q2_K or IQ4_XS",
             )
         raise QuantizeError(
-            f"{importance.path} has nothing for {tensor.name}, which {kind} needs",
+            f"the importance matrix {importance.path} has nothing for {tensor.name}, which {kind} needs",
             "Make the importance matrix again from a longer text, or choose another type",
         )
     return found

@@ -104,7 +104,7 @@ class Candidate(_Part, frozen=True):
     bits_per_weight: Amount
     """Bits of tensor data for each weight, on average."""
     needs_imatrix: bool
-    """Whether it cannot be made without an importance matrix, and none was given."""
+    """Whether it cannot be made: it needs an importance matrix, and none was given, or not of each tensor."""
     memory: dict[Whole, Whole]
     """Bytes of memory that it needs to run, by tokens of context."""
     layout: str = ""

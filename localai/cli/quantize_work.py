@@ -131,7 +131,8 @@ class Work:
             progress("Write", done, total, unit="tokens")
 
         text = self._calibration.text()
-        return collected_for(self._job, folder.absolute(), text, convert, read, write)
+        types = self._types
+        return collected_for(self._job, folder.absolute(), text, convert, read, write, types=types)
 
     def keep(self, store: Store, name: str, wanted: Wanted, made: Made, progress: output.Progress) -> str:
         """Move a file that was made into the store; its name there."""
