@@ -57,7 +57,8 @@ def _opened(path: Path) -> Checkpoint:
     if not os.path.lexists(path / "config.json"):
         raise CheckpointError(
             f"{path} has no config.json, so it is not a model checkpoint",
-            "Give the folder that holds config.json, tokenizer.json and the .safetensors files",
+            "Give the folder that holds config.json, tokenizer.json and the .safetensors files"
+            + _below(path),
         )
     config = strict_json.read_object(path / "config.json")
     _refuse_other_uses(path, names, config)
@@ -68,6 +69,12 @@ def _opened(path: Path) -> Checkpoint:
         tokenizer_config=strict_json.read_optional(path / "tokenizer_config.json"),
         tensors=_tensors(path, names),
     )
+
+
+def _below(path: Path) -> str:
+    """The one folder in it that is a checkpoint, as a hint; "" if there is none, or more than one."""
+    found = [entry for entry in path.iterdir() if os.path.lexists(entry / "config.json")]
+    return f": {found[0]}" if len(found) == 1 else ""
 
 
 def _require_folder(path: Path) -> None:

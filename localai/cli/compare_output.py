@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 80
 """Columns that text and tables take at most."""
+_RIGHT = " RIGHT: questions of a small set that it answered rightly."
 
 
 # ------------------------------------------------------------------------------------------ before it starts
@@ -57,7 +58,8 @@ def begin(asked: Asked, known: Forecast, chosen: Selection, reference: Reference
     """What is going on, in one line."""
     about = output.duration(_estimate(asked, known, chosen).total)
     output.note(
-        f"compares {_types(len(chosen.types))} with {reference.file_type}, very roughly {about}; "
+        f"compares {_types(len(chosen.types))} with {reference.file_type}, very roughly {about}"
+        f"{'' if asked.questions == 0 else ', and more if questions are asked'}; "
         "Ctrl+C shows what is known by then"
     )
 
@@ -159,7 +161,8 @@ def _costs(found: Comparison, advised: str) -> None:
         f"Compared with {found.reference} on {found.chunks} chunks of text. SAME WORD: how often both go on "
         f"with the same word. KL: how far the chances of all words are from those of {found.reference}; 0 is "
         "the same. PERPLEXITY: how surprised it is by the text, and how many times as much as "
-        f"{found.reference}. +-: the standard error; what is closer than twice that may be the same."
+        f"{found.reference}; below x1 is no better, only otherwise.{_RIGHT if asked else ''} "
+        "+-: the standard error; what is closer than twice that may be the same."
     )
     print()
 
@@ -215,7 +218,10 @@ def _advice(found: Comparison, complete: bool, kept: str, reported: str, command
         _say(f"- {note}")
     print()
     if not complete:
-        _say("It was stopped before all was measured. The same command goes on with the losses from here.")
+        _say(
+            "It was stopped before all was measured, so nothing is advised or reported yet. The "
+            "same command goes on with the losses and the answers from here; --tasks 0 asks no questions."
+        )
         return
     if found.advice is None:
         _say("Too little could be measured for advice.")

@@ -52,7 +52,8 @@ def evaluate(
         ),
     ] = None,
     text: Annotated[
-        Path | None, typer.Option("--text", help="Evaluate on this text. Default: a mixed one of our own.")
+        Path | None,
+        typer.Option("--text", help="Evaluate on this text, in UTF-8. Default: a mixed one of our own."),
     ] = None,
     chunks: Annotated[
         int, typer.Option(min=0, max=1_000_000, help="Only so many chunks of the text. 0: all.")
@@ -67,9 +68,10 @@ def evaluate(
 ) -> None:
     """Measure how well a model foretells a text, and what it has lost against another.
 
-    Perplexity and KL divergence as llama-perplexity has them, but both models run in step, so that nothing
-    is written but the results. Ctrl+C shows what is known by then; the next run goes on from there.
-    With --tasks: how many questions it answers rightly.
+    It tells the perplexity, and with --reference the KL divergence, as
+    llama-perplexity has them; docs/evaluate.md says how to read them.
+    With --tasks: how many questions it answers rightly. Ctrl+C shows what
+    is known by then; the next run goes on from there.
     """
     import asyncio
 

@@ -61,8 +61,9 @@ def imatrix(
 ) -> None:
     """Have a model read a text and write how strongly it used each column of its matrices.
 
-    With the file, `localai quantize --imatrix FILE` keeps most exact what was used most; there, `auto` makes
-    one. The file is as llama-imatrix writes it.
+    With the file, `localai quantize --imatrix FILE` keeps most exact what was
+    used most, so that small types lose less; there, `auto` makes one. The
+    file is as llama-imatrix writes it.
     """
     from contextlib import nullcontext
 

@@ -38,7 +38,8 @@ def quantize(
         typer.Option(
             "--type",
             metavar="TYPE",
-            help=f"See docs/quantize.md. Several times: several files. Default: {_DEFAULT}.",
+            help="Such as Q8_0; docs/quantize.md lists them. Several times: several files. "
+            f"Default: {_DEFAULT}.",
             show_default=False,
         ),
     ] = None,
@@ -56,7 +57,11 @@ def quantize(
     ] = False,
     max_size: Annotated[
         str | None,
-        typer.Option(metavar="4GB", help="Take the best type whose file is no larger.", show_default=False),
+        typer.Option(
+            metavar="4GB",
+            help="Take the best type whose file is no larger. For --optimize, the size to fill.",
+            show_default=False,
+        ),
     ] = None,
     max_memory: Annotated[
         str | None,
@@ -84,7 +89,7 @@ def quantize(
         typer.Option(
             "--output-type",
             metavar="TYPE",
-            help="The output matrix.",
+            help="The type of the output matrix.",
             show_default=False,
         ),
     ] = None,
@@ -93,7 +98,7 @@ def quantize(
         typer.Option(
             "--embedding-type",
             metavar="TYPE",
-            help="The token embeddings.",
+            help="The type of the token embeddings.",
             show_default=False,
         ),
     ] = None,
@@ -104,7 +109,9 @@ def quantize(
     pre_tokenizer: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="Where the checkpoint's own is not recognised.", show_default=False
+            metavar="NAME",
+            help="llama.cpp's name of it, where the checkpoint's own is not recognised.",
+            show_default=False,
         ),
     ] = "",
     check: Annotated[

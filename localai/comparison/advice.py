@@ -142,8 +142,12 @@ def _dominated(rows: list[Row], fitting: list[Row]) -> list[str]:
 def _than(better: Row, row: Row) -> str:
     """In what it is better, and what is the same within the error."""
     steps = front.ahead(better, row)
-    same = [] if abs(steps.loss) > CLEAR else ["its loss is within the error"]
-    same += [] if math.isnan(steps.speed) or abs(steps.speed) > CLEAR else ["its speed is within the error"]
+    same = [] if abs(steps.loss) > CLEAR else ["its loss is the same within the error"]
+    same += (
+        []
+        if math.isnan(steps.speed) or abs(steps.speed) > CLEAR
+        else ["its speed is the same within the error"]
+    )
     return ", and ".join([sentence([one for one in differences(better, row) if one.better]), *same])
 
 

@@ -53,7 +53,9 @@ figure, and the one that the pictures show. Up to {words.HARDLY:g} it is hardly 
 at least nine are then drawn just as before. Up to {words.AT_TIMES:g} it is noticeable at times, up to
 {words.MUCH:g} clearly; beyond that the model is damaged."""
 _WORST = "The divergence that one token of 100 exceeds: how bad the bad places are."
-_PERPLEXITY = "By how much more the text surprises it than the original: 1.02 is 2 % more surprise."
+_PERPLEXITY = """\
+By how much more the text surprises it than the original: 1.02 is 2 % more surprise. Where it is below 1, the
+text happens to suit what the type has lost; that makes it no better than the original."""
 _RIGHT = "Questions of a small set that it answered rightly. A few more or less are chance."
 
 

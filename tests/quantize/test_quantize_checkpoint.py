@@ -280,6 +280,17 @@ def test_a_pickle_is_refused_unread(tmp_path: Path, suffix: str) -> None:
     assert "safetensors" in caught.value.hint
 
 
+def test_the_one_checkpoint_in_a_folder_is_named(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "model" / "checkpoint")
+    with pytest.raises(CheckpointError, match=r"has no config\.json") as caught:
+        open_checkpoint(tmp_path / "model")
+    assert caught.value.hint.endswith(f".safetensors files: {tmp_path / 'model' / 'checkpoint'}")
+    make_checkpoint(tmp_path / "model" / "other")
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(tmp_path / "model")
+    assert caught.value.hint.endswith("the .safetensors files")
+
+
 def test_other_things_than_folders(tmp_path: Path) -> None:
     (tmp_path / "DeepSeek-R1").mkdir()
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
