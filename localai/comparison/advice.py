@@ -50,7 +50,7 @@ def advise(
 
 def _sentence(best: Row, found: Choice, rows: list[Row], limits: Limits) -> str:
     loss, own = loss_of(best), name(best.file_type)
-    same = f"it picks the same next word as {name(loss.reference)} in {places(loss.top1)} places"
+    same = f"it picks the same next word as {words.original(loss.reference)} in {places(loss.top1)} places"
     if len(rows) == 1:
         return f"{own} fits, and its loss is {grade(loss)}: {same}."
     if best in found.exact:

@@ -97,8 +97,8 @@ def _advice(comparison: Comparison) -> Iterator[str]:
 
 _ABOUT: Final = """\
 <h2>What this is about</h2>
-<p>A language model is a long list of numbers, its <em>weights</em>: this one has {number}. As
-{reference}, as exact as they are here, they take {size}. To <em>quantize</em> a model is to write its
+<p>A language model is a long list of numbers, its <em>weights</em>: this one has {number}. At their most
+exact here, which is called {reference}, they take {size}. To <em>quantize</em> a model is to write its
 weights down less exactly, somewhat as 3.14 stands for 3.14159. The file becomes smaller and needs less
 memory, and mostly the model writes faster, because all of the file is read for each word. The price is
 that it is no longer quite the same model: now and then it will choose another word than the original

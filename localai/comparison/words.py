@@ -11,6 +11,7 @@ from localai.chat.clean import clean, clean_line
 from localai.comparison import front
 from localai.comparison.front import CLEAR, loss_of
 from localai.comparison.result import Comparison, Row
+from localai.comparison.selection import PLAIN
 from models.figures import Loss
 
 HARDLY: Final = 0.02
@@ -32,6 +33,11 @@ def name(text: str) -> str:
     """A type's name as one can show it: names of recipes are others' words."""
     line = clean_line(text)
     return line if len(line) <= _NAME else f"{line[: _NAME - 1]}…"
+
+
+def original(reference: str) -> str:
+    """What is compared with, for people who do not know that BF16 is what nothing was taken from."""
+    return f"the original ({reference})" if reference in PLAIN else name(reference)
 
 
 def size(count: float) -> str:

@@ -151,7 +151,7 @@ def test_where_all_are_quick_the_most_exact_is_taken() -> None:
     assert found.file_type == "Q8_0"
     assert found.sentence == (
         "Take Q8_0: its loss is hardly noticeable, and it is quick here (101 tokens/s); "
-        "it picks the same next word as F16 in 95 of 100 places."
+        "it picks the same next word as the original (F16) in 95 of 100 places."
     )
     assert (
         found.remarks[0]
@@ -270,12 +270,17 @@ def test_without_speeds_a_large_model_gets_the_smallest_exact_type() -> None:
     assert "fast" not in said(found)
 
 
+def test_what_only_stands_for_the_original_is_not_called_so() -> None:
+    assert words.original("BF16") == "the original (BF16)"
+    assert words.original("Q8_0") == "Q8_0"
+
+
 def test_a_single_type_is_judged_by_itself() -> None:
     found = advise([row("Q4_K_M", 1e8, 0.03, 0.92, 100)], memory_usable=GB)
     assert found == Advice(
         file_type="Q4_K_M",
-        sentence="Q4_K_M fits, and its loss is noticeable at times: it picks the same next word as F16 in "
-        "92 of 100 places.",
+        sentence="Q4_K_M fits, and its loss is noticeable at times: it picks the same next word as the "
+        "original (F16) in 92 of 100 places.",
     )
 
 
