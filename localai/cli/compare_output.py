@@ -173,8 +173,7 @@ def _loss(row: Row) -> list[str]:
         return ["", "", ""]
     same = _figure(loss.top1 * 100, loss.top1_stderr * 100)
     ratio = _figure(loss.perplexity_ratio, loss.perplexity_ratio_stderr)
-    surprise = f"{loss.perplexity:.4g}" if loss.perplexity < 1000 else f"{loss.perplexity:,.0f}"
-    return [f"{same} %", _figure(loss.kl, loss.kl_stderr), f"{surprise}, x{ratio}"]
+    return [f"{same} %", _figure(loss.kl, loss.kl_stderr), f"{words.surprise(loss.perplexity)}, x{ratio}"]
 
 
 def _right(row: Row) -> list[str]:

@@ -66,16 +66,18 @@ def show(found: Optimized, kept: str, recipe: str, json: bool) -> None:
     loss = found.mixed.report
     _say(
         f"Compared with {loss.reference_file_type or 'the source'} on {loss.chunks} chunks of text that "
-        "neither has seen. SAME WORD: how often both go on with the same word. KL: how far the chances of "
-        "all words are from those of the source; 0 is the same. +-: the standard error."
+        "was not used to choose the types. SAME WORD: how often both go on with the same word. KL: how far "
+        "the chances of all words are from those of the source; 0 is the same, less is better. PERPLEXITY: "
+        "how surprised it is by the text, and how many times as much as the source; below x1 is no better, "
+        "only otherwise. +-: the standard error; what is closer than twice that may be the same."
     )
     print()
     _say(_verdict(found))
     print()
-    print("Where rounding costs most, of all that it would cost if all were rounded alike:")
+    print("Where rounding costs most, by kind of matrix and layer, if all were rounded alike:")
     _list([(name, f"{share:.0%}") for name, share in _weightiest(found)])
     print()
-    print("The type of each matrix, by layers:")
+    print("The type of each matrix, and behind it the layers that have it:")
     _list(by_kind(made.mixture.types))
     print()
     _say(f"The recipe is in {recipe}." if recipe else f"The recipe is kept with {kept}.")
@@ -109,7 +111,7 @@ def _row(one: Checked) -> list[str]:
         output.size(one.size),
         f"{same} %",
         _figure(kl.mean, kl.mean_stderr),
-        f"{report.perplexity:.4g}, x{ratio}",
+        f"{words.surprise(report.perplexity)}, x{ratio}",
     ]
 
 

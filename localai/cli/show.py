@@ -159,7 +159,7 @@ def _figures(found: Figures | None) -> dict[str, str]:
     if found is not None and (loss := found.loss):
         ratio = with_error(loss.perplexity_ratio, loss.perplexity_ratio_stderr)
         said = likeness(loss).rstrip(".")
-        rows["loss"] = f"{said}; perplexity {ratio} of its; {loss.text}, {loss.tokens:,} tokens"
+        rows["loss"] = f"{said}; perplexity x{ratio}; {loss.text}, {loss.tokens:,} tokens"
     if found is not None and found.answers:
         rows["answers"] = answers(found.answers).rstrip(".")
     return rows

@@ -89,6 +89,11 @@ def with_error(value: float, error: float) -> str:
     return f"{value:,.{digits}f} ± {error:,.{digits}f}"
 
 
+def surprise(perplexity: float) -> str:
+    """A perplexity: "16.94", "2,418,070"."""
+    return f"{perplexity:.4g}" if perplexity < 1000 else f"{perplexity:,.0f}"
+
+
 def is_hardly_noticeable(loss: Loss) -> bool:
     """Whether nobody would notice that it is not the original."""
     return loss.kl <= HARDLY and loss.top1 >= SAME_WORD

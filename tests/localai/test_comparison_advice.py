@@ -275,6 +275,10 @@ def test_what_only_stands_for_the_original_is_not_called_so() -> None:
     assert words.original("Q8_0") == "Q8_0"
 
 
+def test_a_perplexity_has_no_exponent() -> None:
+    assert [words.surprise(one) for one in (16.9409, 999.4, 2_997_512.3)] == ["16.94", "999.4", "2,997,512"]
+
+
 def test_a_single_type_is_judged_by_itself() -> None:
     found = advise([row("Q4_K_M", 1e8, 0.03, 0.92, 100)], memory_usable=GB)
     assert found == Advice(

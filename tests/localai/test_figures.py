@@ -294,7 +294,7 @@ def test_show_tells_all(mine: str) -> None:
     lines = dict(line.split(maxsplit=1) for line in run("models", "show", "r1-nano").stdout.splitlines())
     assert lines["speed"] == "writes 41 +- 1 tokens/s, reads 414 +- 1; CPU, 2 threads"
     assert lines["loss"] == (
-        "Goes on as the original does in 84 % of places (KL 0.070 +- 0.004); perplexity 1.08 +- 0.01 of its; "
+        "Goes on as the original does in 84 % of places (KL 0.070 +- 0.004); perplexity x1.08 +- 0.01; "
         "built-in evaluation.txt, 10,000 tokens"
     )
     assert lines["answers"] == "97 of 100 answers right (sums)"
