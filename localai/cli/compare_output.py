@@ -200,7 +200,8 @@ def _figure(value: float, error: float) -> str:
 
 
 def _rate(one: Rate) -> str:
-    return f"{output.rate(one.median)}+-{output.rate(one.stderr)}"
+    """Without an error where there is none: of what was measured only once."""
+    return output.rate(one.median) + (f"+-{output.rate(one.stderr)}" if one.stderr > 0 else "")
 
 
 def _pictures(found: Comparison) -> None:
