@@ -97,7 +97,11 @@ def test_the_catalogue_tells_of_the_files_that_are_made_here(types: dict[str, Pa
 
 @pytest.mark.parametrize("file_type", ["Q8_0", "Q3_K_M"])
 def test_what_the_catalogue_tells_is_what_is_measured(types: dict[str, Path], file_type: str) -> None:
-    """And evaluating keeps it with the model."""
+    """And evaluating keeps it with the model.
+
+    On another processor sums are taken in another order. The mean hardly notices; the 99th percentile lies
+    between a handful of places of the text, and moved by 3 % between two processors.
+    """
     sha256, original = add(types[file_type], "mine"), add(types["BF16"], "exact")
     expected = told_loss(file_type)
     chunks = expected.tokens // (expected.context - 1 - expected.context // 2)
@@ -108,7 +112,8 @@ def test_what_the_catalogue_tells_is_what_is_measured(types: dict[str, Path], fi
     assert (found.file_type, found.size) == (file_type, types[file_type].stat().st_size)
     assert (found.loss.reference_sha256, found.loss.tokens) == (original, expected.tokens)
     for field in ("kl", "kl_stderr", "kl_p99", "perplexity", "perplexity_ratio", "top1"):
-        assert getattr(found.loss, field) == pytest.approx(getattr(expected, field), rel=0.01), field
+        near = pytest.approx(getattr(expected, field), rel=0.06 if field == "kl_p99" else 0.01)
+        assert getattr(found.loss, field) == near, field
 
 
 # -------------------------------------------------------------------------------------- what is kept of it
