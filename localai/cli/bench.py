@@ -62,7 +62,7 @@ def bench(
         so_far.append(asyncio.run(_run(resolved, loading, plan, so_far.append)))
         _keep(resolved, loading, so_far[-1])
     finally:  # also when Ctrl+C ends it before all is measured
-        for report in so_far:
+        for report in (options.stored_types(one, resolved) for one in so_far):
             if json:
                 output.print_json(report)
             else:

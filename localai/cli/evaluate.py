@@ -96,7 +96,7 @@ def evaluate(
         found.append(asyncio.run(_run(resolved, other, loading, plan, found.append)))
         _keep(resolved, other, loading, found[-1])
     finally:  # also when Ctrl+C ends it before all is measured
-        for report in found:
+        for report in (options.stored_types(one, resolved, other) for one in found):
             if json:
                 output.print_json(report)
             else:

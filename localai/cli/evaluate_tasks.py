@@ -81,6 +81,7 @@ def ask(
     finally:
         if found:
             result = report(found[0], found[1] if len(found) > 1 else None)
+            result = options.stored_types(result, model, reference if len(found) > 1 else None)
             if json:
                 output.print_json(result)
             else:

@@ -17,8 +17,9 @@ import os
 import typing
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
+import msgspec
 import typer
 
 from localai.confine import choice
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from localai.engine.settings import Limits, LoadOptions, LogitBias, Sampling
     from models.header import Header
     from models.store import Resolved, Store
+
+
+_Report = TypeVar("_Report", bound=msgspec.Struct)
 
 
 def _finite(value: float | None) -> float | None:
@@ -365,6 +369,13 @@ def choose_model(store: Store, text: str | None) -> Resolved:
 def stored_name(model: Resolved) -> str:
     """The name of a model in the store, where its file lies under its digest; "" for any other file."""
     return "" if model.manifest is None else model.name
+
+
+def stored_types(report: _Report, model: Resolved, reference: Resolved | None = None) -> _Report:
+    """`report` with types as the store calls them: what a recipe made has a name that no header knows."""
+    found = {"file_type": model, "reference_file_type": reference}
+    told = {field: one.manifest.file_type for field, one in found.items() if one is not None and one.manifest}
+    return msgspec.structs.replace(report, **told)
 
 
 def header(model: Resolved, allow: Collection[str] = ()) -> Header:

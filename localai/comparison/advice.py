@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 from localai.comparison import front, words
 from localai.comparison.choice import Choice, Limits, answers_more, choose, is_quick, needed
 from localai.comparison.front import CLEAR, loss_of
 from localai.comparison.result import Advice, Row
 from localai.comparison.words import differences, grade, name, pace, places, sentence, size
+
+STRANGE: Final = 1_000.0
+"""Perplexity from which on a text is noise to a model: weak ones have a hundred with a language they know."""
 
 
 def advise(
@@ -42,6 +46,7 @@ def advise(
         *_steps(found.best, known, found, limits),
         *_answers(found.best, known),
         *_dominated(known, found.fitting),
+        *_strange(known),
         *_unknown(rows),
     ]
     text = _sentence(found.best, found, known, limits)
@@ -127,6 +132,17 @@ def _answers(best: Row, rows: list[Row]) -> list[str]:
     than += f", clearly fewer than {_list(more)}" if more else ""
     own = name(best.file_type)
     return [f"{own} answered {mine.right} of {mine.asked} questions rightly ({name(mine.set)}){than}."]
+
+
+def _strange(rows: list[Row]) -> list[str]:
+    """That the original cannot read the text: what others lose on it says little of what they do in use."""
+    least = min(loss_of(row).perplexity / max(loss_of(row).perplexity_ratio, 1e-9) for row in rows)
+    if least < STRANGE:
+        return []
+    return [
+        f"This text means nothing to the model (perplexity {least:,.0f}): trust right answers more than "
+        "losses, or compare on a text of its own world with --text."
+    ]
 
 
 def _dominated(rows: list[Row], fitting: list[Row]) -> list[str]:

@@ -351,3 +351,13 @@ def test_the_command_is_safe_to_paste() -> None:
 def test_losses_are_compared_in_words(loss: float, said: str) -> None:
     one, other = row("Q2_K", 1e8, loss, 0.5, 10.0), row("Q8_0", 1e8, 0.01, 0.9, 10.0)
     assert [one.words for one in words.differences(one, other)] == [said]
+
+
+def test_a_text_that_the_model_cannot_read_is_told() -> None:
+    """As of a model that knows sums only: its answers say more than what it has lost on prose."""
+    assert "means nothing to the model" not in said(advise(USUAL, memory_usable=16 * GB))
+    rows = [
+        msgspec.structs.replace(one, loss=one.loss and msgspec.structs.replace(one.loss, perplexity=2.4e6))
+        for one in USUAL
+    ]
+    assert "This text means nothing to the model (perplexity 1," in said(advise(rows, memory_usable=16 * GB))

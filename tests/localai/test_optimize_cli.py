@@ -24,7 +24,8 @@ from quantize.client import forecast
 from quantize.protocol import Job
 
 NANO = builtin_checkpoint("r1-nano")
-COMMAND = [sys.executable, "-P", "-m", "localai", "quantize", str(NANO)]
+LOCALAI = [sys.executable, "-P", "-m", "localai"]
+COMMAND = [*LOCALAI, "quantize", str(NANO)]
 QUICK = ("--chunks", "2", "--threads", "1")
 
 
@@ -168,12 +169,22 @@ def test_in_the_store_it_has_its_types_and_figures(sums: Path, home: Path) -> No
     manifest = Store().get("small:best")
     source = manifest.source
     assert source.mixture is not None
-    words = shlex.split(source.recipe)
-    rules = [word for option, word in pairwise(words) if option == "--tensor-type"]
+    options = shlex.split(source.recipe)
+    rules = [word for option, word in pairwise(options) if option == "--tensor-type"]
     assert {rule.rpartition("=")[2] for rule in rules} == set(source.mixture.types.values())
     figures = measured.read(manifest.sha256)
     assert figures is not None
     assert (figures.size, figures.file_type) == (manifest.size, source.mixture.name)
+    report: dict[str, Any] = {}
+    for words in (
+        "bench small:best --prompt 8 --generate 2 --repetitions 1",
+        "evaluate small:best --chunks 1",
+        "evaluate small:best --reference small:best --tasks --questions 1",
+    ):
+        done = subprocess.run([*LOCALAI, *words.split(), "--json"], capture_output=True, check=True)
+        report = json.loads(done.stdout)
+        assert report["file_type"] == source.mixture.name
+    assert report["reference_file_type"] == source.mixture.name
     assert quantize("--recipe", "small:best", "--dry-run", "--imatrix", "auto").stdout
 
 
