@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -47,18 +47,37 @@ class Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kl_stderr: Amount
 
 
-def load(path: Path) -> dict[tuple[tuple[str, ...], int], Measured]:
-    """By tensors and type. A line that is none, such as the last after a crash, is left out."""
-    found = {}
+class Begun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Into how many groups the matrices were divided."""
+
+    most: Annotated[int, msgspec.Meta(gt=0)]
+    """As of `groups.groups`."""
+
+
+class Kept(NamedTuple):
+    """What one file holds."""
+
+    most: int
+    """Of the latest division; 0: there is none."""
+    measured: dict[tuple[tuple[str, ...], int], Measured]
+    """By tensors and type."""
+
+
+def load(path: Path) -> Kept:
+    """What is there. A line that is nothing, such as the last after a crash, is left out."""
+    most, found = 0, dict[tuple[tuple[str, ...], int], Measured]()
     with suppress(OSError), path.open("rb") as file:
         for line in file.read(_MOST_BYTES).splitlines():
             with suppress(msgspec.MsgspecError):
                 one = msgspec.json.decode(line, type=Measured)
                 found[one.tensors, one.type] = one
-    return found
+                continue
+            with suppress(msgspec.MsgspecError):
+                most = msgspec.json.decode(line, type=Begun).most
+    return Kept(most, found)
 
 
-def add(path: Path, one: Measured) -> None:
+def add(path: Path, one: Measured | Begun) -> None:
     """Keep one more. Where it cannot be written, only going on from here is lost."""
     with suppress(OSError):
         paths.private_dir(path.parent)

@@ -101,12 +101,15 @@ async def _measure(
         llama_cpp_commit=(await engine.describe()).llama_cpp_commit,
     ).path
     before = kept.load(path)
-    wanted = groups(errors, int(BUDGET_S / max(each, 1e-3)))
+    most = _most(max(1, int(BUDGET_S / max(each, 1e-3))), before.most)
+    if most != before.most:
+        kept.add(path, kept.Begun(most))
+    wanted = groups(errors, most)
     found: list[tuple[Group, Measured]] = []
     for number, group in enumerate(wanted):
         on_step(number, len(wanted), group.name)
         kind = choosing.probe(group, errors)
-        one = before.get((group.tensors, kind))
+        one = before.measured.get((group.tensors, kind))
         if one is None:
             matrices = [Matrix(name, kind, _packed(importance.get(name))) for name in group.tensors]
             lost = await engine.perturb(matrices)
@@ -118,6 +121,14 @@ async def _measure(
     for group, one in found:
         costs |= choosing.costs(group, errors, one.type, one.kl)
     return Costs(tuple(found), costs, baseline.tokens)
+
+
+def _most(affordable: int, before: int) -> int:
+    """Into how many groups to divide: as `before`, so that what was measured counts, if that is no pity.
+
+    What else a machine does changes from run to run. It is one if there would now be time for twice as many.
+    """
+    return before if before and affordable < 2 * before else affordable
 
 
 def _packed(values: NDArray[np.float32] | None) -> bytes:

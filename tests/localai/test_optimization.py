@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from localai.cli.optimize_output import by_kind
 from localai.errors import UsageError
-from localai.optimization import choosing, kept
+from localai.optimization import choosing, kept, measuring
 from localai.optimization.choosing import MEASURED_ERROR, choose, costs, looked_at, probe
 from localai.optimization.groups import LEAST_BANDS, Group, groups
 from localai.optimization.kept import Key, Measured
@@ -156,9 +156,11 @@ def test_what_was_measured_is_found_again_also_after_a_crash(tmp_path: Path) -> 
     kept.add(path, other)
     with path.open("ab") as file:
         file.write(b'\n{"tensors": ["a"], "type": 1, "kl": -1, "kl_stderr": 0}\nnull\n\xff')
-    assert kept.load(path) == {((ONE, OTHER), 2): one, ((ONE,), 3): other}
+    assert kept.load(path) == (0, {((ONE, OTHER), 2): one, ((ONE,), 3): other})
+    kept.add(path, kept.Begun(57))
+    assert kept.load(path).most == 57
     assert path.parent.stat().st_mode & 0o077 == 0
-    assert kept.load(tmp_path / "none") == {}
+    assert kept.load(tmp_path / "none") == (0, {})
 
 
 def test_it_is_kept_by_all_that_it_depends_on() -> None:
@@ -167,6 +169,14 @@ def test_it_is_kept_by_all_that_it_depends_on() -> None:
         Key(**{**whole, field: 3 if isinstance(value, int) else "x"}).path for field, value in whole.items()
     }
     assert len({Key(**whole).path, *paths}) == 7
+
+
+@pytest.mark.parametrize(
+    ("affordable", "before", "most"), [(92, 0, 92), (92, 57, 57), (30, 57, 57), (120, 57, 120)]
+)
+def test_a_busier_machine_measures_the_same_groups(affordable: int, before: int, most: int) -> None:
+    """Else nothing that was measured would count."""
+    assert measuring._most(affordable, before) == most
 
 
 def test_types_are_shown_by_layers() -> None:
