@@ -157,8 +157,8 @@ def _require_possible(known: Forecast, types: Collection[str]) -> None:
     for one in known.candidates:
         if one.needs_imatrix and one.file_type in types:
             raise QuantizeError(
-                f"{one.file_type} would also be the type of a matrix that importance matrices leave out",
-                "Choose another for it with --output-type and --embedding-type, such as Q6_K",
+                f"{one.file_type} needs importances also of the output or the embeddings, which are left out",
+                "Choose another type, or one for them: --output-type and --embedding-type, such as Q6_K",
             )
 
 

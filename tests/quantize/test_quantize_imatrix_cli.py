@@ -286,7 +286,7 @@ def test_what_no_importance_matrix_allows_is_told_before_the_text_is_read(
     words = ["quantize", small, "--type", "IQ2_XS", "--pure", "--imatrix", "auto", "-o", tmp_path / "x.gguf"]
     done = localai(*words, LOCALAI_PROGRESS="json")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"{LINE}IQ2_XS would also be the type of a matrix that importance matrices")
+    assert done.stderr.startswith(f"{LINE}IQ2_XS needs importances also of the output or the embeddings")
     assert "--output-type" in done.stderr
     assert localai(*words, "--output-type", "Q6_K", "--embedding-type", "Q4_K").returncode == 0
 
