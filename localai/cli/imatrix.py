@@ -137,7 +137,7 @@ def _write(
     from quantize.partials import system_errors
 
     name, sha256 = options.stored_name(model), options.digest(model)
-    with output.progress() as progress:
+    with output.again(), output.progress() as progress:
         text = self_text.text_of(
             source,
             model.path,

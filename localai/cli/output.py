@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from localai.characters import escaped
 from localai.chat.clean import clean, clean_line
-from localai.errors import LocalAIError
+from localai.errors import LocalAIError, WorkerDied, WorkerHung
 
 if TYPE_CHECKING:
     from localai.cli.progress_bar import Bar
@@ -39,6 +39,15 @@ DIM, RESET = "\x1b[2m", "\x1b[0m"
 _LONGEST = 1200
 QUIET_S = 2.0
 """Where nobody watches a line being rewritten, only what takes longer than this is worth lines in a log."""
+
+
+@contextmanager
+def again() -> Iterator[None]:
+    """Where the engine dies or hangs, the error says to run the same again; its own words are for a chat."""
+    try:
+        yield
+    except (WorkerDied, WorkerHung) as error:
+        raise type(error)(error.message, "Run the same command again") from error
 
 
 def error(message: str, hint: str = "") -> None:

@@ -13,6 +13,7 @@ import typer
 from localai.cli import (
     calibrating,
     options,
+    output,
     quantize_compare,
     quantize_optimize,
     quantize_output,
@@ -177,7 +178,7 @@ def quantize(
             "--tensor-type counts for quantized types only, as in llama-quantize",
             "Take --type Q8_0, or set --output-type and --embedding-type",
         )
-    with _called(path, model):
+    with _called(path, model), output.again():
         if comparing.compare:
             from localai.cli.compare_work import Call, compare
 

@@ -337,3 +337,26 @@ def test_told_to_end_it_leaves_nothing(
     assert psutil.wait_procs(others, timeout=30)[1] == []
     assert names_in(tmp_path) == ["x.gguf"]
     assert (tmp_path / "x.gguf").read_bytes() == b"the old one"
+
+
+@pytest.mark.parametrize("words", [IMATRIX, QUANTIZE], ids=["imatrix", "quantize"])
+def test_an_engine_that_dies_is_told_with_what_to_do(
+    small: Path, model: Path, tmp_path: Path, words: str
+) -> None:
+    command = [word.format(small=small, model=model, output=tmp_path / "x.gguf") for word in words.split()]
+    app = subprocess.Popen(
+        [sys.executable, "-P", "-m", "localai", *command, "--threads", "1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "LOCALAI_PROGRESS": "json"},
+    )
+    assert app.stderr is not None
+    next(line for line in app.stderr if '"Read"' in line)
+    for one in psutil.Process(app.pid).children(recursive=True):
+        one.kill()
+    last = app.communicate(timeout=60)[1].splitlines()[-1]
+    assert app.returncode == 1
+    assert last.startswith(f"{LINE}the engine stopped in the middle of its work")
+    assert last.endswith("Run the same command again.")
+    assert names_in(tmp_path) == []
