@@ -127,10 +127,13 @@ def test_a_model_does_not_differ_from_itself(nano: Path, text: Path) -> None:
 
 
 def test_pieces_make_no_difference(nano: Path, exact: Path, text: Path) -> None:
+    """But for sums that are taken in another order: how much that matters depends on the processor."""
     words = (nano, "--reference", exact, "--text", text, "--context", 256, "--chunks", 2, "--fresh")
     small, large = found(*words, "--batch", 16), found(*words)
     assert small["perplexity"] == pytest.approx(large["perplexity"], rel=0.02)  # this text is strange to it
-    assert small["kl"]["mean"] == pytest.approx(large["kl"]["mean"], rel=0.05)
+    error = large["kl"]["mean_stderr"]
+    assert small["kl"]["mean"] == pytest.approx(large["kl"]["mean"], abs=2 * error)
+    assert error < 0.2 * large["kl"]["mean"]  # so that the bound means something
 
 
 def test_the_text_of_our_own(nano: Path) -> None:

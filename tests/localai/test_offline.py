@@ -109,7 +109,7 @@ def commands(nano: Path, folder: Path) -> Iterator[tuple[str | Path, ...]]:
     yield "quantize", builtin_checkpoint("r1-nano"), "--type", "Q4_0", "--output", made
     yield "quantize", builtin_checkpoint("r1-nano"), "--type", "BF16", "--output", folder / "floats.gguf"
     yield "quantize", nano, "--allow-requantize", "--type", "Q4_0", "--compare", *few, "--tasks", "1"
-    sparse = "--calibrate", folder / "short.txt", "--chunks", "2", "--max-size", "2.6MB"
+    sparse = "--calibrate", folder / "long.txt", "--chunks", "2", "--max-size", "2.6MB"
     yield "quantize", folder / "floats.gguf", "--optimize", *sparse, "--output", folder / "best.gguf"
     yield "bench", nano, "--prompt", "8", "--generate", "4", "--repetitions", "1"
     yield "imatrix", nano, *few, "--output", matrix
@@ -132,6 +132,7 @@ def test_no_command_opens_an_internet_socket_or_imports_network_code(
 ) -> None:
     (tmp_path / "kept.json").write_text(as_json([SHOWN]))
     (tmp_path / "short.txt").write_text("One and two make three. " * 40)
+    (tmp_path / "long.txt").write_text("One and two make three. " * 100)
     (tmp_path / "passphrase").write_text("correct horse battery")
     for words in commands(nano, tmp_path):
         ran(*trace.command, *LOCALAI, *words)
