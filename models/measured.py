@@ -111,10 +111,13 @@ def _everything(roots: Sequence[Path]) -> list[str]:
 def _known(path: Path, damaged: list[Path]) -> _Kept | None:
     """What the file at `path` has; None, and it is among the `damaged` ones if there is something else."""
     try:
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
-            raise ValueError("it is a link, or too large")
-        kept = msgspec.json.decode(path.read_bytes()[:_LARGEST], type=_Kept)
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise ValueError("it is a link, or no file")
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise ValueError("it is too large")
+        kept = msgspec.json.decode(data, type=_Kept)
         if kept.sha256 != path.stem:
             raise ValueError("it is about another file")
     except (FileNotFoundError, NotADirectoryError):

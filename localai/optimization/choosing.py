@@ -33,6 +33,9 @@ model's own type; with more, it is no longer in proportion."""
 MEASURED_BITS: Final = 4.0
 """Types with so many bits or more are looked at for any size."""
 
+LEAST_KL: Final = 1e-7
+"""What a group costs at least, in nats: far below what can be told from rounding."""
+
 Costs = Mapping[str, float]
 """By tensor: the KL divergence for each unit of its error, in nats."""
 
@@ -63,10 +66,15 @@ def bits(number: int) -> float:
 def probe(group: Group, errors: Mapping[str, Errors]) -> int:
     """The type with which a group is measured: that whose error is nearest to `MEASURED_ERROR`.
 
-    It must be one that all its matrices can have. Weights that were once in a type lose nothing by that type,
-    and tell nothing with it.
+    It must be one that all its matrices can have; UsageError if there is none. Weights that were once in a
+    type lose nothing by that type, and tell nothing with it.
     """
     common = set.intersection(*(set(errors[name].errors) for name in group.tensors))
+    if not common:
+        raise UsageError(
+            f"--optimize cannot measure {group.name}: there is no type that all its matrices can have",
+            "Take a usual type with --type",
+        )
     mean = {number: _mean(number, group, errors) for number in common}
     lossy = [number for number in common if mean[number] > 0]
     return min(lossy or common, key=lambda number: (_distance(mean[number]), number))
@@ -81,9 +89,12 @@ def _distance(error: float) -> float:
 
 
 def costs(group: Group, errors: Mapping[str, Errors], number: int, kl: float) -> dict[str, float]:
-    """What the matrices of a group cost, if all of them in the type `number` cost `kl`."""
+    """What the matrices of a group cost, if all of them in the type `number` cost `kl`.
+
+    Never nothing: what one text did not use may matter for another, and gets bits where there is room.
+    """
     total = sum(errors[name].errors[number] for name in group.tensors)
-    return dict.fromkeys(group.tensors, kl / total if total else 0.0)
+    return dict.fromkeys(group.tensors, max(kl, LEAST_KL) / total if total else 0.0)
 
 
 def choose(errors: Mapping[str, Errors], cost: Costs, room: int) -> Choice:

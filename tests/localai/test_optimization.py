@@ -85,6 +85,18 @@ def test_a_type_that_one_of_them_cannot_be_is_no_probe() -> None:
     assert probe(Group("", (ONE, OTHER)), known) == WRITABLE["Q4_0"]
 
 
+def test_without_a_type_that_all_can_have_there_is_one_line() -> None:
+    known = {ONE: errors(ONE, {"Q4_K": 0.01}), OTHER: errors(OTHER, {"Q4_0": 0.01})}
+    with pytest.raises(UsageError, match="no type that all its matrices can have"):
+        probe(Group("attn_q 0-1", (ONE, OTHER)), known)
+
+
+def test_what_the_text_did_not_use_keeps_bits_where_there_is_room() -> None:
+    known = {ONE: errors(ONE, {"Q8_0": 3e-5, "Q2_K": 0.08})}
+    found = costs(Group("", (ONE,)), known, WRITABLE["Q2_K"], 0.0)
+    assert choose(known, found, 10**9).types == {ONE: "Q8_0"}
+
+
 def test_the_loss_of_a_group_is_that_of_its_matrices() -> None:
     known = {ONE: errors(ONE, {"Q4_0": 0.01}), OTHER: errors(OTHER, {"Q4_0": 0.03})}
     found = costs(Group("", (ONE, OTHER)), known, WRITABLE["Q4_0"], 0.2)
