@@ -356,8 +356,10 @@ def test_an_address_that_expires_is_resolved_again(hub: HubServer, tmp_path: Pat
         hub.expire()
         hub.hold_after(None)
 
+    # One after the other: else what is held back could be the header, behind bytes of the later ranges.
+    alone = structs.replace(SMALL, connections=1)
     hub.hold_after(SMALL.header + 10 * SMALL.piece)
-    require_done(fetch(want, target, on_header=expire), target, BYTES)
+    require_done(fetch(want, target, on_header=expire, options=alone), target, BYTES)
     assert [one.status for one in hub.requests if one.role == "hub"].count(302) >= 2
     assert 403 in [one.status for one in hub.requests]
     assert twice(hub) == 0
