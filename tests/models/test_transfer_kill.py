@@ -293,7 +293,7 @@ def test_the_second_takes_over_when_the_first_dies(hub: HubServer, tmp_path: Pat
     want = wanted(url, BYTES)
     hub.hold_after(1_000_000)
     first = start(want, target, SMALL)
-    wait_until(lambda: watch(target)[0] > 300_000)
+    wait_until(lambda: watch(target)[0] > 900_000)
     seen: list[int] = []
 
     def on_progress(done: int, _: int) -> None:
