@@ -17,7 +17,7 @@ from localai import hardware
 from localai.engine.client import Engine
 from localai.engine.protocol import WriteProgress, Written
 from localai.engine.settings import Limits, LoadOptions, Sampling
-from localai.errors import UnsupportedModel
+from localai.errors import UnsupportedModel, UsageError
 from models import fit, templates
 from models.header import Header
 from models.parts import read_whole
@@ -63,12 +63,17 @@ def text_of(
 ) -> Text:
     """`source`, or what the GGUF at `model` writes. Raises from the error tree.
 
-    UnsupportedModel if nobody can talk to the model. Of `reading` it takes the threads, the GPU layers and
-    the architectures. `name`, `sha256` and `made_here` as in `Engine.load`. Whatever ends this call ends the
-    worker.
+    UnsupportedModel if nobody can talk to the model, UsageError if the text would be too short to be read. Of
+    `reading` it takes the context, the threads, the GPU layers and the architectures. `name`, `sha256` and
+    `made_here` as in `Engine.load`. Whatever ends this call ends the worker.
     """
     if isinstance(source, Text):
         return source
+    if reading.context and source.tokens < 2 * reading.context:
+        raise UsageError(
+            f"a text of {source.tokens:,} tokens is too short: it takes two pieces of {reading.context:,}",
+            "Raise --calibrate-tokens, or have shorter pieces with --context",
+        )
 
     async def work() -> Text:
         engine = Engine()

@@ -88,8 +88,6 @@ def imatrix(
         nullcontext() if saved is None else Partial(saved.absolute(), overwrite=overwrite) as kept,
     ):
         found = _write(resolved, source, reading, partial, kept)
-        if kept is not None:
-            kept.commit()
         partial.commit()
     _report(resolved, found, target, time.monotonic() - started, json)
 
@@ -100,7 +98,7 @@ def _require_written(source: Text | SelfText, saved: Path | None, target: Path) 
 
     if saved is not None and isinstance(source, Text):
         raise UsageError("--save-text is for a text that the model writes", "Add --calibrate self")
-    if saved is not None and saved.absolute() == target.absolute():
+    if saved is not None and saved.resolve() == target.resolve():
         raise UsageError(f"{saved} is the output already", "Choose another file for --save-text")
 
 
@@ -131,7 +129,10 @@ def _text(given: Path | None, special: bool, calibration: calibrating.Calibratin
 def _write(
     model: Resolved, source: Text | SelfText, reading: Reading, partial: Partial, kept: Partial | None
 ) -> Collected:
-    """Collect into `partial`; what the model writes itself goes into `kept`, too, if there is such a file."""
+    """Collect into `partial`; what the model writes itself goes into `kept`, too, if there is such a file.
+
+    That text gets its place as soon as it is written: it takes long, and is of use also without the rest.
+    """
     from quantize import collecting, imatrix_file, self_text
     from quantize.output_file import write_all
     from quantize.partials import system_errors
@@ -149,6 +150,7 @@ def _write(
         if kept is not None:
             with system_errors(kept.output):
                 write_all(kept.fd, text.content.encode(), 0)
+            kept.commit()
         found = collecting.collect(
             model.path,
             text,

@@ -374,7 +374,11 @@ def stored_name(model: Resolved) -> str:
 def stored_types(report: _Report, model: Resolved, reference: Resolved | None = None) -> _Report:
     """`report` with types as the store calls them: what a recipe made has a name that no header knows."""
     found = {"file_type": model, "reference_file_type": reference}
-    told = {field: one.manifest.file_type for field, one in found.items() if one is not None and one.manifest}
+    told = {
+        field: one.manifest.file_type
+        for field, one in found.items()
+        if one is not None and one.manifest and one.manifest.file_type
+    }
     return msgspec.structs.replace(report, **told)
 
 

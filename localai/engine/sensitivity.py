@@ -119,20 +119,17 @@ class Sensitivity:
     # -------------------------------------------------------------------------------------- the matrices
 
     def _perturbed(self, request: protocol.Perturb) -> Iterator[protocol.Event]:
-        originals: list[tuple[int, NDArray[np.uint8]]] = []
-        try:
+        divergences = []
+        with ExitStack() as changed:
             quants.prepare({matrix.type for matrix in request.matrices})
             for matrix in request.matrices:
                 place = self._place(matrix)
-                originals.append((place, rows_of(place)))
-                replace(place, self._worse(place, originals[-1][1], matrix))
-            divergences = []
+                rows = rows_of(place)
+                changed.callback(replace, place, rows)
+                replace(place, self._worse(place, rows, matrix))
             for kept, (_, _, logits) in zip(self._kept, self._read(), strict=True):
                 divergences.append(_divergence(kept, logits, self._chunks[kept.chunk], self._step))
                 yield protocol.EvaluateProgress(request.id, kept.piece.end)
-        finally:
-            for place, data in originals:
-                replace(place, data)
         found = np.concatenate(divergences)
         if not np.isfinite(found).all():
             raise EngineError("with other matrices the model computes what is no number")

@@ -14,8 +14,11 @@ from typing import Any
 import psutil
 import pytest
 
+from localai.cli import imatrix as command
+from localai.errors import EngineError
 from models.origins import Checkpoint
 from models.store import Store
+from quantize import collecting
 from quantize.imatrix import read_imatrix
 from tests.quantize.doing import convert, fields, types
 from tests.quantize.making import NANO, make_checkpoint, names_in
@@ -163,6 +166,26 @@ def test_a_text_that_is_not_written_leaves_nothing(small: Path, tmp_path: Path) 
     assert names_in(tmp_path) == ["r1-nano.gguf", "text.txt"]
 
 
+def test_a_text_that_was_written_is_kept_also_when_reading_it_fails(
+    nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def collect(*_: Any, **__: Any) -> Any:
+        raise EngineError("the engine died")
+
+    monkeypatch.setattr(collecting, "collect", collect)
+    saved = tmp_path / "text.txt"
+    with pytest.raises(EngineError):
+        command.imatrix(
+            model=str(nano),
+            output_path=tmp_path / "x.gguf",
+            save_text=saved,
+            calibrate="self",
+            calibrate_tokens=1100,
+        )
+    assert names_in(tmp_path) == ["text.txt"]
+    assert "<｜Assistant｜><think>\n" in saved.read_text()
+
+
 WRONG: dict[str, tuple[int, list[str], str]] = {
     "no model": (1, ["nothing.gguf", "-o", "x.gguf"], "nothing.gguf"),
     "no text": (2, ["m.gguf", "-o", "x.gguf", "--text", "nothing.txt"], "is not a file"),
@@ -187,10 +210,20 @@ WRONG: dict[str, tuple[int, list[str], str]] = {
     ),
     "tokens of no text": (2, ["m.gguf", "-o", "x.gguf", "--calibrate-tokens", "2000"], "the model writes"),
     "few tokens": (2, ["m.gguf", "-o", "x.gguf", "--calibrate", "self", "--calibrate-tokens", "9"], "9"),
+    "too short to be read": (
+        2,
+        ["m.gguf", "-o", "x.gguf", "--calibrate", "self", "--calibrate-tokens", "1100", "-c", "600"],
+        "too short: it takes two pieces of 600",
+    ),
     "nothing to save": (2, ["m.gguf", "-o", "x.gguf", "--save-text", "y.txt"], "that the model writes"),
     "one file for both": (
         2,
         ["m.gguf", "-o", "x.gguf", "--calibrate", "self", "--save-text", "x.gguf"],
+        "x.gguf is the output already",
+    ),
+    "one file for both, called otherwise": (
+        2,
+        ["m.gguf", "-o", "x.gguf", "--calibrate", "self", "--save-text", "../{here}/x.gguf"],
         "x.gguf is the output already",
     ),
     "the model's place": (
@@ -213,6 +246,7 @@ def test_wrong_words(
     (tmp_path / "m.gguf").symlink_to(model)
     (tmp_path / "short.txt").write_text("two words")
     monkeypatch.chdir(tmp_path)
+    words = [word.replace("{here}", tmp_path.name) for word in words]
     assert expected.lower() in error_of(code, "imatrix", *words).lower()
     assert names_in(tmp_path) == ["m.gguf", "short.txt"]
 
