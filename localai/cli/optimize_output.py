@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from localai.cli import output
 from localai.comparison import selection, words
+from localai.optimization import choosing
 
 if TYPE_CHECKING:
     from localai.optimization.run import Checked, Optimized
@@ -23,7 +24,11 @@ _MOST = 5
 
 
 def forecast(known: Forecast, max_size: int, memory: int, json: bool) -> None:
-    """What will be made and what that takes; nothing was read yet but names and shapes."""
+    """What will be made and what that takes; nothing was read yet but names and shapes.
+
+    UsageError if the size leaves nothing to choose.
+    """
+    choosing.require_choice(known, max_size)
     close = next(one for one in known.candidates if one.file_type == selection.CLOSEST)
     reference = selection.reference(known, [close], memory, gguf=False)
     bits = 8 * max(0, max_size - known.fixed_bytes) / max(1, known.weights)

@@ -17,7 +17,7 @@ from localai.optimization.groups import Group
 from models.files import megabytes
 from models.ggml_types import TENSOR_TYPES, WRITABLE
 from quantize import knapsack
-from quantize.protocol import Errors
+from quantize.protocol import Errors, Forecast
 
 TYPES: Final = (
     *("Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS"),
@@ -35,6 +35,9 @@ MEASURED_BITS: Final = 4.0
 
 LEAST_KL: Final = 1e-7
 """What a group costs at least, in nats: far below what can be told from rounding."""
+
+_ALIGNMENT: Final = 32
+"""Bytes: each tensor may end with so many that are nothing."""
 
 Costs = Mapping[str, float]
 """By tensor: the KL divergence for each unit of its error, in nats."""
@@ -55,6 +58,38 @@ def looked_at(size: int, weights: int) -> list[int]:
     """ggml's numbers of the types that are of interest for `weights` in `size` bytes."""
     least = min(8 * size / max(1, weights) - BELOW, MEASURED_BITS)
     return [WRITABLE[name] for name in TYPES if bits(WRITABLE[name]) >= least]
+
+
+def require_choice(known: Forecast, size: int) -> None:
+    """UsageError for a `size` of which the forecast says already that it leaves nothing to choose.
+
+    Rather small ones are found out later: this knows only how much the smallest type takes at least.
+    """
+    largest = next(one for one in known.candidates if one.file_type == TYPES[0])
+    if largest.size <= size:
+        raise UsageError(
+            f"{TYPES[0]} takes {megabytes(largest.size)}, within --max-size: there is nothing to choose",
+            f"Take --type {TYPES[0]}, or a smaller --max-size",
+        )
+    share = min(bits(WRITABLE[name]) for name in TYPES) / bits(WRITABLE[TYPES[0]])
+    padding = _ALIGNMENT * known.tensors
+    least = known.fixed_bytes + int(share * (largest.size - known.fixed_bytes)) - padding
+    if size < least:
+        raise _too_small(least - size)
+
+
+def require_room(errors: Mapping[str, Errors], room: int) -> None:
+    """UsageError if even the smallest types take more than `room` bytes."""
+    least = sum(min(one.sizes.values()) for one in errors.values())
+    if room < least:
+        raise _too_small(least - room)
+
+
+def _too_small(by: int) -> UsageError:
+    return UsageError(
+        f"--max-size is too small by {megabytes(by)}: no types make this model so small",
+        "Raise it, or take a smaller model",
+    )
 
 
 def bits(number: int) -> float:
@@ -104,10 +139,7 @@ def choose(errors: Mapping[str, Errors], cost: Costs, room: int) -> Choice:
     try:
         chosen = knapsack.choose([[option for _, option in one] for one in options], room)
     except knapsack.TooSmall as error:
-        raise UsageError(
-            f"--max-size is too small by {megabytes(error.least - room)}: no types make this model so small",
-            "Raise it, or take a smaller model",
-        ) from error
+        raise _too_small(error.least - room) from error
     taken = [one[number] for one, number in zip(options, chosen, strict=True)]
     return Choice(
         types={name: TENSOR_TYPES[number].name for name, (number, _) in zip(names, taken, strict=True)},

@@ -112,7 +112,8 @@ def optimized(job: Job, wish: Wish, folder: Path, watching: Watching) -> Iterato
     """The best file of `job` that takes at most what `wish` says, for the body of the block.
 
     All files lie on the disk of `folder` without names; the one of the result may be given its place there.
-    `job.imatrix` is used if there is one. Raises from the error tree; UsageError if nothing is so small.
+    `job.imatrix` is used if there is one. Raises from the error tree; UsageError if nothing is so small, or
+    `Q8_0` is.
     """
     with ExitStack() as stack:
         yield _Run(job, wish, folder, watching, stack).work()
@@ -125,6 +126,7 @@ class _Run:
         self._wish, self._folder, self._watching, self._stack = wish, folder, watching, stack
         self._job = msgspec.structs.replace(job, imatrix_promised="", hash_inputs=True)
         self._known = client.forecast(self._promising(job))
+        choosing.require_choice(self._known, wish.max_size)
         if isinstance(wish.calibration, SelfText):
             require_chat(self._known, job.source)
         self._reference = self._choose_reference(Path(job.source))
@@ -153,6 +155,7 @@ class _Run:
         importance, identity = self._importance(base)
         errors = self._errors()
         room = self._wish.max_size - self._known.fixed_bytes
+        choosing.require_room(errors, room)
         weights = sum(one.weights for one in errors.values())
         costs = asyncio.run(self._measure(base, errors, importance, identity))
         choice = choosing.choose(errors, costs.costs, room)

@@ -203,11 +203,26 @@ def test_what_does_not_go_together(words: tuple[str, ...], reason: str) -> None:
     assert reason in refused(*words)
 
 
-def test_a_size_that_nothing_has(tmp_path: Path, sums: Path) -> None:
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        ("0.5MB", "--max-size is too small by"),  # as told by the forecast
+        ("1118.5kB", "--max-size is too small by"),  # by what was read, before anything is measured
+        ("1TB", "there is nothing to choose"),
+    ],
+)
+def test_a_size_that_leaves_no_choice(tmp_path: Path, sums: Path, size: str, reason: str) -> None:
     target = tmp_path / "m.gguf"
-    line = refused("--max-size", "0.5MB", "--calibrate", sums, "-o", target, *QUICK)
-    assert "--max-size is too small by" in line
+    line = refused("--max-size", size, "--calibrate", sums, "-o", target, *QUICK)
+    assert reason in line
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"), [("1kB", "is too small by"), ("1TB", "there is nothing to choose")]
+)
+def test_a_dry_run_tells_what_leaves_no_choice(size: str, reason: str) -> None:
+    assert reason in refused("--max-size", size, "--dry-run")
 
 
 @pytest.mark.parametrize("name", ["m.gguf", "m.recipe.json"])
