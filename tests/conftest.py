@@ -19,6 +19,21 @@ settings.register_profile("search", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
+def pytest_configure() -> None:
+    """Give each of several workers its own share of the cores.
+
+    A model computes with a thread for each core, which waits for the others by spinning: two of them on the
+    same cores take more than twice as long as one after the other.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if not worker or not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    share = max(1, len(cores) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    first = int(worker.removeprefix("gw")) * share % len(cores)
+    os.sched_setaffinity(0, cores[first : first + share])
+
+
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """A long value is called by its argument: some are random, and every worker must see the same names."""
     return argname if isinstance(val, str | bytes) and len(val) > LONGEST_ID else None
