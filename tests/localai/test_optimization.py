@@ -32,6 +32,14 @@ def errors(name: str, by_type: dict[str, float], weights: int = 2560) -> Errors:
     return Errors(name, weights, numbers, sizes)
 
 
+def test_a_size_that_no_types_reach_is_refused_before_anything_is_measured() -> None:
+    read = {name: errors(name, {"Q8_0": 0.01, "Q4_K": 0.1, "IQ2_XXS": 0.5}) for name in (ONE, OTHER)}
+    least = 2 * 2560 * 66 // 256
+    choosing.require_room(read, least)
+    with pytest.raises(UsageError, match="too small by"):
+        choosing.require_room(read, least - 1)
+
+
 # -------------------------------------------------------------------------------------------------- groups
 
 

@@ -35,6 +35,9 @@ TYPES = (
 )
 FEWER_TYPES = {"llama-deep-equal": ("Q4_K_M", "Q3_K_S", "Q3_K_M", "Q2_K")}
 WITH_IMATRIX = ("qwen2-untied", "qwen3-layers", "llama-tied", "llama-narrow")
+SLOW = {"IQ3_XXS", "IQ3_XS", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ1_S", "IQ1_M"}
+"""Types that take seconds before the first weight: two recipes with an importance matrix have them."""
+WITHOUT_SLOW = ("llama-tied",)
 WITH_OPTIONS = ("qwen2-untied", "qwen3-layers")
 OPTIONS = (
     ("Q4_K_M", "--pure"),
@@ -90,7 +93,8 @@ def _cases(name: str, folder: Path, tools: argparse.Namespace) -> Iterator[dict[
         yield _quantized(own, kind, [], folder, tools)
     if name in WITH_IMATRIX:
         for kind in TYPES:
-            yield _quantized(own, kind, [], folder, tools, imatrix=True)
+            if not (name in WITHOUT_SLOW and kind in SLOW):
+                yield _quantized(own, kind, [], folder, tools, imatrix=True)
     if name in WITH_OPTIONS:
         for kind, options in OPTIONS:
             yield _quantized(own, kind, options.split(), folder, tools)
