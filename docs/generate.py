@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 
 REFERENCE = Path(__file__).with_name("commands.md")
+PROGRAM = Path(__file__).with_name("program.py")
 
 
 def reference() -> str:
     """The text that docs/commands.md should have."""
-    command = [sys.executable, "-m", "typer", "localai.cli.main", "utils", "docs", "--name", "localai"]
+    command = [sys.executable, "-m", "typer", str(PROGRAM), "utils", "docs", "--name", "localai"]
     environment = {**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "100"}
     text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
     return html.unescape(text).strip() + "\n"

@@ -63,8 +63,8 @@ async def until(condition: Callable[[], bool]) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as home:
         os.environ["LOCALAI_HOME"] = home
-        from localai.cli.main import app as commands
+        from localai.cli.commands import program
 
-        commands(["models", "pull", "r1-nano"], standalone_mode=False)
+        program()(["models", "pull", "r1-nano"], standalone_mode=False)
         output = Path(sys.argv[1]) if len(sys.argv) > 1 else OUTPUT
         output.write_text(asyncio.run(take()), encoding="utf-8")

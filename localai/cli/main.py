@@ -1,92 +1,19 @@
-"""The command `localai`: where the groups of commands come together, and where errors become one line."""
+"""The command `localai`: where signals and errors become exit codes and one line."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from functools import wraps
-from typing import Annotated, Any
 
 import typer
 
-from localai import __version__
-from localai.cli import (
-    ask,
-    audit,
-    bench,
-    chat,
-    evaluate,
-    history,
-    imatrix,
-    models,
-    output,
-    quantize,
-    selftest,
-)
+from localai.cli import output
+from localai.cli.commands import needed, program
 from localai.errors import LocalAIError, UsageError
 
 INTERRUPTED = 130
-
-app = typer.Typer(
-    name="localai",
-    help="DeepSeek-R1 on your own device: chat, ask, quantize. Nothing leaves this machine.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("chat")(chat.chat)
-app.command("ask")(ask.ask)
-app.command("quantize")(quantize.quantize)
-app.command("imatrix")(imatrix.imatrix)
-app.add_typer(models.app, name="models")
-app.add_typer(history.app, name="history")
-app.command("bench")(bench.bench)
-app.command("evaluate")(evaluate.evaluate)
-app.command("selftest")(selftest.selftest)
-app.command("audit")(audit.audit)
-
-
-def _under_policy(group: typer.Typer) -> None:
-    """Have each command begin with the organization's policy: if that is broken, none runs.
-
-    Not in a callback of the group, which also runs for `localai COMMAND --help`.
-    """
-    for command in group.registered_commands:
-        if command.callback is not None:
-            command.callback = _checked_first(command.callback)
-    for inner in group.registered_groups:
-        if inner.typer_instance is not None:
-            _under_policy(inner.typer_instance)
-
-
-def _checked_first(command: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(command)
-    def checked(*args: Any, **given: Any) -> Any:
-        from localai import policy
-
-        policy.current()
-        return command(*args, **given)
-
-    return checked
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"localai {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
-    ] = False,
-) -> None:
-    pass
 
 
 def main() -> None:
@@ -132,7 +59,7 @@ def run() -> int:
     """Run the command line and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     try:
         _check_arguments(sys.argv[1:])
-        code = int(app(standalone_mode=False) or 0)
+        code = int(program(needed(sys.argv[1:]))(standalone_mode=False) or 0)
         sys.stdout.flush()
     except LocalAIError as error:
         output.error(error.message, error.hint)
@@ -182,8 +109,6 @@ def _unexpected(error: Exception) -> int:
     )
     return 1
 
-
-_under_policy(app)
 
 if __name__ == "__main__":
     main()

@@ -111,7 +111,7 @@ def imported(code: str, names: list[str]) -> str:
 
 def test_starting_imports_neither_network_nor_engine_nor_screen() -> None:
     """`localai --help` and the choice of a model stay light."""
-    assert imported("import localai.cli.main, models.store", HEAVY) == "[]"
+    assert imported("import localai.cli.commands as c, models.store; c.program()", HEAVY) == "[]"
 
 
 def test_the_worker_imports_only_the_low_level_bindings(nano: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from localai import policy
-from localai.cli import main
+from localai.cli import commands
 from localai.confine import choice
 from localai.errors import PolicyError
 from localai.policy import Policy, reading
@@ -295,7 +295,7 @@ def leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...
         yield words
 
 
-COMMANDS = list(leaves(typer.main.get_command(main.app)))
+COMMANDS = list(leaves(typer.main.get_command(commands.program())))
 
 
 def test_all_commands_are_known() -> None:
@@ -308,7 +308,7 @@ def test_no_command_runs_with_a_broken_policy(
 ) -> None:
     """In this process, without the checks of arguments: what is called is what the parser would call."""
     monkeypatch.setenv("LOCALAI_POLICY", str(written(tmp_path, "[forbid]\npull = maybe\n")))
-    command: Any = typer.main.get_command(main.app)
+    command: Any = typer.main.get_command(commands.program())
     for word in words:
         command = command.commands[word]
     with pytest.raises(PolicyError, match="line 2"):
