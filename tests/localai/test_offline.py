@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tests import tracing
 from tests.hub_server import HubServer
 from tests.localai.test_history_exchange import HOSTILE, talk
 from tests.localai.test_policy import COMMANDS
+from tests.quantize.making import make_checkpoint
 from tests.tracing import Trace
 
 LOCALAI = [sys.executable, "-P", "-m", "localai"]
@@ -32,9 +34,13 @@ SETTINGS, ABOUT, CONTEXT = "\x1bOQ", "\x1b[17~", "\x1b[15~"
 
 
 @pytest.fixture
-def trace(tmp_path: Path) -> Trace:
+def trace(tmp_path: Path) -> Iterator[Trace]:
+    """On one core: a thread that waits for another by spinning makes calls without end, all of them traced."""
     tracing.needed()
-    return Trace(tmp_path / "trace")
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    yield Trace(tmp_path / "trace")
+    os.sched_setaffinity(0, cores)
 
 
 @pytest.fixture(autouse=True)
@@ -107,9 +113,9 @@ def commands(nano: Path, folder: Path) -> Iterator[tuple[str | Path, ...]]:
     yield "models", "verify"
     yield "models", "discover", "--json"
     yield "quantize", builtin_checkpoint("r1-nano"), "--type", "Q4_0", "--output", made
-    yield "quantize", builtin_checkpoint("r1-nano"), "--type", "BF16", "--output", folder / "floats.gguf"
     yield "quantize", nano, "--allow-requantize", "--type", "Q4_0", "--compare", *few, "--tasks", "1"
-    sparse = "--calibrate", folder / "long.txt", "--chunks", "2", "--max-size", "2.6MB"
+    yield "quantize", folder / "small", "--type", "BF16", "--output", folder / "floats.gguf"
+    sparse = "--calibrate", folder / "long.txt", "--chunks", "2", "--max-size", "0.7MB"
     yield "quantize", folder / "floats.gguf", "--optimize", *sparse, "--output", folder / "best.gguf"
     yield "bench", nano, "--prompt", "8", "--generate", "4", "--repetitions", "1"
     yield "imatrix", nano, *few, "--output", matrix
@@ -130,6 +136,7 @@ def commands(nano: Path, folder: Path) -> Iterator[tuple[str | Path, ...]]:
 def test_no_command_opens_an_internet_socket_or_imports_network_code(
     trace: Trace, nano: Path, tmp_path: Path
 ) -> None:
+    make_checkpoint(tmp_path / "small", hidden_size=256, intermediate_size=512, num_hidden_layers=1)
     (tmp_path / "kept.json").write_text(as_json([SHOWN]))
     (tmp_path / "short.txt").write_text("One and two make three. " * 40)
     (tmp_path / "long.txt").write_text("One and two make three. " * 100)

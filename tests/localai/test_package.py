@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from localai.cli import commands
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ["localai", "quantize", "tui", "models"]
 HEAVY = ["numpy", "textual", "llama_cpp", "gguf", "huggingface_hub", "requests", "ssl", "pydantic", "jinja2"]
@@ -112,6 +114,12 @@ def imported(code: str, names: list[str]) -> str:
 def test_starting_imports_neither_network_nor_engine_nor_screen() -> None:
     """`localai --help` and the choice of a model stay light."""
     assert imported("import localai.cli.commands as c, models.store; c.program()", HEAVY) == "[]"
+
+
+def test_a_command_line_imports_only_the_command_that_it_names() -> None:
+    words = "import sys; sys.argv = ['localai', 'models', 'path', 'none']; from localai.cli.main import run"
+    others = [f"localai.cli.{name}" for name in commands.COMMANDS if name != "models"]
+    assert imported(f"{words}; assert run() == 1", others) == "[]"
 
 
 def test_the_worker_imports_only_the_low_level_bindings(nano: Path) -> None:
