@@ -35,7 +35,7 @@ SETTINGS, ABOUT, CONTEXT = "\x1bOQ", "\x1b[17~", "\x1b[15~"
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Iterator[Trace]:
-    """On one core: a thread that waits for another by spinning makes calls without end, all of them traced."""
+    """On one core: a thread that spins while it waits makes calls without end, and all of them are traced."""
     tracing.needed()
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
