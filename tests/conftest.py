@@ -21,6 +21,10 @@ settings.register_profile("search", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+"""That all workers of pytest share; none where the system does not tell."""
+
+
 def pytest_configure() -> None:
     """Give each of several workers its own share of the cores.
 
@@ -28,12 +32,21 @@ def pytest_configure() -> None:
     same cores take more than twice as long as one after the other.
     """
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    if not worker or not hasattr(os, "sched_setaffinity"):
-        return
-    cores = sorted(os.sched_getaffinity(0))
-    share = max(1, len(cores) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
-    first = int(worker.removeprefix("gw")) * share % len(cores)
-    os.sched_setaffinity(0, cores[first : first + share])
+    if worker and CORES:
+        share = max(1, len(CORES) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+        first = int(worker.removeprefix("gw")) * share % len(CORES)
+        os.sched_setaffinity(0, CORES[first : first + share])
+
+
+@pytest.fixture
+def all_cores() -> Iterator[None]:
+    """For what is to be seen with as many threads as a user has."""
+    before = os.sched_getaffinity(0) if CORES else set()
+    if CORES:
+        os.sched_setaffinity(0, CORES)
+    yield
+    if CORES:
+        os.sched_setaffinity(0, before)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -23,7 +23,10 @@ from localai.errors import ModelFileError, SandboxError
 from tests.localai.kernels import needs_landlock
 from tests.localai.scripted_worker import HI
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what confines workers there is Linux's")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="what confines workers there is Linux's"),
+    pytest.mark.usefixtures("all_cores"),
+]
 QUESTION = ("What is 6 + 7?", "--temperature", "0")
 ANSWER = "6 + 7 = **13**"
 LOCALAI = (sys.executable, "-P", "-m", "localai")

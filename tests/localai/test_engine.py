@@ -30,6 +30,8 @@ from quantize.client import Wanted
 from quantize.client import run as quantize
 from quantize.protocol import Job
 
+pytestmark = pytest.mark.usefixtures("all_cores")
+
 GREEDY = Sampling(temperature=0)
 
 

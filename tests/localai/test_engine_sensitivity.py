@@ -66,6 +66,7 @@ def test_what_nothing_is_taken_from_loses_nothing_and_all_is_put_back(model: Pat
         other = await engine.perturb([Matrix(EMBEDDING, WRITABLE["Q2_K"])])
         assert other.kl > first.kl
         assert (await engine.perturb([Matrix(DOWN, WRITABLE["Q4_0"])])).kl == first.kl
+        await engine.perturb([Matrix(DOWN, WRITABLE[kind]) for kind in ("Q4_0", "Q2_K")])
         assert (await engine.perturb([])).kl == 0.0
 
     with_engine(model, talk)

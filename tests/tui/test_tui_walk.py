@@ -25,6 +25,7 @@ def environment(home: Path) -> dict[str, str]:
     return {"LOCALAI_HOME": str(home), "LOCALAI_PASSPHRASE": PASSPHRASE, "PYTHON_KEYRING_BACKEND": backend}
 
 
+@pytest.mark.usefixtures("all_cores")
 def test_a_user_asks_stops_edits_branches_searches_and_comes_back(
     nano: Path, environment: dict[str, str], home: Path
 ) -> None:
