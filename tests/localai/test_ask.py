@@ -358,7 +358,7 @@ def test_an_answer_that_is_thrown_away_is_made(nano: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.parametrize(
-    "module", ["localai.errors", "localai.cli.output", "typer.core", "typer", "localai.cli.bench"]
+    "module", ["localai.errors", "localai.cli.output", "typer.core", "typer", "localai.cli.options"]
 )
 def test_ctrl_c_while_the_program_starts(module: str) -> None:
     """Each moment is that in which a module has just been imported."""
