@@ -19,9 +19,6 @@ COMMANDS: Final = (
 """As `--help` lists them. Each is a function, or the `app` of a group, in the module of its name."""
 
 
-_MARK: Final = "checks_policy_first"
-
-
 def needed(words: Sequence[str]) -> tuple[str, ...]:
     """The commands that a command line of these `words` needs: that which it names, or all, for the help."""
     return (words[0],) if words and words[0] in COMMANDS else COMMANDS
@@ -73,7 +70,7 @@ def _under_policy(group: typer.Typer) -> None:
     Not in a callback of the group, which also runs for `localai COMMAND --help`.
     """
     for command in group.registered_commands:
-        if command.callback is not None and not hasattr(command.callback, _MARK):
+        if command.callback is not None:
             command.callback = _checked_first(command.callback)
     for inner in group.registered_groups:
         if inner.typer_instance is not None:
@@ -88,5 +85,4 @@ def _checked_first(command: Callable[..., Any]) -> Callable[..., Any]:
         policy.current()
         return command(*args, **given)
 
-    setattr(checked, _MARK, True)
     return checked

@@ -151,6 +151,9 @@ def _write(
             with system_errors(kept.output):
                 write_all(kept.fd, text.content.encode(), 0)
             kept.commit()
+            output.note(
+                f"what the model wrote is in {kept.output}; --calibrate with that file reads it again"
+            )
         found = collecting.collect(
             model.path,
             text,

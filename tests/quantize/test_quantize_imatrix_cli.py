@@ -167,7 +167,7 @@ def test_a_text_that_is_not_written_leaves_nothing(small: Path, tmp_path: Path) 
 
 
 def test_a_text_that_was_written_is_kept_also_when_reading_it_fails(
-    nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nano: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def collect(*_: Any, **__: Any) -> Any:
         raise EngineError("the engine died")
@@ -184,6 +184,7 @@ def test_a_text_that_was_written_is_kept_also_when_reading_it_fails(
         )
     assert names_in(tmp_path) == ["text.txt"]
     assert "<｜Assistant｜><think>\n" in saved.read_text()
+    assert f"what the model wrote is in {saved}" in capsys.readouterr().err
 
 
 WRONG: dict[str, tuple[int, list[str], str]] = {
